@@ -1,0 +1,1 @@
+//! A gradient checker and the laws that every chainrule layer obeys.

@@ -1,0 +1,1 @@
+//! Neural-network layers with hand-derived backward passes.

@@ -1,0 +1,131 @@
+//! The one error type of the workspace.
+
+use std::fmt;
+
+/// What went wrong, in one word of memory. Look at [`Error::kind`] to tell the cases apart.
+pub struct Error(Box<Inner>);
+
+/// A result with the workspace's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+struct Inner {
+    /// Names from the innermost layer outwards; printed in reverse.
+    path: Vec<String>,
+    kind: Kind,
+}
+
+/// The kinds of error.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A tensor has another shape than was needed.
+    Shape(String),
+    /// A label or an index is out of range.
+    Index(String),
+    /// A hyper-parameter or an argument makes no sense, or a number is not finite.
+    Value(String),
+    /// Backward was asked for a call that forward did not record in this cache.
+    NotRecorded(String),
+    /// Parameters are missing, unexpected, mis-shaped or not initialised.
+    State(String),
+    /// A file's contents are not what its format promises.
+    Format(String),
+    /// The operating system refused.
+    Io(std::io::Error, String),
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident => $kind:ident),* $(,)?) => {
+        impl Error {
+            $($(#[$doc])* pub fn $name(text: impl Into<String>) -> Self { Self::new(Kind::$kind(text.into())) })*
+        }
+    };
+}
+
+kinds! {
+    /// A [`Kind::Shape`] error.
+    shape => Shape,
+    /// A [`Kind::Index`] error.
+    index => Index,
+    /// A [`Kind::Value`] error.
+    value => Value,
+    /// A [`Kind::NotRecorded`] error.
+    not_recorded => NotRecorded,
+    /// A [`Kind::State`] error.
+    state => State,
+    /// A [`Kind::Format`] error.
+    format => Format,
+}
+
+impl Error {
+    fn new(kind: Kind) -> Self {
+        Self(Box::new(Inner { path: Vec::new(), kind }))
+    }
+
+    /// A [`Kind::Io`] error, with what was being done ("read train-images.gz").
+    pub fn io(error: std::io::Error, doing: impl Into<String>) -> Self {
+        Self::new(Kind::Io(error, doing.into()))
+    }
+
+    /// Which kind of error this is.
+    pub fn kind(&self) -> &Kind {
+        &self.0.kind
+    }
+
+    /// The path of the layer in which it happened, such as `encoder.0`; empty outside of any container.
+    pub fn path(&self) -> String {
+        self.0.path.iter().rev().map(String::as_str).collect::<Vec<_>>().join(".")
+    }
+
+    /// Adds a container's name for the child in which the error happened to the front of the path.
+    #[must_use]
+    pub fn in_layer(mut self, name: impl Into<String>) -> Self {
+        self.0.path.push(name.into());
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.0.path.is_empty() {
+            write!(f, "in layer `{}`: ", self.path())?;
+        }
+        match &self.0.kind {
+            Kind::Shape(s)
+            | Kind::Index(s)
+            | Kind::Value(s)
+            | Kind::NotRecorded(s)
+            | Kind::State(s)
+            | Kind::Format(s) => f.write_str(s),
+            Kind::Io(error, doing) => write!(f, "{doing}: {error}"),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.0.kind {
+            Kind::Io(error, _) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_word_and_names_its_place() {
+        assert_eq!(size_of::<Error>(), size_of::<usize>());
+        let e =
+            Error::shape("Linear: expected input (.., 784), got [32, 100]").in_layer("0").in_layer("encoder");
+        assert_eq!(e.to_string(), "in layer `encoder.0`: Linear: expected input (.., 784), got [32, 100]");
+    }
+}

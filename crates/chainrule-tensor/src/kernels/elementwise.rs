@@ -1,0 +1,91 @@
+//! Loops over elements: maps of one, two or three slices.
+
+use super::simd;
+use crate::{Scalar, par};
+
+/// Elements below which a map is not cut into pieces: about as long as waking a thread takes.
+const PIECE: usize = 1 << 15;
+
+simd! {
+    /// yᵢ = f(xᵢ), in this thread.
+    pub fn map_serial[T: Scalar, F: Fn(T) -> T](x: &[T], y: &mut [T], f: &F) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = f(x);
+        }
+    }
+}
+
+simd! {
+    /// zᵢ = f(xᵢ, yᵢ), in this thread.
+    pub fn map2_serial[T: Scalar, F: Fn(T, T) -> T](x: &[T], y: &[T], z: &mut [T], f: &F) {
+        for ((z, &x), &y) in z.iter_mut().zip(x).zip(y) {
+            *z = f(x, y);
+        }
+    }
+}
+
+simd! {
+    /// yᵢ = f(yᵢ, xᵢ), in this thread.
+    pub fn update_serial[T: Scalar, F: Fn(T, T) -> T](y: &mut [T], x: &[T], f: &F) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = f(*y, x);
+        }
+    }
+}
+
+/// yᵢ = f(xᵢ).
+///
+/// # Panics
+/// If the lengths differ.
+pub fn map<T: Scalar>(x: &[T], y: &mut [T], f: impl Fn(T) -> T + Sync) {
+    assert_eq!(x.len(), y.len());
+    par::for_chunks(y, PIECE, |i, y| map_serial(&x[i * PIECE..][..y.len()], y, &f));
+}
+
+/// zᵢ = f(xᵢ, yᵢ).
+///
+/// # Panics
+/// If the lengths differ.
+pub fn map2<T: Scalar>(x: &[T], y: &[T], z: &mut [T], f: impl Fn(T, T) -> T + Sync) {
+    assert!(x.len() == z.len() && y.len() == z.len());
+    par::for_chunks(z, PIECE, |i, z| {
+        let at = i * PIECE..i * PIECE + z.len();
+        map2_serial(&x[at.clone()], &y[at], z, &f);
+    });
+}
+
+/// yᵢ = f(yᵢ, xᵢ).
+///
+/// # Panics
+/// If the lengths differ.
+pub fn update<T: Scalar>(y: &mut [T], x: &[T], f: impl Fn(T, T) -> T + Sync) {
+    assert_eq!(x.len(), y.len());
+    par::for_chunks(y, PIECE, |i, y| update_serial(y, &x[i * PIECE..][..y.len()], &f));
+}
+
+/// yᵢ += xᵢ.
+pub fn add_assign<T: Scalar>(y: &mut [T], x: &[T]) {
+    update(y, x, |y, x| y + x);
+}
+
+/// yᵢ += a xᵢ.
+pub fn add_scaled<T: Scalar>(y: &mut [T], a: T, x: &[T]) {
+    update(y, x, move |y, x| y + a * x);
+}
+
+/// yᵢ = a yᵢ.
+pub fn scale<T: Scalar>(y: &mut [T], a: T) {
+    par::for_chunks(y, PIECE, |_, y| y.iter_mut().for_each(|v| *v *= a));
+}
+
+/// Adds a row of `bias.len()` elements to every row of y.
+///
+/// # Panics
+/// If y is not made of whole rows.
+pub fn add_row<T: Scalar>(y: &mut [T], bias: &[T]) {
+    if bias.is_empty() {
+        return;
+    }
+    assert_eq!(y.len() % bias.len(), 0);
+    y.chunks_exact_mut(bias.len()).for_each(|row| update_serial(row, bias, &|y, b| y + b));
+}

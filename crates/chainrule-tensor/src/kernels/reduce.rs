@@ -1,0 +1,128 @@
+//! Reductions in a fixed order: the sum of a slice is the same bits however many threads there are.
+
+use super::simd;
+use crate::Scalar;
+
+/// Lanes of a partial sum.
+const LANES: usize = 16;
+
+simd! {
+    /// Σ xᵢ, in sixteen lanes that are added at the end.
+    pub fn sum[T: Scalar](x: &[T]) -> T {
+        let mut lanes = [T::ZERO; LANES];
+        let (chunks, rest) = x.as_chunks::<LANES>();
+        for chunk in chunks {
+            for (lane, &v) in lanes.iter_mut().zip(chunk) {
+                *lane += v;
+            }
+        }
+        fold(lanes) + rest.iter().copied().sum::<T>()
+    }
+}
+
+simd! {
+    /// Σ xᵢ yᵢ, in sixteen lanes that are added at the end.
+    pub fn dot[T: Scalar](x: &[T], y: &[T]) -> T {
+        let mut lanes = [T::ZERO; LANES];
+        let ((xs, x_rest), (ys, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+        for (x, y) in xs.iter().zip(ys) {
+            for ((lane, &x), &y) in lanes.iter_mut().zip(x).zip(y) {
+                *lane += x * y;
+            }
+        }
+        fold(lanes) + x_rest.iter().zip(y_rest).map(|(&x, &y)| x * y).sum::<T>()
+    }
+}
+
+#[inline(always)]
+fn fold<T: Scalar>(mut lanes: [T; LANES]) -> T {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            let other = lanes[i + width];
+            lanes[i] += other;
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+simd! {
+    /// out_j += Σᵢ x_ij over the rows of x.
+    pub fn add_rows_to[T: Scalar](x: &[T], out: &mut [T]) {
+        if out.is_empty() {
+            return;
+        }
+        for row in x.chunks_exact(out.len()) {
+            for (o, &v) in out.iter_mut().zip(row) {
+                *o += v;
+            }
+        }
+    }
+}
+
+simd! {
+    /// The largest element; −∞ of nothing. NaN is passed over.
+    pub fn max[T: Scalar](x: &[T]) -> T {
+        let mut lanes = [T::NEG_INFINITY; LANES];
+        let (chunks, rest) = x.as_chunks::<LANES>();
+        for chunk in chunks {
+            for (lane, &v) in lanes.iter_mut().zip(chunk) {
+                *lane = if v > *lane { v } else { *lane };
+            }
+        }
+        let m = lanes.into_iter().fold(T::NEG_INFINITY, |m, v| if v > m { v } else { m });
+        rest.iter().fold(m, |m, &v| if v > m { v } else { m })
+    }
+}
+
+/// The index of the largest element, the first of equals; 0 of nothing.
+pub fn argmax<T: Scalar>(x: &[T]) -> usize {
+    let mut best = 0;
+    for (i, v) in x.iter().enumerate() {
+        if *v > x[best] {
+            best = i;
+        }
+    }
+    best
+}
+
+simd! {
+    /// Whether no element is infinite or NaN.
+    pub fn all_finite[T: Scalar](x: &[T]) -> bool {
+        // 0·x is 0 for finite x and NaN otherwise; a sum of them keeps the NaN.
+        let mut lanes = [T::ZERO; LANES];
+        let (chunks, rest) = x.as_chunks::<LANES>();
+        for chunk in chunks {
+            for (lane, &v) in lanes.iter_mut().zip(chunk) {
+                *lane += T::ZERO * v;
+            }
+        }
+        fold(lanes) == T::ZERO && rest.iter().all(|v| v.is_finite())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reductions_agree_with_plain_loops() {
+        for n in [0, 1, 15, 16, 17, 100, 1001] {
+            let x: Vec<f64> = (0..n).map(|i| f64::from((i * 37 + 11) % 101) - 50.0).collect();
+            let y: Vec<f64> = (0..n).map(|i| f64::from((i * 53 + 7) % 97) - 48.0).collect();
+            assert_eq!(sum(&x), x.iter().sum::<f64>());
+            assert_eq!(dot(&x, &y), x.iter().zip(&y).map(|(a, b)| a * b).sum::<f64>());
+            assert_eq!(max(&x), x.iter().copied().fold(f64::NEG_INFINITY, f64::max));
+            assert!(all_finite(&x));
+        }
+        assert_eq!(argmax(&[1.0f32, 3.0, 3.0]), 1);
+        for bad in [f32::NAN, f32::INFINITY] {
+            for at in [0, 20, 32] {
+                let mut x = [1.0f32; 33];
+                x[at] = bad;
+                assert!(!all_finite(&x));
+            }
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Numbers for [chainrule](https://docs.rs/chainrule): tensors, seeded random numbers, initialisers and CPU kernels.
+//! Nothing here learns.
+//!
+//! ```
+//! use chainrule_tensor::{Tensor, kernels::gemm::{Mat, MatMut, matmul}};
+//!
+//! let a = Tensor::from([[1.0f32, 2.0], [3.0, 4.0]]);
+//! let x = Tensor::from([[1.0f32], [10.0]]);
+//! let mut y = Tensor::zeros([2, 1]);
+//! // y = A x
+//! matmul(1.0, Mat::new(a.data(), 2, 2), Mat::new(x.data(), 2, 1), 0.0, MatMut::new(y.data_mut(), 2, 1));
+//! assert_eq!(y.data(), [21.0, 43.0]);
+//! ```
+
+mod error;
+mod init;
+pub mod kernels;
+pub mod par;
+mod rng;
+mod scalar;
+mod shape;
+mod tensor;
+
+pub use error::{Error, Kind, Result};
+pub use init::{Fan, Init};
+pub use ndarray;
+pub use rng::{Rng, mix, noise, noise_key};
+pub use scalar::Scalar;
+pub use shape::Shape;
+pub use tensor::Tensor;

@@ -1,0 +1,163 @@
+//! The two number types: `f32` for work, `f64` for checking.
+
+use crate::kernels::{gemm::GemmScalar, math::MathScalar};
+use std::{
+    fmt::{Debug, Display, LowerExp},
+    iter::Sum,
+    ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign},
+};
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+}
+
+/// `f32` or `f64`. Sealed: kernels are written for these two.
+pub trait Scalar:
+    sealed::Sealed
+    + GemmScalar
+    + MathScalar
+    + Copy
+    + Default
+    + PartialEq
+    + PartialOrd
+    + Debug
+    + Display
+    + LowerExp
+    + Send
+    + Sync
+    + Sum
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+    + AddAssign
+    + SubAssign
+    + MulAssign
+    + DivAssign
+    + 'static
+{
+    /// 0
+    const ZERO: Self;
+    /// 1
+    const ONE: Self;
+    /// The distance from 1 to the next number.
+    const EPSILON: Self;
+    /// −∞
+    const NEG_INFINITY: Self;
+    /// +∞
+    const INFINITY: Self;
+    /// `"F32"` or `"F64"`, as safetensors spells it.
+    const NAME: &'static str;
+
+    /// The nearest value to `v`.
+    fn from_f64(v: f64) -> Self;
+    /// This value, exactly.
+    fn to_f64(self) -> f64;
+    /// The nearest value to `n`.
+    fn from_usize(n: usize) -> Self {
+        Self::from_f64(n as f64)
+    }
+    /// The value as an index, when it is a whole number ≥ 0.
+    fn to_index(self) -> Option<usize> {
+        let v = self.to_f64();
+        (v >= 0.0 && v.fract() == 0.0 && v < 9.0e15).then_some(v as usize)
+    }
+    /// |x|
+    fn abs(self) -> Self;
+    /// √x
+    fn sqrt(self) -> Self;
+    /// eˣ
+    fn exp(self) -> Self;
+    /// eˣ − 1
+    fn exp_m1(self) -> Self;
+    /// ln x
+    fn ln(self) -> Self;
+    /// ln(1 + x)
+    fn ln_1p(self) -> Self;
+    /// tanh x
+    fn tanh(self) -> Self;
+    /// xʸ
+    fn powf(self, y: Self) -> Self;
+    /// The larger of two; the other when one is NaN.
+    fn max(self, other: Self) -> Self;
+    /// The smaller of two; the other when one is NaN.
+    fn min(self, other: Self) -> Self;
+    /// Neither infinite nor NaN.
+    fn is_finite(self) -> bool;
+    /// Not a number.
+    fn is_nan(self) -> bool;
+    /// Little-endian bytes are appended to `out`.
+    fn write_le(self, out: &mut Vec<u8>);
+}
+
+macro_rules! scalar {
+    ($t:ident, $name:literal) => {
+        impl Scalar for $t {
+            const ZERO: Self = 0.0;
+            const ONE: Self = 1.0;
+            const EPSILON: Self = $t::EPSILON;
+            const NEG_INFINITY: Self = $t::NEG_INFINITY;
+            const INFINITY: Self = $t::INFINITY;
+            const NAME: &'static str = $name;
+            #[inline(always)]
+            fn from_f64(v: f64) -> Self {
+                v as $t
+            }
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                self as f64
+            }
+            #[inline(always)]
+            fn abs(self) -> Self {
+                $t::abs(self)
+            }
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                $t::sqrt(self)
+            }
+            fn exp(self) -> Self {
+                $t::exp(self)
+            }
+            fn exp_m1(self) -> Self {
+                $t::exp_m1(self)
+            }
+            fn ln(self) -> Self {
+                $t::ln(self)
+            }
+            fn ln_1p(self) -> Self {
+                $t::ln_1p(self)
+            }
+            fn tanh(self) -> Self {
+                $t::tanh(self)
+            }
+            fn powf(self, y: Self) -> Self {
+                $t::powf(self, y)
+            }
+            #[inline(always)]
+            fn max(self, other: Self) -> Self {
+                $t::max(self, other)
+            }
+            #[inline(always)]
+            fn min(self, other: Self) -> Self {
+                $t::min(self, other)
+            }
+            #[inline(always)]
+            fn is_finite(self) -> bool {
+                $t::is_finite(self)
+            }
+            #[inline(always)]
+            fn is_nan(self) -> bool {
+                $t::is_nan(self)
+            }
+            fn write_le(self, out: &mut Vec<u8>) {
+                out.extend_from_slice(&self.to_le_bytes());
+            }
+        }
+    };
+}
+
+scalar!(f32, "F32");
+scalar!(f64, "F64");

@@ -1,0 +1,113 @@
+//! Shapes: up to eight axes, kept in place so that a shape never allocates.
+
+use crate::{Error, Result};
+use std::{fmt, ops::Deref};
+
+/// The lengths of a tensor's axes, outermost first. Dereferences to `[usize]`.
+///
+/// ```
+/// use chainrule_tensor::Shape;
+/// let s = Shape::from([32, 3, 8, 8]);
+/// assert_eq!((s.len(), s[1], s.volume()), (4, 3, 6144));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Shape {
+    axes: [usize; Shape::MAX_RANK],
+    rank: usize,
+}
+
+impl Shape {
+    /// The largest number of axes.
+    pub const MAX_RANK: usize = 8;
+
+    /// A shape from a slice.
+    ///
+    /// # Errors
+    /// More than [`Shape::MAX_RANK`] axes, or a volume that overflows `isize`.
+    pub fn new(axes: &[usize]) -> Result<Self> {
+        if axes.len() > Self::MAX_RANK {
+            return Err(Error::shape(format!("expected at most {} axes, got {axes:?}", Self::MAX_RANK)));
+        }
+        let volume = axes.iter().try_fold(1usize, |v, &n| v.checked_mul(n));
+        if volume.is_none_or(|v| v > isize::MAX as usize / 8) {
+            return Err(Error::shape(format!("expected a volume that fits in memory, got {axes:?}")));
+        }
+        let mut shape = Self { rank: axes.len(), ..Self::default() };
+        shape.axes[..axes.len()].copy_from_slice(axes);
+        Ok(shape)
+    }
+
+    /// The number of elements: the product of the axes, 1 for a scalar.
+    pub fn volume(&self) -> usize {
+        self.iter().product()
+    }
+
+    /// This shape with one axis replaced.
+    ///
+    /// # Panics
+    /// If there is no such axis.
+    #[must_use]
+    pub fn with(mut self, axis: usize, length: usize) -> Self {
+        self[..][axis] = length;
+        self
+    }
+
+    /// This shape with one more, innermost, axis.
+    ///
+    /// # Errors
+    /// More than [`Shape::MAX_RANK`] axes.
+    pub fn push(&self, length: usize) -> Result<Self> {
+        let mut axes = [0; Self::MAX_RANK + 1];
+        axes[..self.rank].copy_from_slice(self);
+        axes[self.rank] = length;
+        Self::new(&axes[..=self.rank])
+    }
+}
+
+impl Deref for Shape {
+    type Target = [usize];
+    fn deref(&self) -> &[usize] {
+        &self.axes[..self.rank]
+    }
+}
+
+impl std::ops::DerefMut for Shape {
+    fn deref_mut(&mut self) -> &mut [usize] {
+        &mut self.axes[..self.rank]
+    }
+}
+
+impl fmt::Debug for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+impl<const N: usize> From<[usize; N]> for Shape {
+    fn from(axes: [usize; N]) -> Self {
+        const { assert!(N <= Self::MAX_RANK, "a shape has at most eight axes") };
+        let mut shape = Self { rank: N, ..Self::default() };
+        shape.axes[..N].copy_from_slice(&axes);
+        shape
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_that_overflows_is_an_error() {
+        assert!(Shape::new(&[usize::MAX, 2]).is_err());
+        assert!(Shape::new(&[1; 9]).is_err());
+        assert_eq!(Shape::new(&[]).unwrap().volume(), 1);
+        assert_eq!(*Shape::from([2, 3]).push(4).unwrap(), [2, 3, 4]);
+        assert_eq!(*Shape::from([2, 3]).with(0, 7), [7, 3]);
+    }
+}

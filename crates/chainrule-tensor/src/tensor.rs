@@ -1,0 +1,282 @@
+//! The tensor: a contiguous, row-major array that keeps its memory.
+
+use crate::{Error, Result, Scalar, Shape};
+use ndarray::{Array, ArrayBase, ArrayViewD, ArrayViewMutD, Data, Dimension, IxDyn};
+
+/// A contiguous, row-major array of `f32` (by default) or `f64`.
+///
+/// [`Tensor::reset`] gives it another shape and keeps its memory, so a buffer that has once been large enough never
+/// allocates again.
+///
+/// ```
+/// use chainrule_tensor::Tensor;
+/// let t: Tensor = Tensor::from([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]);
+/// assert_eq!(t.shape()[..], [2, 3]);
+/// assert_eq!(t.data()[3], 4.0);
+/// ```
+#[derive(Clone, Default, PartialEq)]
+pub struct Tensor<T = f32> {
+    data: Vec<T>,
+    shape: Shape,
+}
+
+impl<T: Scalar> Tensor<T> {
+    /// A tensor of zeros.
+    pub fn zeros(shape: impl Into<Shape>) -> Self {
+        Self::full(shape, T::ZERO)
+    }
+
+    /// A tensor with every element `value`.
+    pub fn full(shape: impl Into<Shape>, value: T) -> Self {
+        let shape = shape.into();
+        Self { data: vec![value; shape.volume()], shape }
+    }
+
+    /// A tensor whose element at flat position `i` is `f(i)`.
+    pub fn from_fn(shape: impl Into<Shape>, f: impl FnMut(usize) -> T) -> Self {
+        let shape = shape.into();
+        Self { data: (0..shape.volume()).map(f).collect(), shape }
+    }
+
+    /// A tensor of the given shape over `data`, row-major.
+    ///
+    /// # Errors
+    /// The shape's volume is not the number of elements.
+    pub fn from_vec(shape: impl Into<Shape>, data: Vec<T>) -> Result<Self> {
+        let shape = shape.into();
+        if shape.volume() != data.len() {
+            return Err(Error::shape(format!(
+                "expected {} elements for shape {shape}, got {}",
+                shape.volume(),
+                data.len()
+            )));
+        }
+        Ok(Self { data, shape })
+    }
+
+    /// The shape.
+    #[inline]
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// The number of elements.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Whether there is no element.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    /// All elements, row-major.
+    #[inline]
+    pub fn data(&self) -> &[T] {
+        &self.data
+    }
+
+    /// All elements, row-major, to be changed.
+    #[inline]
+    pub fn data_mut(&mut self) -> &mut [T] {
+        &mut self.data
+    }
+
+    /// The elements, without their shape.
+    pub fn into_vec(self) -> Vec<T> {
+        self.data
+    }
+
+    /// Takes another shape and keeps the memory. The elements are unspecified afterwards: the caller overwrites them.
+    #[inline]
+    pub fn reset(&mut self, shape: impl Into<Shape>) -> &mut [T] {
+        let shape = shape.into();
+        let volume = shape.volume();
+        if volume != self.data.len() {
+            self.data.resize(volume, T::ZERO);
+        }
+        self.shape = shape;
+        &mut self.data
+    }
+
+    /// Takes another shape of the same volume.
+    ///
+    /// # Errors
+    /// The volumes differ.
+    pub fn reshape(&mut self, shape: impl Into<Shape>) -> Result<()> {
+        let shape = shape.into();
+        if shape.volume() != self.data.len() {
+            return Err(Error::shape(format!(
+                "expected a shape of {} elements, got {shape}",
+                self.data.len()
+            )));
+        }
+        self.shape = shape;
+        Ok(())
+    }
+
+    /// Becomes a copy of `other` and keeps its own memory.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.reset(other.shape).copy_from_slice(&other.data);
+    }
+
+    /// Sets every element.
+    pub fn fill(&mut self, value: T) {
+        self.data.fill(value);
+    }
+
+    /// The elements along the first axis from `start` to `end`, as a tensor of its own.
+    ///
+    /// # Panics
+    /// If the tensor is a scalar or the range is out of bounds.
+    pub fn rows(&self, start: usize, end: usize) -> Self {
+        let width = self.shape[1..].iter().product::<usize>();
+        Self { data: self.data[start * width..end * width].to_vec(), shape: self.shape.with(0, end - start) }
+    }
+
+    /// The same numbers in another scalar type.
+    pub fn cast<U: Scalar>(&self) -> Tensor<U> {
+        Tensor { data: self.data.iter().map(|v| U::from_f64(v.to_f64())).collect(), shape: self.shape }
+    }
+
+    /// A view for ndarray.
+    ///
+    /// # Panics
+    /// Never: the data always fill the shape.
+    pub fn view(&self) -> ArrayViewD<'_, T> {
+        ArrayViewD::from_shape(IxDyn(&self.shape), &self.data).expect("data fill the shape")
+    }
+
+    /// A mutable view for ndarray.
+    ///
+    /// # Panics
+    /// Never: the data always fill the shape.
+    pub fn view_mut(&mut self) -> ArrayViewMutD<'_, T> {
+        ArrayViewMutD::from_shape(IxDyn(&self.shape), &mut self.data).expect("data fill the shape")
+    }
+
+    /// The index of the largest element of each row along the last axis; the first of equals.
+    pub fn argmax_rows(&self) -> Vec<usize> {
+        let width = self.shape.last().copied().unwrap_or(1).max(1);
+        self.data.chunks(width).map(crate::kernels::reduce::argmax).collect()
+    }
+}
+
+impl<T: std::fmt::Debug> std::fmt::Debug for Tensor<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tensor {} ", self.shape)?;
+        if self.data.len() > 64 {
+            write!(f, "{:?} …", &self.data[..64])
+        } else {
+            write!(f, "{:?}", self.data)
+        }
+    }
+}
+
+impl<T: Scalar> From<T> for Tensor<T> {
+    /// A scalar: a tensor without axes.
+    fn from(value: T) -> Self {
+        Self { data: vec![value], shape: Shape::default() }
+    }
+}
+
+impl<T: Scalar, const A: usize> From<[T; A]> for Tensor<T> {
+    fn from(a: [T; A]) -> Self {
+        Self { data: a.to_vec(), shape: Shape::from([A]) }
+    }
+}
+
+impl<T: Scalar, const A: usize, const B: usize> From<[[T; B]; A]> for Tensor<T> {
+    fn from(a: [[T; B]; A]) -> Self {
+        Self { data: a.as_flattened().to_vec(), shape: Shape::from([A, B]) }
+    }
+}
+
+impl<T: Scalar, const A: usize, const B: usize, const C: usize> From<[[[T; C]; B]; A]> for Tensor<T> {
+    fn from(a: [[[T; C]; B]; A]) -> Self {
+        Self { data: a.as_flattened().as_flattened().to_vec(), shape: Shape::from([A, B, C]) }
+    }
+}
+
+impl<T: Scalar, const A: usize, const B: usize, const C: usize, const D: usize> From<[[[[T; D]; C]; B]; A]>
+    for Tensor<T>
+{
+    fn from(a: [[[[T; D]; C]; B]; A]) -> Self {
+        let data = a.as_flattened().as_flattened().as_flattened().to_vec();
+        Self { data, shape: Shape::from([A, B, C, D]) }
+    }
+}
+
+impl<T: Scalar, S: Data<Elem = T>, D: Dimension> TryFrom<&ArrayBase<S, D>> for Tensor<T> {
+    type Error = Error;
+    /// Copies an ndarray array or view of any layout.
+    ///
+    /// # Errors
+    /// More than [`Shape::MAX_RANK`] axes.
+    fn try_from(a: &ArrayBase<S, D>) -> Result<Self> {
+        let shape = Shape::new(a.shape())?;
+        Ok(Self { data: a.iter().copied().collect(), shape })
+    }
+}
+
+impl<T: Scalar, D: Dimension> TryFrom<Array<T, D>> for Tensor<T> {
+    type Error = Error;
+    /// Takes an ndarray array; its memory when it is contiguous and row-major.
+    ///
+    /// # Errors
+    /// More than [`Shape::MAX_RANK`] axes.
+    fn try_from(a: Array<T, D>) -> Result<Self> {
+        let shape = Shape::new(a.shape())?;
+        if !a.is_standard_layout() {
+            return Self::try_from(&a);
+        }
+        match a.into_raw_vec_and_offset() {
+            (data, None | Some(0)) if data.len() == shape.volume() => Ok(Self { data, shape }),
+            (data, offset) => {
+                let start = offset.unwrap_or(0);
+                Ok(Self { data: data[start..start + shape.volume()].to_vec(), shape })
+            }
+        }
+    }
+}
+
+impl<T: Scalar> From<Tensor<T>> for Array<T, IxDyn> {
+    fn from(t: Tensor<T>) -> Self {
+        Self::from_shape_vec(IxDyn(&t.shape), t.data).expect("data fill the shape")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::{Array2, s};
+
+    #[test]
+    fn reset_keeps_the_memory() {
+        let mut t = Tensor::<f32>::zeros([8, 8]);
+        let start = t.data().as_ptr();
+        t.reset([3, 2]);
+        t.reset([64]);
+        assert_eq!((t.data().as_ptr(), t.len()), (start, 64));
+    }
+
+    #[test]
+    fn ndarray_there_and_back() {
+        let a = Array2::from_shape_fn((3, 4), |(i, j)| (4 * i + j) as f64);
+        let t = Tensor::try_from(&a.slice(s![.., 1..3])).unwrap();
+        assert_eq!(t, Tensor::from([[1., 2.], [5., 6.], [9., 10.]]));
+        assert_eq!(t.view()[[2, 1]], 10.0);
+        let part = a.clone().slice_move(s![1.., ..]);
+        assert_eq!(Tensor::try_from(part).unwrap().data()[0], 4.0);
+        assert_eq!(Tensor::try_from(a.clone().reversed_axes()).unwrap().data()[1], 4.0);
+        assert_eq!(Array::from(Tensor::try_from(a.clone()).unwrap()), a.into_dyn());
+    }
+
+    #[test]
+    fn wrong_volumes_are_errors() {
+        let text = Tensor::from_vec([2, 3], vec![0.0f32; 5]).unwrap_err().to_string();
+        assert_eq!(text, "expected 6 elements for shape [2, 3], got 5");
+        assert!(Tensor::<f32>::zeros([4]).reshape([3]).is_err());
+    }
+}

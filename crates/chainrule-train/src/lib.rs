@@ -1,0 +1,1 @@
+//! Trainer, metrics, callbacks, progress and pictures.
