@@ -3,16 +3,22 @@
 //!
 //! How many threads are used is limited in code by [`with_threads`] or [`set_threads`], and from outside by the
 //! environment variable `CHAINRULE_NUM_THREADS` (or, failing that, `RAYON_NUM_THREADS`).
+//! A call from inside a piece runs in its own thread, and so does a call while another thread's pieces are at work.
+
+mod pool;
 
 use std::{
     cell::Cell,
+    slice,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
 thread_local!(static LIMIT: Cell<usize> = const { Cell::new(0) });
+/// The limit inside a piece: one thread, and no way up from there.
+const INSIDE: usize = usize::MAX;
 static DEFAULT: AtomicUsize = AtomicUsize::new(0);
 
-/// How many threads a kernel called from here may use.
+/// How many threads a kernel called from here may use: 1 inside one of several pieces.
 pub fn threads() -> usize {
     match LIMIT.get() {
         0 => match DEFAULT.load(Ordering::Relaxed) {
@@ -23,6 +29,7 @@ pub fn threads() -> usize {
             }
             n => n,
         },
+        INSIDE => 1,
         n => n,
     }
 }
@@ -39,64 +46,118 @@ pub fn set_threads(n: usize) {
     DEFAULT.store(n, Ordering::Relaxed);
 }
 
-/// Runs `f` with kernels that it calls on this thread limited to `n` threads.
+/// Runs `f` with kernels that it calls on this thread limited to `n` threads; inside a piece the limit stays 1.
 ///
 /// ```
 /// use chainrule_tensor::par;
 /// assert_eq!(par::with_threads(1, par::threads), 1);
 /// ```
 pub fn with_threads<R>(n: usize, f: impl FnOnce() -> R) -> R {
+    limited(if LIMIT.get() == INSIDE { INSIDE } else { n.clamp(1, INSIDE - 1) }, f)
+}
+
+fn limited<R>(limit: usize, f: impl FnOnce() -> R) -> R {
     struct Restore(usize);
     impl Drop for Restore {
         fn drop(&mut self) {
             LIMIT.set(self.0);
         }
     }
-    let _restore = Restore(LIMIT.replace(n.max(1)));
+    let _restore = Restore(LIMIT.replace(limit));
     f()
 }
 
 /// Calls `f(0)`, …, `f(pieces − 1)`, each once, in any order and on any thread.
+///
+/// # Panics
+/// If a piece panics, with its payload; pieces not begun by then are left out.
 pub fn for_each(pieces: usize, f: impl Fn(usize) + Sync) {
-    if pieces < 2 || threads() < 2 {
+    let threads = threads();
+    if pieces < 2 || threads < 2 {
         return (0..pieces).for_each(f);
     }
-    use rayon::prelude::*;
-    (0..pieces).into_par_iter().with_max_len(1).for_each(|i| f(i));
+    limited(INSIDE, || {
+        if !pool::run(pieces, threads, &f) {
+            (0..pieces).for_each(f);
+        }
+    });
+}
+
+/// A slice that is handed out in pieces of `length`, the last of which may be shorter.
+struct Pieces<V> {
+    start: *mut V,
+    total: usize,
+    length: usize,
+}
+
+// SAFETY: it stands for an exclusive borrow whose pieces go to different threads, as `&mut [V]` may if `V: Send`.
+unsafe impl<V: Send> Sync for Pieces<V> {}
+
+impl<V> Pieces<V> {
+    fn new(data: &mut [V], length: usize) -> Self {
+        Self { start: data.as_mut_ptr(), total: data.len(), length: length.max(1) }
+    }
+
+    fn count(&self) -> usize {
+        self.total.div_ceil(self.length)
+    }
+
+    /// Piece `i`.
+    ///
+    /// # Safety
+    /// The borrow that this was made from lasts, i < count, and piece `i` is asked for once.
+    #[expect(clippy::mut_from_ref)]
+    unsafe fn get(&self, i: usize) -> &mut [V] {
+        let begin = i * self.length;
+        // SAFETY: begin < total because i < count, so the piece lies within the slice; other pieces do not touch it.
+        unsafe { slice::from_raw_parts_mut(self.start.add(begin), self.length.min(self.total - begin)) }
+    }
 }
 
 /// Cuts `data` into pieces of `length` (the last may be shorter) and calls `f(piece number, piece)` for each.
+///
+/// # Panics
+/// As [`for_each`].
 pub fn for_chunks<V: Send>(data: &mut [V], length: usize, f: impl Fn(usize, &mut [V]) + Sync) {
-    let length = length.max(1);
-    if data.len() <= length || threads() < 2 {
-        return data.chunks_mut(length).enumerate().for_each(|(i, piece)| f(i, piece));
-    }
-    use rayon::prelude::*;
-    data.par_chunks_mut(length).enumerate().with_max_len(1).for_each(|(i, piece)| f(i, piece));
+    let data = Pieces::new(data, length);
+    // SAFETY: `data` stays borrowed to the end of this call, and `for_each` visits every i < count once.
+    for_each(data.count(), |i| f(i, unsafe { data.get(i) }));
 }
 
 /// [`for_chunks`] over two slices that are cut into the same number of pieces.
+///
+/// # Panics
+/// As [`for_each`].
 pub fn for_chunks2<V: Send, W: Send>(
     (a, a_length): (&mut [V], usize),
     (b, b_length): (&mut [W], usize),
     f: impl Fn(usize, &mut [V], &mut [W]) + Sync,
 ) {
-    let (a_length, b_length) = (a_length.max(1), b_length.max(1));
-    if a.len() <= a_length || threads() < 2 {
-        let pieces = a.chunks_mut(a_length).zip(b.chunks_mut(b_length)).enumerate();
-        return pieces.for_each(|(i, (a, b))| f(i, a, b));
-    }
-    use rayon::prelude::*;
-    a.par_chunks_mut(a_length)
-        .zip(b.par_chunks_mut(b_length))
-        .enumerate()
-        .with_max_len(1)
-        .for_each(|(i, (a, b))| f(i, a, b));
+    let (a, b) = (Pieces::new(a, a_length), Pieces::new(b, b_length));
+    // SAFETY: as in `for_chunks`.
+    for_each(a.count().min(b.count()), |i| unsafe { f(i, a.get(i), b.get(i)) });
+}
+
+/// [`for_chunks`] over three slices that are cut into the same number of pieces.
+///
+/// # Panics
+/// As [`for_each`].
+pub fn for_chunks3<V: Send, W: Send, X: Send>(
+    (a, a_length): (&mut [V], usize),
+    (b, b_length): (&mut [W], usize),
+    (c, c_length): (&mut [X], usize),
+    f: impl Fn(usize, &mut [V], &mut [W], &mut [X]) + Sync,
+) {
+    let (a, b, c) = (Pieces::new(a, a_length), Pieces::new(b, b_length), Pieces::new(c, c_length));
+    let count = a.count().min(b.count()).min(c.count());
+    // SAFETY: as in `for_chunks`.
+    for_each(count, |i| unsafe { f(i, a.get(i), b.get(i), c.get(i)) });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
 
     #[test]
     fn every_piece_is_visited_once() {
@@ -105,10 +166,97 @@ mod tests {
                 let mut data = vec![0usize; 1003];
                 for_chunks(&mut data, 10, |i, piece| piece.iter_mut().for_each(|v| *v += i + 1));
                 assert!(data.iter().enumerate().all(|(i, &v)| v == i / 10 + 1));
-                let count = AtomicUsize::new(0);
-                for_each(17, |i| _ = count.fetch_add(i, Ordering::Relaxed));
-                assert_eq!(count.into_inner(), 136);
+                for pieces in [0, 1, 2, 17, 100] {
+                    let seen: Vec<_> = (0..pieces).map(|_| AtomicUsize::new(0)).collect();
+                    for_each(pieces, |i| _ = seen[i].fetch_add(1, Ordering::Relaxed));
+                    assert!(seen.into_iter().all(|n| n.into_inner() == 1));
+                }
             });
         }
+    }
+
+    #[test]
+    fn slices_of_different_lengths_are_cut_together() {
+        with_threads(2, || {
+            let (mut a, mut b, mut c) = (vec![0; 20], vec![0u8; 31], vec![0i64; 7]);
+            for_chunks2((&mut a, 2), (&mut b, 3), |i, a, b| {
+                a.fill(i);
+                b.fill(i as u8);
+            });
+            assert_eq!((a[19], b[29], b[30]), (9, 9, 0));
+            for_chunks3((&mut a, 4), (&mut b, 7), (&mut c, 2), |i, a, b, c| {
+                a.fill(i + 100);
+                b.fill(i as u8 + 100);
+                c.fill(i as i64 + 100);
+            });
+            assert_eq!((a[0], a[15], a[16], b[27], c[6]), (100, 103, 8, 103, 103));
+            for_chunks(&mut [] as &mut [u8], 0, |_, _| panic!("nothing to do"));
+        });
+    }
+
+    #[test]
+    fn many_jobs_in_a_row_lose_no_piece() {
+        with_threads(3, || {
+            let mut data = [0u64; 8];
+            for round in 0..2000 {
+                for_chunks(&mut data, 1, |i, v| v[0] += i as u64 + round);
+            }
+            let sum: u64 = (0..2000).sum();
+            assert!(data.iter().enumerate().all(|(i, &v)| v == sum + 2000 * i as u64));
+        });
+    }
+
+    #[test]
+    fn a_panic_in_a_piece_reaches_the_caller_and_the_pool_survives() {
+        with_threads(2, || {
+            for bad in 0..6 {
+                let caught = catch_unwind(AssertUnwindSafe(|| {
+                    for_each(6, |i| assert!(i != bad, "piece {bad} is bad"));
+                }));
+                let message = caught.unwrap_err().downcast::<String>().unwrap();
+                assert_eq!(*message, format!("piece {bad} is bad"));
+                assert_eq!(threads(), 2);
+            }
+            let count = AtomicUsize::new(0);
+            for_each(6, |i| _ = count.fetch_add(i, Ordering::Relaxed));
+            assert_eq!(count.into_inner(), 15);
+        });
+    }
+
+    #[test]
+    fn calls_inside_a_piece_run_in_their_own_thread() {
+        with_threads(2, || {
+            let count = AtomicUsize::new(0);
+            for_each(4, |_| {
+                assert_eq!(threads(), 1);
+                let here = std::thread::current().id();
+                with_threads(2, || {
+                    for_each(5, |i| {
+                        assert_eq!(std::thread::current().id(), here);
+                        count.fetch_add(i, Ordering::Relaxed);
+                    });
+                });
+            });
+            assert_eq!(count.into_inner(), 40);
+        });
+    }
+
+    #[test]
+    fn callers_at_the_same_time_each_get_all_their_pieces() {
+        std::thread::scope(|scope| {
+            for caller in 0..4 {
+                scope.spawn(move || {
+                    with_threads(3, || {
+                        let mut data = vec![0usize; 64];
+                        for _ in 0..200 {
+                            for_chunks(&mut data, 4, |i, piece| {
+                                piece.iter_mut().for_each(|v| *v += i + caller)
+                            });
+                        }
+                        assert!(data.iter().enumerate().all(|(i, &v)| v == 200 * (i / 4 + caller)));
+                    });
+                });
+            }
+        });
     }
 }
