@@ -1,0 +1,309 @@
+//! Parameters, and how they are shown to whoever counts, fills, saves or trains them.
+
+use crate::Layer;
+use chainrule_tensor::{Error, Init, Result, Rng, Scalar, Shape, Tensor};
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// The identity of a parameter: fresh on [`Param::new`] and on `clone`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ParamId(u64);
+
+impl ParamId {
+    fn fresh() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// A parameter or a buffer: a name, a shape and an initialiser, and numbers once it was filled or loaded.
+///
+/// A buffer (a running mean) is saved and loaded with the parameters but has no gradient.
+#[derive(Debug)]
+pub struct Param<T> {
+    id: ParamId,
+    name: &'static str,
+    shape: Shape,
+    init: Init,
+    value: Option<Tensor<T>>,
+    role: Role,
+    frozen: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Learned,
+    Buffer,
+    Counter,
+}
+
+impl<T: Scalar> Param<T> {
+    /// A parameter without numbers.
+    pub fn new(name: &'static str, shape: impl Into<Shape>, init: Init) -> Self {
+        Self {
+            id: ParamId::fresh(),
+            name,
+            shape: shape.into(),
+            init,
+            value: None,
+            role: Role::Learned,
+            frozen: false,
+        }
+    }
+
+    /// A buffer: no gradient, not counted as a parameter.
+    pub fn buffer(name: &'static str, shape: impl Into<Shape>, init: Init) -> Self {
+        Self { role: Role::Buffer, ..Self::new(name, shape, init) }
+    }
+
+    /// A buffer of one whole number that starts at 0, saved as an integer: `num_batches_tracked`.
+    pub fn counter(name: &'static str) -> Self {
+        Self { role: Role::Counter, ..Self::new(name, [], Init::ZEROS) }
+    }
+
+    /// Its identity.
+    #[inline]
+    pub fn id(&self) -> ParamId {
+        self.id
+    }
+
+    /// Its own name, the last part of its path: `weight`.
+    pub fn name(&self) -> &str {
+        self.name
+    }
+
+    /// Its shape.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// The number of elements.
+    pub fn volume(&self) -> usize {
+        self.shape.volume()
+    }
+
+    /// The initialiser.
+    pub fn initializer(&self) -> Init {
+        self.init
+    }
+
+    /// Sets another initialiser, for the next `init`.
+    pub fn set_initializer(&mut self, init: Init) {
+        self.init = init;
+    }
+
+    /// The numbers, row-major.
+    ///
+    /// # Errors
+    /// It was neither initialised nor loaded.
+    #[inline]
+    pub fn value(&self) -> Result<&[T]> {
+        match &self.value {
+            Some(value) => Ok(value.data()),
+            None => Err(self.empty()),
+        }
+    }
+
+    /// The numbers, to be changed.
+    ///
+    /// # Errors
+    /// It was neither initialised nor loaded.
+    #[inline]
+    pub fn value_mut(&mut self) -> Result<&mut [T]> {
+        if self.value.is_none() {
+            return Err(self.empty());
+        }
+        Ok(self.value.as_mut().expect("just looked").data_mut())
+    }
+
+    #[cold]
+    fn empty(&self) -> Error {
+        Error::state(format!(
+            "parameter `{}` has no numbers yet: call init(seed) on the outermost model, or load weights",
+            self.name
+        ))
+    }
+
+    /// The numbers with their shape, if there are any.
+    pub fn tensor(&self) -> Option<&Tensor<T>> {
+        self.value.as_ref()
+    }
+
+    /// Takes its numbers from a tensor.
+    ///
+    /// # Errors
+    /// The tensor has another shape.
+    pub fn set(&mut self, value: Tensor<T>) -> Result<()> {
+        if *value.shape() != self.shape {
+            return Err(Error::shape(format!(
+                "parameter `{}`: expected shape {}, got {}",
+                self.name,
+                self.shape,
+                value.shape()
+            )));
+        }
+        self.value = Some(value);
+        Ok(())
+    }
+
+    /// Fills it by its initialiser.
+    pub fn fill(&mut self, rng: &mut Rng) {
+        let value = self.value.get_or_insert_default();
+        value.reset(self.shape);
+        self.init.fill(value, rng);
+    }
+
+    /// Whether it learns: it is no buffer and not frozen.
+    #[inline]
+    pub fn trainable(&self) -> bool {
+        self.role == Role::Learned && !self.frozen
+    }
+
+    /// Whether it is a buffer.
+    pub fn is_buffer(&self) -> bool {
+        self.role != Role::Learned
+    }
+
+    /// Whether it is a buffer that counts, and is saved as an integer.
+    pub fn is_counter(&self) -> bool {
+        self.role == Role::Counter
+    }
+
+    /// Stops (or resumes) its learning.
+    pub fn set_frozen(&mut self, frozen: bool) {
+        self.frozen = frozen;
+    }
+}
+
+impl<T: Clone> Clone for Param<T> {
+    fn clone(&self) -> Self {
+        Self { id: ParamId::fresh(), value: self.value.clone(), ..*self }
+    }
+}
+
+/// Where something stands in a model, outermost name first: `encoder.0.weight`. Lives on the stack.
+#[derive(Clone, Copy, Debug)]
+pub struct Path<'p> {
+    parent: Option<&'p Path<'p>>,
+    name: &'p str,
+}
+
+impl Path<'_> {
+    /// The last name.
+    pub fn name(&self) -> &str {
+        self.name
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.parent {
+            Some(parent) if parent.parent.is_some() || !parent.name.is_empty() => {
+                write!(f, "{parent}.{}", self.name)
+            }
+            _ => f.write_str(self.name),
+        }
+    }
+}
+
+macro_rules! visitor {
+    ($(#[$doc:meta])* $name:ident, $reference:ty) => {
+        $(#[$doc])*
+        pub struct $name<'v, 'a, T> {
+            path: Path<'v>,
+            visit: &'v mut (dyn FnMut(&Path<'_>, $reference) + 'v),
+        }
+
+        impl<'v, 'a, T> $name<'v, 'a, T> {
+            /// A visitor that calls `visit` with every parameter and its path.
+            pub fn new(visit: &'v mut (dyn FnMut(&Path<'_>, $reference) + 'v)) -> Self {
+                Self { path: Path { parent: None, name: "" }, visit }
+            }
+
+            /// Shows one parameter.
+            pub fn add(&mut self, param: $reference) {
+                (self.visit)(&Path { parent: Some(&self.path), name: param.name }, param);
+            }
+
+            /// The visitor for a child: its parameters' paths begin with `name`.
+            pub fn child<'c>(&'c mut self, name: &'c str) -> $name<'c, 'a, T> {
+                $name { path: Path { parent: Some(&self.path), name }, visit: &mut *self.visit }
+            }
+        }
+    };
+}
+
+visitor! {
+    /// Collects parameters: a layer calls [`Params::add`] for its own and hands [`Params::child`] to its children.
+    Params, &'a Param<T>
+}
+visitor! {
+    /// Collects parameters to be changed; see [`Params`].
+    ParamsMut, &'a mut Param<T>
+}
+
+/// Anything with parameters: every layer. What optimizers, files and counters ask for.
+pub trait Parameters<T: Scalar> {
+    /// Calls `f` with every parameter and buffer.
+    fn visit(&self, f: &mut dyn FnMut(&Path<'_>, &Param<T>));
+
+    /// Calls `f` with every parameter and buffer, to be changed.
+    fn visit_mut(&mut self, f: &mut dyn FnMut(&Path<'_>, &mut Param<T>));
+
+    /// The number of learned numbers, frozen ones included, buffers not.
+    fn parameter_count(&self) -> usize {
+        let mut n = 0;
+        self.visit(&mut |_, p| n += if p.is_buffer() { 0 } else { p.volume() });
+        n
+    }
+
+    /// Freezes (or thaws) the parameters whose path satisfies `which`; returns how many parameters that were.
+    fn set_frozen(&mut self, frozen: bool, which: &dyn Fn(&str) -> bool) -> usize {
+        let mut n = 0;
+        self.visit_mut(&mut |path, p| {
+            if !p.is_buffer() && which(&path.to_string()) {
+                p.set_frozen(frozen);
+                n += 1;
+            }
+        });
+        n
+    }
+}
+
+impl<T: Scalar, L: Layer<T> + ?Sized> Parameters<T> for L {
+    fn visit(&self, f: &mut dyn FnMut(&Path<'_>, &Param<T>)) {
+        self.params(&mut Params::new(&mut |path, p| f(path, p)));
+    }
+
+    fn visit_mut(&mut self, f: &mut dyn FnMut(&Path<'_>, &mut Param<T>)) {
+        self.params_mut(&mut ParamsMut::new(&mut |path, p| f(path, p)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_read_from_the_outside_in() {
+        let p = Param::<f32>::new("weight", [2], Init::ONES);
+        let mut paths = Vec::new();
+        let mut visit = |path: &Path<'_>, _: &Param<f32>| paths.push(path.to_string());
+        let mut out = Params::new(&mut visit);
+        out.add(&p);
+        out.child("encoder").child("0").add(&p);
+        assert_eq!(paths, ["weight", "encoder.0.weight"]);
+    }
+
+    #[test]
+    fn an_unfilled_parameter_names_itself_and_a_clone_is_another_one() {
+        let mut p = Param::<f64>::new("weight", [2], Init::ONES);
+        assert!(p.value().unwrap_err().to_string().contains("`weight`"));
+        p.fill(&mut Rng::new(0));
+        assert_eq!(p.value().unwrap(), [1.0, 1.0]);
+        assert_ne!(p.clone().id(), p.id());
+        assert!(p.set(Tensor::zeros([3])).is_err());
+    }
+}

@@ -1,0 +1,207 @@
+//! What a model is made of, as a table.
+
+use crate::{Layer, MultiLayer, Param, Params, Result};
+use chainrule_tensor::{Scalar, Shape};
+use std::fmt;
+
+/// The rows of [`Layer::summary`], printed as a table.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    input: Shape,
+    rows: Vec<Row>,
+    path: Vec<String>,
+}
+
+/// One layer of a [`Summary`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Row {
+    /// The path in the model, `encoder.0`.
+    pub path: String,
+    /// The layer's type.
+    pub kind: String,
+    /// The shape of its output.
+    pub output: Shape,
+    /// Learned numbers, frozen ones included.
+    pub parameters: usize,
+    /// How many of them are frozen.
+    pub frozen: usize,
+    /// Multiplications with additions of one forward pass.
+    pub multiply_adds: u64,
+    /// Bytes of one number.
+    scalar: usize,
+}
+
+impl Summary {
+    /// An empty table for a shape of the input.
+    ///
+    /// # Errors
+    /// The shape is too large.
+    pub fn new(input: &[usize]) -> Result<Self> {
+        Ok(Self { input: Shape::new(input)?, ..Self::default() })
+    }
+
+    /// The rows.
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// Calls `f` with this summary inside a child named `name`.
+    pub fn child<R>(&mut self, name: &str, f: impl FnOnce(&mut Self) -> R) -> R {
+        self.path.push(name.to_owned());
+        let result = f(self);
+        self.path.pop();
+        result
+    }
+
+    /// Adds a row for a layer.
+    ///
+    /// # Errors
+    /// As [`Layer::output_shape`].
+    pub fn add<T: Scalar, L: Layer<T> + ?Sized>(&mut self, layer: &L, input: &[usize]) -> Result<Shape> {
+        let output = layer.output_shape(input)?;
+        self.row::<T, L>(output, layer.multiply_adds(input), &mut |out| layer.params(out));
+        Ok(output)
+    }
+
+    /// Adds a row for a layer of several inputs.
+    ///
+    /// # Errors
+    /// As [`MultiLayer::output_shape`].
+    pub fn add_multi<T: Scalar, L: MultiLayer<T> + ?Sized>(
+        &mut self,
+        layer: &L,
+        inputs: &[&[usize]],
+    ) -> Result<Shape> {
+        let output = layer.output_shape(inputs)?;
+        self.row::<T, L>(output, layer.multiply_adds(inputs), &mut |out| layer.params(out));
+        Ok(output)
+    }
+
+    fn row<'a, T: Scalar, L: ?Sized>(
+        &mut self,
+        output: Shape,
+        multiply_adds: u64,
+        params: &mut dyn FnMut(&mut Params<'_, 'a, T>),
+    ) {
+        let (mut parameters, mut frozen) = (0, 0);
+        params(&mut Params::new(&mut |_, p: &'a Param<T>| {
+            if !p.is_buffer() {
+                parameters += p.volume();
+                frozen += if p.trainable() { 0 } else { p.volume() };
+            }
+        }));
+        self.rows.push(Row {
+            path: self.path.join("."),
+            kind: type_name::<L>().to_owned(),
+            output,
+            parameters,
+            frozen,
+            multiply_adds,
+            scalar: size_of::<T>(),
+        });
+    }
+
+    /// All learned numbers.
+    pub fn parameters(&self) -> usize {
+        self.rows.iter().map(|r| r.parameters).sum()
+    }
+
+    /// All multiply-adds of one forward pass.
+    pub fn multiply_adds(&self) -> u64 {
+        self.rows.iter().map(|r| r.multiply_adds).sum()
+    }
+
+    /// Bytes that inference holds: the parameters, the input and the two largest activations.
+    pub fn inference_bytes(&self) -> usize {
+        let mut volumes: Vec<usize> = self.rows.iter().map(|r| r.output.volume()).collect();
+        volumes.sort_unstable_by(|a, b| b.cmp(a));
+        let activations = volumes.iter().take(2).sum::<usize>();
+        (self.parameters() + self.input.volume() + activations) * self.scalar()
+    }
+
+    /// Bytes that training holds: parameters and their gradients, every activation, and two gradients of activations.
+    /// The optimizer's own state and the scratch of single layers come on top.
+    pub fn training_bytes(&self) -> usize {
+        let activations: usize = self.rows.iter().map(|r| r.output.volume()).sum();
+        let largest = self.rows.iter().map(|r| r.output.volume()).max().unwrap_or(0);
+        (2 * self.parameters() + self.input.volume() + activations + 2 * largest) * self.scalar()
+    }
+
+    fn scalar(&self) -> usize {
+        self.rows.first().map_or(4, |r| r.scalar)
+    }
+}
+
+/// The last name of a type's path, without its parameters: `Linear`.
+pub(crate) fn type_name<L: ?Sized>() -> &'static str {
+    let full = std::any::type_name::<L>();
+    let plain = full.split('<').next().unwrap_or(full);
+    plain.rsplit("::").next().unwrap_or(plain)
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.rows.iter().map(|r| r.path.len()).max().unwrap_or(0).max(5);
+        let kind = self.rows.iter().map(|r| r.kind.len()).max().unwrap_or(0).max(4);
+        let shape = self.rows.iter().map(|r| r.output.to_string().len()).max().unwrap_or(0).max(12);
+        writeln!(
+            f,
+            "{:path$}  {:kind$}  {:shape$}  {:>10}  {:>13}",
+            "layer", "type", "output shape", "parameters", "multiply-adds"
+        )?;
+        writeln!(f, "{}", "─".repeat(path + kind + shape + 31))?;
+        for r in &self.rows {
+            writeln!(
+                f,
+                "{:path$}  {:kind$}  {:shape$}  {:>10}  {:>13}",
+                r.path,
+                r.kind,
+                r.output.to_string(),
+                grouped(r.parameters as u64),
+                grouped(r.multiply_adds)
+            )?;
+        }
+        writeln!(f, "{}", "─".repeat(path + kind + shape + 31))?;
+        let frozen: usize = self.rows.iter().map(|r| r.frozen).sum();
+        writeln!(
+            f,
+            "input {}: {} parameters ({} frozen), {} multiply-adds",
+            self.input,
+            grouped(self.parameters() as u64),
+            grouped(frozen as u64),
+            grouped(self.multiply_adds())
+        )?;
+        let mb = |bytes: usize| bytes as f64 / 1e6;
+        write!(
+            f,
+            "memory: {:.2} MB in training, {:.2} MB in inference, without the optimizer's state",
+            mb(self.training_bytes()),
+            mb(self.inference_bytes())
+        )
+    }
+}
+
+/// 1234567 as `1,234,567`.
+fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_and_types_are_short() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!(type_name::<Option<Vec<f32>>>(), "Option");
+    }
+}
