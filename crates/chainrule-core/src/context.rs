@@ -17,6 +17,7 @@ use chainrule_tensor::noise_key;
 pub struct Context {
     mode: Mode,
     key: u64,
+    check_finite: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,17 +30,17 @@ enum Mode {
 impl Context {
     /// Training: noise and batch statistics, remembered for backward.
     pub fn train(seed: u64) -> Self {
-        Self { mode: Mode::Train, key: noise_key(0, seed) }
+        Self { mode: Mode::Train, key: noise_key(0, seed), check_finite: false }
     }
 
     /// Inference: nothing is random, nothing is remembered.
     pub fn infer() -> Self {
-        Self { mode: Mode::Infer, key: 0 }
+        Self { mode: Mode::Infer, key: 0, check_finite: false }
     }
 
     /// The inference function, remembered for backward: gradients through a network that is not being trained.
     pub fn frozen() -> Self {
-        Self { mode: Mode::Frozen, key: 0 }
+        Self { mode: Mode::Frozen, key: 0, check_finite: false }
     }
 
     /// The context of a step: another step draws other noise.
@@ -52,6 +53,18 @@ impl Context {
     #[must_use]
     pub fn child(&self, index: usize) -> Self {
         Self { key: noise_key(self.key, index as u64), ..*self }
+    }
+
+    /// The same context, under which containers fail at the first child whose output is infinite or NaN.
+    #[must_use]
+    pub fn check_finite(self) -> Self {
+        Self { check_finite: true, ..self }
+    }
+
+    /// Whether containers check their children's outputs.
+    #[inline]
+    pub fn checks_finite(&self) -> bool {
+        self.check_finite
     }
 
     /// Whether noise and batch statistics are on.

@@ -1,1 +1,16 @@
-//! Neural-network layers with hand-derived backward passes.
+//! Neural-network layers with hand-derived backward passes, one file each: equations, code and proof.
+//!
+//! ```
+//! use chainrule_core::{Layer, Tensor};
+//! use chainrule_layers::{Linear, Sequential};
+//!
+//! let model: Sequential = Sequential::new().add(Linear::new(2, 3)).add(Linear::new(3, 1)).init(1)?;
+//! assert_eq!(model.infer(&Tensor::from([[0.5, 1.0]]))?.shape()[..], [1, 1]);
+//! # Ok::<(), chainrule_core::Error>(())
+//! ```
+
+pub mod container;
+pub mod linear;
+
+pub use container::{Add, Concat, Graph, Node, Parallel, Residual, Sequential};
+pub use linear::Linear;

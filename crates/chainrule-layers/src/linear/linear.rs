@@ -1,0 +1,189 @@
+//! The affine map of the last axis.
+//!
+//!     Y = X Wᵀ + b
+//!
+//! Given G = ∂E/∂Y:
+//!
+//!     ∂E/∂X = G W        ∂E/∂W = Gᵀ X        ∂E/∂b = Σₙ G
+//!
+//! Keeps nothing. Derivation: docs/layers/linear/linear.md.
+
+use chainrule_core::{
+    Call, Context, Error, Grads, Init, Layer, Param, Params, ParamsMut, Result, Scalar, Shape, Tensor,
+};
+use chainrule_tensor::kernels::{
+    elementwise::add_row,
+    gemm::{Mat, MatMut, matmul},
+    reduce::add_rows_to,
+};
+
+/// y = x Wᵀ + b over the last axis.
+///
+/// # Shapes
+/// x (…, in), y (…, out); `weight` (out, in), `bias` (out). Both start uniform in ±1/√in, as PyTorch's do.
+///
+/// # Examples
+/// ```
+/// use chainrule_core::{Layer, Tensor};
+/// use chainrule_layers::Linear;
+/// let layer = Linear::new(784, 128).init(1)?;
+/// let y = layer.infer(&Tensor::<f32>::zeros([32, 784]))?;
+/// assert_eq!(y.shape()[..], [32, 128]);
+/// # Ok::<(), chainrule_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Linear<T = f32> {
+    inputs: usize,
+    outputs: usize,
+    weight: Param<T>,
+    bias: Option<Param<T>>,
+}
+
+impl<T: Scalar> Linear<T> {
+    /// A map of `inputs` numbers to `outputs` numbers, with a bias.
+    pub fn new(inputs: usize, outputs: usize) -> Self {
+        let init = Init::torch_default(inputs);
+        Self {
+            inputs,
+            outputs,
+            weight: Param::new("weight", [outputs, inputs], init),
+            bias: Some(Param::new("bias", [outputs], init)),
+        }
+    }
+
+    /// With or without a bias.
+    #[must_use]
+    pub fn bias(mut self, bias: bool) -> Self {
+        self.bias = bias.then(|| Param::new("bias", [self.outputs], Init::torch_default(self.inputs)));
+        self
+    }
+
+    /// Another initialiser for the weight.
+    #[must_use]
+    pub fn weight_init(mut self, init: Init) -> Self {
+        self.weight.set_initializer(init);
+        self
+    }
+
+    /// Another initialiser for the bias, if there is one.
+    #[must_use]
+    pub fn bias_init(mut self, init: Init) -> Self {
+        if let Some(bias) = &mut self.bias {
+            bias.set_initializer(init);
+        }
+        self
+    }
+}
+
+impl<T: Scalar> Layer<T> for Linear<T> {
+    type Cache = ();
+
+    fn check(&self) -> Result<()> {
+        if self.inputs == 0 || self.outputs == 0 {
+            return Err(Error::value(format!(
+                "Linear: expected at least one input and one output, got {} and {}",
+                self.inputs, self.outputs
+            )));
+        }
+        Shape::new(&[self.outputs, self.inputs]).map(drop)
+    }
+
+    fn output_shape(&self, input: &[usize]) -> Result<Shape> {
+        self.check()?;
+        match input.last() {
+            Some(&last) if last == self.inputs => Ok(Shape::new(input)?.with(input.len() - 1, self.outputs)),
+            _ => Err(Error::shape(format!("Linear: expected input (.., {}), got {input:?}", self.inputs))),
+        }
+    }
+
+    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: &mut Context) -> Result<()> {
+        let y = y.reset(self.output_shape(x.shape())?);
+        let (n, i, o) = (x.len() / self.inputs, self.inputs, self.outputs);
+        let w = self.weight.value()?; // (O, I)
+        matmul(T::ONE, Mat::new(x.data(), n, i), Mat::new(w, o, i).t(), T::ZERO, MatMut::new(y, n, o)); // Y = X Wᵀ
+        if let Some(bias) = &self.bias {
+            add_row(y, bias.value()?); // Y += b
+        }
+        Ok(())
+    }
+
+    fn backward(
+        &self,
+        call: Call<'_, T>,
+        _: &mut (),
+        grads: &mut Grads<T>,
+        dx: Option<&mut Tensor<T>>,
+    ) -> Result<()> {
+        let (n, i, o) = (call.x.len() / self.inputs, self.inputs, self.outputs);
+        let dy = Mat::new(call.dy.data(), n, o);
+        if let Some(dw) = grads.of(&self.weight) {
+            matmul(T::ONE, dy.t(), Mat::new(call.x.data(), n, i), T::ONE, MatMut::new(dw, o, i)); // dW += dYᵀ X
+        }
+        if let Some(db) = self.bias.as_ref().and_then(|bias| grads.of(bias)) {
+            add_rows_to(call.dy.data(), db); // db += Σₙ dY
+        }
+        if let Some(dx) = dx {
+            let dx = dx.reset(*call.x.shape());
+            let w = self.weight.value()?;
+            matmul(T::ONE, dy, Mat::new(w, o, i), T::ZERO, MatMut::new(dx, n, i)); // dX = dY W
+        }
+        Ok(())
+    }
+
+    fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
+        out.add(&self.weight);
+        self.bias.iter().for_each(|bias| out.add(bias));
+    }
+
+    fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
+        out.add(&mut self.weight);
+        self.bias.iter_mut().for_each(|bias| out.add(bias));
+    }
+
+    fn multiply_adds(&self, input: &[usize]) -> u64 {
+        input.iter().map(|&n| n as u64).product::<u64>() * self.outputs as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chainrule_core::Parameters;
+
+    /// W = (1 2; 3 4; 5 6), b = (10, 20, 30), x = (1, −1):
+    /// y = (1−2+10, 3−4+20, 5−6+30) = (9, 19, 29).
+    /// For g = (1, 0, 2): ∂x = g W = (1+10, 2+12) = (11, 14); ∂W = gᵀ x = (1 −1; 0 0; 2 −2); ∂b = g.
+    #[test]
+    fn by_hand() {
+        let mut layer = Linear::<f64>::new(2, 3);
+        layer.weight.set(Tensor::from([[1., 2.], [3., 4.], [5., 6.]])).unwrap();
+        layer.bias.as_mut().unwrap().set(Tensor::from([10., 20., 30.])).unwrap();
+        let x = Tensor::from([[1., -1.]]);
+        let y = layer.infer(&x).unwrap();
+        assert_eq!(y, Tensor::from([[9., 19., 29.]]));
+
+        let (mut grads, mut dx) = (Grads::new(&layer), Tensor::default());
+        let dy = Tensor::from([[1., 0., 2.]]);
+        layer.backward(Call { x: &x, y: &y, dy: &dy }, &mut (), &mut grads, Some(&mut dx)).unwrap();
+        assert_eq!(dx, Tensor::from([[11., 14.]]));
+        assert_eq!(grads.get(&layer.weight).unwrap(), [1., -1., 0., 0., 2., -2.]);
+        assert_eq!(grads.get(layer.bias.as_ref().unwrap()).unwrap(), [1., 0., 2.]);
+    }
+
+    #[test]
+    fn wrong_sizes_say_what_was_expected() {
+        let layer = Linear::<f32>::new(784, 10);
+        let text = layer.output_shape(&[32, 100]).unwrap_err().to_string();
+        assert_eq!(text, "Linear: expected input (.., 784), got [32, 100]");
+        assert!(layer.output_shape(&[]).is_err());
+        assert!(Linear::<f32>::new(0, 3).init(1).is_err());
+        assert!(
+            layer
+                .infer(&Tensor::zeros([1, 784]))
+                .unwrap_err()
+                .to_string()
+                .contains("`weight` has no numbers")
+        );
+        assert_eq!(layer.parameter_count(), 7850);
+    }
+}
