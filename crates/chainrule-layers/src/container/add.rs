@@ -1,6 +1,8 @@
 //! The sum of several inputs.
 //!
-//!     y = Σᵢ xᵢ        ∂E/∂xᵢ = ∂E/∂y
+//! ```text
+//! y = Σᵢ xᵢ        ∂E/∂xᵢ = ∂E/∂y
+//! ```
 //!
 //! Keeps nothing. Derivation: docs/layers/container/add.md.
 

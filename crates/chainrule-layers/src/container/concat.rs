@@ -1,6 +1,8 @@
 //! Several inputs joined along one axis.
 //!
-//!     y = [x₀ | x₁ | …]        ∂E/∂xᵢ = the part of ∂E/∂y that came from xᵢ
+//! ```text
+//! y = [x₀ | x₁ | …]        ∂E/∂xᵢ = the part of ∂E/∂y that came from xᵢ
+//! ```
 //!
 //! Keeps nothing. Derivation: docs/layers/container/concat.md.
 

@@ -1,10 +1,14 @@
 //! Layers in any acyclic arrangement; a layer may stand at several nodes.
 //!
-//!     xₙ = fₙ(x of its inputs), in the order of construction
+//! ```text
+//! xₙ = fₙ(x of its inputs), in the order of construction
+//! ```
 //!
 //! Backwards through the nodes, with Gₙ = ∂E/∂xₙ summed over everything that reads xₙ:
 //!
-//!     Gₘ += (∂fₙ/∂xₘ)ᵀ Gₙ    for every input m of node n
+//! ```text
+//! Gₘ += (∂fₙ/∂xₘ)ᵀ Gₙ    for every input m of node n
+//! ```
 //!
 //! Keeps the output of every node. Derivation: docs/layers/container/graph.md.
 

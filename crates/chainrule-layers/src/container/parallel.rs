@@ -1,10 +1,14 @@
 //! Branches over one input, joined.
 //!
-//!     y = Σᵢ fᵢ(x)    or    y = [f₀(x) | f₁(x) | …]
+//! ```text
+//! y = Σᵢ fᵢ(x)    or    y = [f₀(x) | f₁(x) | …]
+//! ```
 //!
 //! With gᵢ = ∂E/∂y for a sum, and the part of ∂E/∂y that came from branch i for a concatenation:
 //!
-//!     ∂E/∂x = Σᵢ (∂fᵢ/∂x)ᵀ gᵢ
+//! ```text
+//! ∂E/∂x = Σᵢ (∂fᵢ/∂x)ᵀ gᵢ
+//! ```
 //!
 //! Keeps the output of every branch. Derivation: docs/layers/container/parallel.md.
 

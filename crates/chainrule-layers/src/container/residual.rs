@@ -1,10 +1,14 @@
 //! A layer with a way around it (He, Zhang, Ren and Sun, 2016).
 //!
-//!     y = x + f(x)
+//! ```text
+//! y = x + f(x)
+//! ```
 //!
 //! Given g = ∂E/∂y:
 //!
-//!     ∂E/∂x = g + (∂f/∂x)ᵀ g
+//! ```text
+//! ∂E/∂x = g + (∂f/∂x)ᵀ g
+//! ```
 //!
 //! Keeps f(x). Derivation: docs/layers/container/residual.md.
 

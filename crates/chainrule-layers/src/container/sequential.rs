@@ -1,10 +1,14 @@
 //! Layers one after another.
 //!
-//!     y = fₙ(… f₁(f₀(x)))
+//! ```text
+//! y = fₙ(… f₁(f₀(x)))
+//! ```
 //!
 //! The chain rule, walked backwards: with y₋₁ = x and Gₙ = ∂E/∂y,
 //!
-//!     Gᵢ₋₁ = (∂fᵢ/∂yᵢ₋₁)ᵀ Gᵢ
+//! ```text
+//! Gᵢ₋₁ = (∂fᵢ/∂yᵢ₋₁)ᵀ Gᵢ
+//! ```
 //!
 //! Keeps every yᵢ in training, two in inference. Derivation: docs/layers/container/sequential.md.
 

@@ -1,10 +1,14 @@
 //! The affine map of the last axis.
 //!
-//!     Y = X Wᵀ + b
+//! ```text
+//! Y = X Wᵀ + b
+//! ```
 //!
 //! Given G = ∂E/∂Y:
 //!
-//!     ∂E/∂X = G W        ∂E/∂W = Gᵀ X        ∂E/∂b = Σₙ G
+//! ```text
+//! ∂E/∂X = G W        ∂E/∂W = Gᵀ X        ∂E/∂b = Σₙ G
+//! ```
 //!
 //! Keeps nothing. Derivation: docs/layers/linear/linear.md.
 
