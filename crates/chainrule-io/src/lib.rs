@@ -1,1 +1,38 @@
-//! Weights in and out: safetensors under PyTorch names.
+//! Weights in and out for [chainrule](https://docs.rs/chainrule): safetensors under PyTorch names.
+//!
+//! [`save`] writes every parameter and buffer of a model under its path, `encoder.0.weight`; [`load`] reads them back, or
+//! reads a `state_dict` that PyTorch saved as safetensors. Loading is strict: all that is missing, unexpected or of another
+//! shape is listed in one error, and the model changes only if everything fits. Files are written atomically.
+//!
+//! ```
+//! # use chainrule_core::*;
+//! # #[derive(Clone)]
+//! # struct Gain(Param<f32>);
+//! # impl Layer<f32> for Gain {
+//! #     type Cache = ();
+//! #     fn output_shape(&self, input: &[usize]) -> Result<Shape> { Shape::new(input) }
+//! #     fn forward(&self, x: &Tensor, y: &mut Tensor, _: &mut (), _: &mut Context) -> Result<()> { y.copy_from(x); Ok(()) }
+//! #     fn backward(&self, _: Call<'_, f32>, _: &mut (), _: &mut Grads<f32>, _: Option<&mut Tensor>) -> Result<()> { Ok(()) }
+//! #     fn params<'a>(&'a self, out: &mut Params<'_, 'a, f32>) { out.add(&self.0) }
+//! #     fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, f32>) { out.add(&mut self.0) }
+//! # }
+//! # let path = std::env::temp_dir().join(format!("chainrule-io-doc-{}.safetensors", std::process::id()));
+//! // A layer with one parameter, `gain`.
+//! let model = Gain(Param::new("gain", [2], Init::Constant(0.5))).init(0)?;
+//! chainrule_io::save(&model, &path)?;
+//!
+//! let mut other = Gain(Param::new("gain", [2], Init::ZEROS));
+//! chainrule_io::load(&mut other, &path)?;
+//! assert_eq!(other.0.value()?, [0.5, 0.5]);
+//! # std::fs::remove_file(path).unwrap();
+//! # Ok::<(), Error>(())
+//! ```
+
+mod atomic;
+mod load;
+mod number;
+mod save;
+
+pub use atomic::write_atomically;
+pub use load::{from_bytes, load};
+pub use save::{save, to_bytes};
