@@ -11,6 +11,10 @@
 
 pub mod container;
 pub mod linear;
+mod pair;
+pub mod shape;
 
 pub use container::{Add, Concat, Graph, Node, Parallel, Residual, Sequential};
 pub use linear::Linear;
+pub use pair::Pair;
+pub use shape::Flatten;

@@ -44,8 +44,8 @@ pub use chainrule_train as train;
 /// What most programs need: `use chainrule::prelude::*;`.
 pub mod prelude {
     pub use chainrule_core::{
-        Call, Context, Error, Grads, Init, Kind, Layer, Loss, MultiCall, MultiLayer, Optimizer, Param, Parameters,
-        Params, ParamsMut, Reduction, Result, Rng, Scalar, Session, Shape, Target, Tensor,
+        Call, Context, Error, Grads, Init, Kind, Layer, Loss, MultiCall, MultiLayer, Optimizer, Param,
+        Parameters, Params, ParamsMut, Reduction, Result, Rng, Scalar, Session, Shape, Target, Tensor,
     };
     pub use chainrule_data::*;
     pub use chainrule_layers::*;

@@ -33,6 +33,15 @@ simd! {
     }
 }
 
+/// y = x.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn copy<T: Scalar>(x: &[T], y: &mut [T]) {
+    assert_eq!(x.len(), y.len());
+    par::for_chunks(y, PIECE, |i, y| y.copy_from_slice(&x[i * PIECE..][..y.len()]));
+}
+
 /// yᵢ = f(xᵢ).
 ///
 /// # Panics

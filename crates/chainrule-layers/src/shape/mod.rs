@@ -1,0 +1,5 @@
+//! Layers that rearrange.
+
+mod flatten;
+
+pub use flatten::Flatten;
