@@ -263,7 +263,7 @@ impl<T: Scalar> Dataset<T> {
     /// Shuffles, and holds out a fraction: (the rest, the held-out part).
     ///
     /// ```
-    /// let (train, test) = chainrule_data::samples::diabetes::<f32>().split(0.25, 1)?;
+    /// let (train, test) = chainrule_data::diabetes::<f32>().split(0.25, 1)?;
     /// assert_eq!((train.len(), test.len()), (331, 111));
     /// # Ok::<(), chainrule_data::Error>(())
     /// ```

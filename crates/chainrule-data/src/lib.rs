@@ -2,9 +2,9 @@
 //! three small sets of real data inside the crate, so that a first network trains without a download.
 //!
 //! ```
-//! use chainrule_data::{Loader, samples};
+//! use chainrule_data::{Loader, digits};
 //!
-//! let (train, test) = samples::digits::<f32>().split_stratified(0.2, 1)?; // a fifth held out
+//! let (train, test) = digits::<f32>().split_stratified(0.2, 1)?; // a fifth held out
 //! assert_eq!((train.len(), test.len()), (1438, 359));
 //! let mut loader = Loader::new(&train, 32)?.shuffle(7);
 //! for epoch in 0..2 {
@@ -44,6 +44,7 @@ pub use dataset::{Batch, Dataset, Targets};
 pub use loader::Loader;
 pub use mnist::{labelled_images, mnist};
 pub use prepare::{Scaler, one_hot};
+pub use samples::{diabetes, digits, iris};
 
 /// The README's example, run as a test.
 #[cfg(doctest)]

@@ -9,8 +9,8 @@ use chainrule_tensor::{Error, Result, Rng, Scalar, noise_key};
 /// epoch 5 is the same whether or not epoch 4 was seen, so a run continues where it stopped.
 ///
 /// ```
-/// use chainrule_data::{Loader, samples};
-/// let data = samples::iris::<f32>();
+/// use chainrule_data::{Loader, iris};
+/// let data = iris::<f32>();
 /// let mut loader = Loader::new(&data, 64)?.shuffle(1);
 /// loader.start_epoch(0);
 /// let mut sizes = Vec::new();

@@ -31,8 +31,8 @@ pub fn one_hot<T: Scalar>(labels: &[usize], classes: usize) -> Result<Tensor<T>>
 /// model about it. A feature that was constant gets scale 1, so it becomes 0 where it still is.
 ///
 /// ```
-/// use chainrule_data::{Scaler, samples};
-/// let (train, test) = samples::diabetes::<f32>().split(0.2, 1)?;
+/// use chainrule_data::{Scaler, diabetes};
+/// let (train, test) = diabetes::<f32>().split(0.2, 1)?;
 /// let scaler = Scaler::standardise(train.x())?;
 /// let train = train.map_x(|x| scaler.apply(x))?;
 /// let test = test.map_x(|x| scaler.apply(x))?;

@@ -22,7 +22,7 @@ as scikit-learn ships it.
 /// Never: the data are part of the crate.
 ///
 /// ```
-/// let digits = chainrule_data::samples::digits::<f32>();
+/// let digits = chainrule_data::digits::<f32>();
 /// assert_eq!((digits.len(), digits.classes(), digits.sample_shape()), (1797, 10, &[1, 8, 8][..]));
 /// ```
 pub fn digits<T: Scalar>() -> Dataset<T> {
@@ -43,7 +43,7 @@ pub fn digits<T: Scalar>() -> Dataset<T> {
 /// Never: the data are part of the crate.
 ///
 /// ```
-/// let iris = chainrule_data::samples::iris::<f32>();
+/// let iris = chainrule_data::iris::<f32>();
 /// assert_eq!(iris.class_names(), ["setosa", "versicolor", "virginica"]);
 /// ```
 pub fn iris<T: Scalar>() -> Dataset<T> {
@@ -64,7 +64,7 @@ pub fn iris<T: Scalar>() -> Dataset<T> {
 /// Never: the data are part of the crate.
 ///
 /// ```
-/// let patients = chainrule_data::samples::diabetes::<f32>();
+/// let patients = chainrule_data::diabetes::<f32>();
 /// assert_eq!(patients.values().unwrap().shape()[..], [442, 1]);
 /// ```
 pub fn diabetes<T: Scalar>() -> Dataset<T> {
