@@ -1,0 +1,305 @@
+//! Which way a product is computed, in which blocks, and by how many threads.
+//!
+//! The way and the blocks of the inner dimension follow from the sizes and strides of the whole product alone, and
+//! threads share out rows or columns of C: an element's sum has the same order however many threads there are.
+
+use super::{
+    dot::Dots,
+    kernels::{Engine, Kernels},
+    pack::{Buffer, Pack, Scratch},
+    tile::{Block, Finish},
+};
+use crate::{Scalar, par};
+
+/// Multiply-adds below which a product stays in its thread: a few times what waking another costs.
+const SERIAL: usize = 1 << 19;
+/// Bytes of a packed block of A, which stays in the second-level cache, and of B, in the third.
+const A_BYTES: usize = 512 << 10;
+const B_BYTES: usize = 4 << 20;
+/// Most of the inner dimension that is packed at a time.
+const DEPTH: usize = 512;
+
+/// An operand: element (j, k) at `data[j·side + k·inner]`, j along C and k along the sum. Or, when `width` is not 0,
+/// panels of that width as `Pack` makes them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Side<T> {
+    pub data: *const T,
+    pub side: usize,
+    pub inner: usize,
+    pub width: usize,
+}
+
+/// A product, C = act(α A B + β C + bias).
+#[derive(Clone, Copy)]
+pub(super) struct Product<T> {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub a: Side<T>,
+    pub b: Side<T>,
+    pub c: *mut T,
+    pub c_row: usize,
+    pub c_col: usize,
+    pub finish: Finish<T>,
+}
+
+// SAFETY: a product stands for two shared borrows and an exclusive one, of which each thread gets rows or columns.
+unsafe impl<T: Sync> Sync for Product<T> {}
+
+/// How a product is computed.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    dots: bool,
+    pack_a: bool,
+    pack_b: bool,
+    mr: usize,
+    nr: usize,
+    mc: usize,
+    nc: usize,
+    kc: usize,
+}
+
+/// Computes a product with n, m > 0.
+///
+/// # Safety
+/// All elements that `p` names are valid; those of C are apart and nobody else's.
+pub(super) unsafe fn run<T: Scalar + Engine>(p: Product<T>, kernels: &Kernels<T>) {
+    let (p, dots) = orient(p, kernels.lanes);
+    let plan = plan(&p, dots, kernels);
+    let pieces = if p.m.saturating_mul(p.n).saturating_mul(p.k) < SERIAL { 1 } else { par::threads() };
+    if pieces < 2 {
+        // SAFETY: the caller's.
+        return unsafe { serial(&p, &plan, kernels) };
+    }
+    let by_rows = p.m * plan.nr >= p.n * plan.mr;
+    let (all, unit) = if by_rows { (p.m, plan.mr) } else { (p.n, plan.nr) };
+    let step = all.div_ceil(pieces).next_multiple_of(unit);
+    let p = &p;
+    par::for_each(all.div_ceil(step), |i| {
+        let (begin, end) = (i * step, all.min(i * step + step));
+        // SAFETY: a range of rows or of columns of C; nobody else has it.
+        unsafe {
+            let part = if by_rows { p.part(begin..end, 0..p.n) } else { p.part(0..p.m, begin..end) };
+            serial(&part, &plan, kernels);
+        }
+    });
+}
+
+impl<T: Scalar> Side<T> {
+    /// The operand from row `first` along C on; `first` is a multiple of a panel's width.
+    unsafe fn from(self, first: usize, k: usize) -> Self {
+        let by = if self.width == 0 { first * self.side } else { first * k };
+        // SAFETY: the caller has checked that row `first` exists.
+        Self { data: unsafe { self.data.add(by) }, ..self }
+    }
+}
+
+impl<T: Scalar> Product<T> {
+    /// Some rows and columns of C.
+    unsafe fn part(&self, rows: std::ops::Range<usize>, cols: std::ops::Range<usize>) -> Self {
+        // SAFETY: they exist.
+        unsafe {
+            Self {
+                m: rows.len(),
+                n: cols.len(),
+                a: self.a.from(rows.start, self.k),
+                b: self.b.from(cols.start, self.k),
+                c: self.c.add(rows.start * self.c_row + cols.start * self.c_col),
+                finish: self.finish.at(rows.start, cols.start),
+                ..*self
+            }
+        }
+    }
+
+    /// Cᵀ = Bᵀ Aᵀ
+    fn t(self) -> Self {
+        Self {
+            m: self.n,
+            n: self.m,
+            a: self.b,
+            b: self.a,
+            c_row: self.c_col,
+            c_col: self.c_row,
+            finish: self.finish.t(),
+            ..self
+        }
+    }
+}
+
+/// Chooses between C and Cᵀ, and whether dot products are the cheaper way: by an estimate of cycles.
+fn orient<T: Scalar>(mut p: Product<T>, lanes: usize) -> (Product<T>, bool) {
+    if p.a.width != 0 || p.b.width != 0 {
+        return (p, false);
+    }
+    // A side of one element adjoins in any way.
+    if p.m == 1 {
+        (p.a.side, p.c_row) = (1, 1);
+    }
+    if p.n == 1 {
+        (p.b.side, p.c_col) = (1, 1);
+    }
+    if p.k == 1 {
+        (p.a.inner, p.b.inner) = (1, 1);
+    }
+    // In sixteenths of a cycle, for vectors of sixteen.
+    let cost = |p: &Product<T>| {
+        let pack = if p.b.side == 1 { 0 } else { 6 * p.n * p.k };
+        let scatter = if p.c_col == 1 { 0 } else { 10 * p.m * p.n };
+        p.m * p.k * p.n.next_multiple_of(lanes) + pack + scatter
+    };
+    let (straight, turned) = (cost(&p), cost(&p.t()));
+    if p.a.inner == 1 && p.b.inner == 1 {
+        let dots = p.m * p.n * (p.k.next_multiple_of(lanes) + 100);
+        if dots < straight.min(turned) {
+            return (p, true);
+        }
+    }
+    if turned < straight { (p.t(), false) } else { (p, false) }
+}
+
+fn plan<T: Scalar>(p: &Product<T>, dots: bool, kernels: &Kernels<T>) -> Plan {
+    let lanes = kernels.lanes;
+    if dots {
+        return Plan { dots, pack_a: false, pack_b: false, mr: 4, nr: 8, mc: p.m, nc: p.n, kc: p.k };
+    }
+    let vectors = match p.b.width / lanes {
+        0 if p.m <= kernels.rows[3] && p.n > 4 * lanes => 8,
+        0 if p.m <= kernels.rows[2] && p.n > 2 * lanes => 4,
+        0 if p.n > lanes => 2,
+        0 => 1,
+        packed => packed,
+    };
+    let nr = vectors * lanes;
+    let mr = match p.a.width {
+        0 => tile_rows(p.m, kernels.rows[vectors.ilog2() as usize]),
+        packed => packed,
+    };
+    // A stride of many pages maps a whole panel to a few sets of the cache.
+    let awkward = |stride: usize| (stride * size_of::<T>()).is_multiple_of(2048);
+    let big = |len: usize| len * size_of::<T>() > 128 << 10;
+    let pack_b = p.b.width == 0
+        && (p.b.side != 1 || (p.m > 4 * mr && big(p.n * p.k)) || (p.m > 2 * mr && awkward(p.b.inner)));
+    let pack_a = p.a.width == 0
+        && p.n > 4 * nr
+        && ((p.a.side != 1 && p.a.inner != 1) || big(p.m * p.k) || awkward(p.a.side.max(p.a.inner)));
+    let kc =
+        if p.k <= DEPTH * 3 / 2 || !(pack_a || pack_b) { p.k } else { p.k.div_ceil(p.k.div_ceil(DEPTH)) };
+    let fit = |bytes: usize, unit: usize| (bytes / size_of::<T>() / kc.max(1) / unit).max(1) * unit;
+    Plan { dots, pack_a, pack_b, mr, nr, mc: fit(A_BYTES, mr), nc: fit(B_BYTES, nr), kc }
+}
+
+/// Rows of a tile: at most `most`, and all tiles about as high.
+pub(super) fn tile_rows(m: usize, most: usize) -> usize {
+    m.div_ceil(m.div_ceil(most).max(1)).max(1)
+}
+
+/// The product in this thread.
+unsafe fn serial<T: Scalar + Engine>(p: &Product<T>, plan: &Plan, kernels: &Kernels<T>) {
+    if plan.dots {
+        let d = Dots {
+            m: p.m,
+            n: p.n,
+            k: p.k,
+            a: p.a.data,
+            a_row: p.a.side,
+            b: p.b.data,
+            b_row: p.b.side,
+            c: p.c,
+            c_row: p.c_row,
+            c_col: p.c_col,
+            finish: p.finish,
+        };
+        // SAFETY: the caller's.
+        return unsafe { (kernels.dots)(&d) };
+    }
+    if !plan.pack_a && !plan.pack_b {
+        // SAFETY: the caller's.
+        return unsafe { blocks(p, plan, kernels, &mut Scratch::new()) };
+    }
+    let mut scratch = T::scratch().replace(Scratch::new());
+    // SAFETY: the caller's.
+    unsafe { blocks(p, plan, kernels, &mut scratch) };
+    T::scratch().set(scratch);
+}
+
+/// The product block by block: columns of C, then the inner dimension, then rows of C.
+unsafe fn blocks<T: Scalar>(p: &Product<T>, plan: &Plan, kernels: &Kernels<T>, scratch: &mut Scratch<T>) {
+    let one_pass = plan.kc >= p.k;
+    let plain = Finish { row: std::ptr::null(), col: std::ptr::null(), relu: false, ..p.finish };
+    for j in (0..p.n).step_by(plan.nc) {
+        let n = plan.nc.min(p.n - j);
+        for l in (0..p.k.max(1)).step_by(plan.kc.max(1)) {
+            let k = plan.kc.min(p.k - l);
+            let mut finish = if one_pass || l + k == p.k { p.finish } else { plain };
+            if l > 0 {
+                finish.beta = T::ONE;
+            }
+            // SAFETY: the blocks tile the product, see the caller.
+            unsafe {
+                let (b, b_row, b_panel) = source(
+                    &p.b,
+                    plan.pack_b.then_some(&mut scratch.b),
+                    (j, n),
+                    (l, k, p.k),
+                    plan.nr,
+                    kernels,
+                );
+                for i in (0..p.m).step_by(plan.mc) {
+                    let m = plan.mc.min(p.m - i);
+                    let packed = plan.pack_a || p.a.width != 0;
+                    let (a, a_col, a_panel) = source(
+                        &p.a,
+                        plan.pack_a.then_some(&mut scratch.a),
+                        (i, m),
+                        (l, k, p.k),
+                        plan.mr,
+                        kernels,
+                    );
+                    (kernels.block)(&Block {
+                        m,
+                        n,
+                        k,
+                        a,
+                        a_row: if packed { 1 } else { p.a.side },
+                        a_col,
+                        a_panel,
+                        mr: plan.mr,
+                        b,
+                        b_row,
+                        b_panel,
+                        nr: plan.nr,
+                        c: p.c.add(i * p.c_row + j * p.c_col),
+                        c_row: p.c_row,
+                        c_col: p.c_col,
+                        finish: finish.at(i, j),
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Where the block `first..first + len`, `l..l + k` of an operand is read, its stride along the inner dimension and that
+/// from panel to panel; packed first if there is a buffer for it.
+#[inline]
+unsafe fn source<T: Scalar>(
+    s: &Side<T>,
+    buffer: Option<&mut Buffer<T>>,
+    (first, len): (usize, usize),
+    (l, k, whole_k): (usize, usize, usize),
+    width: usize,
+    kernels: &Kernels<T>,
+) -> (*const T, usize, usize) {
+    // SAFETY: the block lies in the operand; the buffer is made long enough.
+    unsafe {
+        if s.width != 0 {
+            return (s.data.add(first * whole_k + l * width), width, whole_k * width);
+        }
+        let from = s.data.add(first * s.side + l * s.inner);
+        let Some(buffer) = buffer else { return (from, s.inner, width * s.side) };
+        buffer.reset(Pack::<T>::len(len, k, width));
+        let to = buffer.as_mut_slice().as_mut_ptr();
+        (kernels.pack)(&Pack { n: len, k, from, side: s.side, inner: s.inner, width, to });
+        (to, width, k * width)
+    }
+}

@@ -1,0 +1,130 @@
+//! Vectors of the instruction sets, under one trait, so that the kernels are written once.
+//!
+//! Every method is `inline(always)`: it becomes part of a kernel that is compiled with the features that it needs.
+
+/// A vector register of `N` numbers.
+///
+/// # Safety
+/// All methods: the processor has the instruction set, and memory that is read or written is valid. The lanes that a
+/// mask leaves out are not touched.
+pub(super) trait Lanes: Copy {
+    type T: crate::Scalar;
+    type Mask: Copy;
+    const N: usize;
+
+    unsafe fn splat(v: Self::T) -> Self;
+    /// The first `n` ≤ N lanes.
+    unsafe fn mask(n: usize) -> Self::Mask;
+    unsafe fn load(from: *const Self::T) -> Self;
+    /// The masked lanes; 0 in the others.
+    unsafe fn load_masked(from: *const Self::T, mask: Self::Mask) -> Self;
+    unsafe fn store(self, to: *mut Self::T);
+    unsafe fn store_masked(self, to: *mut Self::T, mask: Self::Mask);
+    /// self · b + c
+    unsafe fn mul_add(self, b: Self, c: Self) -> Self;
+    unsafe fn add(self, b: Self) -> Self;
+    unsafe fn mul(self, b: Self) -> Self;
+    /// max(self, 0); NaN stays.
+    unsafe fn relu(self) -> Self;
+    /// The sum of the lanes.
+    unsafe fn sum(self) -> Self::T;
+    #[inline(always)]
+    unsafe fn prefetch(_from: *const Self::T) {}
+
+    /// to[k·to_stride + r] = from[r·from_stride + k] for r < rows ≤ N, k < N.
+    #[inline(always)]
+    unsafe fn transpose(
+        from: *const Self::T,
+        from_stride: usize,
+        rows: usize,
+        to: *mut Self::T,
+        to_stride: usize,
+    ) {
+        for k in 0..Self::N {
+            for r in 0..rows {
+                // SAFETY: the caller vouches for both.
+                unsafe { *to.add(k * to_stride + r) = *from.add(r * from_stride + k) };
+            }
+        }
+    }
+}
+
+/// Vectors as small arrays: what the compiler makes of them on any processor.
+macro_rules! portable {
+    ($name:ident, $t:ty, $n:literal) => {
+        #[derive(Clone, Copy)]
+        pub(super) struct $name([$t; $n]);
+
+        // SAFETY comments: each method's caller vouches for the memory, as the trait says.
+        impl Lanes for $name {
+            type T = $t;
+            type Mask = usize;
+            const N: usize = $n;
+
+            #[inline(always)]
+            unsafe fn splat(v: $t) -> Self {
+                Self([v; $n])
+            }
+            #[inline(always)]
+            unsafe fn mask(n: usize) -> usize {
+                n
+            }
+            #[inline(always)]
+            unsafe fn load(from: *const $t) -> Self {
+                // SAFETY: the caller vouches for `N` elements.
+                Self(unsafe { from.cast::<[$t; $n]>().read_unaligned() })
+            }
+            #[inline(always)]
+            unsafe fn load_masked(from: *const $t, mask: usize) -> Self {
+                if mask >= $n {
+                    // SAFETY: as `load`.
+                    return unsafe { Self::load(from) };
+                }
+                // SAFETY: the caller vouches for `mask` elements.
+                Self(std::array::from_fn(|i| if i < mask { unsafe { *from.add(i) } } else { 0.0 }))
+            }
+            #[inline(always)]
+            unsafe fn store(self, to: *mut $t) {
+                // SAFETY: the caller vouches for `N` elements.
+                unsafe { to.cast::<[$t; $n]>().write_unaligned(self.0) };
+            }
+            #[inline(always)]
+            unsafe fn store_masked(self, to: *mut $t, mask: usize) {
+                for (i, &v) in self.0.iter().enumerate().take(mask) {
+                    // SAFETY: the caller vouches for `mask` elements.
+                    unsafe { *to.add(i) = v };
+                }
+            }
+            #[inline(always)]
+            unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+                Self(std::array::from_fn(|i| self.0[i] * b.0[i] + c.0[i]))
+            }
+            #[inline(always)]
+            unsafe fn add(self, b: Self) -> Self {
+                Self(std::array::from_fn(|i| self.0[i] + b.0[i]))
+            }
+            #[inline(always)]
+            unsafe fn mul(self, b: Self) -> Self {
+                Self(std::array::from_fn(|i| self.0[i] * b.0[i]))
+            }
+            #[inline(always)]
+            unsafe fn relu(self) -> Self {
+                Self(self.0.map(|v| if v < 0.0 { 0.0 } else { v }))
+            }
+            #[inline(always)]
+            unsafe fn sum(self) -> $t {
+                self.0.into_iter().sum()
+            }
+        }
+    };
+}
+
+portable!(Portable32, f32, 4);
+portable!(Portable64, f64, 2);
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+pub(super) use x86::{Avx2F32, Avx2F64, Avx512F32, Avx512F64};
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[path = "lanes_x86.rs"]
+mod x86;

@@ -1,0 +1,228 @@
+//! The vectors of AVX2 and AVX-512.
+
+use super::Lanes;
+use std::arch::x86_64::*;
+
+macro_rules! lanes {
+    ($name:ident, $t:ty, $vec:ty, $n:literal, $mask_ty:ty, |$n_:ident| $mask:expr, $zero:ident, $splat:ident, $load:ident,
+     |$from:ident, $m:ident| $load_masked:expr, $store:ident, $store_masked:ident, $fma:ident, $add:ident, $mul:ident,
+     $max:ident, |$v:ident| $sum:expr
+     $(, $transpose:item)?) => {
+        #[derive(Clone, Copy)]
+        pub(in super::super) struct $name($vec);
+
+        impl Lanes for $name {
+            type T = $t;
+            type Mask = $mask_ty;
+            const N: usize = $n;
+
+            #[inline(always)]
+            unsafe fn splat(v: $t) -> Self {
+                // SAFETY: the caller vouches for the instruction set, here and below.
+                Self(unsafe { $splat(v) })
+            }
+            #[inline(always)]
+            unsafe fn mask($n_: usize) -> $mask_ty {
+                // SAFETY: as `splat`; n ≤ N.
+                #[allow(unused_unsafe)]
+                unsafe { $mask }
+            }
+            #[inline(always)]
+            unsafe fn load(from: *const $t) -> Self {
+                // SAFETY: the caller vouches for `N` elements.
+                Self(unsafe { $load(from) })
+            }
+            #[inline(always)]
+            unsafe fn load_masked($from: *const $t, $m: $mask_ty) -> Self {
+                // SAFETY: the caller vouches for the masked elements; the others are not touched.
+                Self(unsafe { $load_masked })
+            }
+            #[inline(always)]
+            unsafe fn store(self, to: *mut $t) {
+                // SAFETY: the caller vouches for `N` elements.
+                unsafe { $store(to, self.0) }
+            }
+            #[inline(always)]
+            unsafe fn store_masked(self, to: *mut $t, mask: $mask_ty) {
+                // SAFETY: the caller vouches for the masked elements; the others are not touched.
+                unsafe { $store_masked(to, mask, self.0) }
+            }
+            #[inline(always)]
+            unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+                // SAFETY: as `splat`.
+                Self(unsafe { $fma(self.0, b.0, c.0) })
+            }
+            #[inline(always)]
+            unsafe fn add(self, b: Self) -> Self {
+                // SAFETY: as `splat`.
+                Self(unsafe { $add(self.0, b.0) })
+            }
+            #[inline(always)]
+            unsafe fn mul(self, b: Self) -> Self {
+                // SAFETY: as `splat`.
+                Self(unsafe { $mul(self.0, b.0) })
+            }
+            #[inline(always)]
+            unsafe fn relu(self) -> Self {
+                // SAFETY: as `splat`. Of 0 and NaN the instruction returns its second operand.
+                Self(unsafe { $max($zero(), self.0) })
+            }
+            #[inline(always)]
+            unsafe fn sum(self) -> $t {
+                // SAFETY: as `splat`.
+                unsafe {
+                    let $v = self.0;
+                    $sum
+                }
+            }
+            #[inline(always)]
+            unsafe fn prefetch(from: *const $t) {
+                // SAFETY: a prefetch may name any address.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+            }
+            $(#[inline(always)] $transpose)?
+        }
+    };
+}
+
+lanes!(
+    Avx512F32,
+    f32,
+    __m512,
+    16,
+    __mmask16,
+    |n| ((1u32 << n) - 1) as u16,
+    _mm512_setzero_ps,
+    _mm512_set1_ps,
+    _mm512_loadu_ps,
+    |from, mask| _mm512_maskz_loadu_ps(mask, from),
+    _mm512_storeu_ps,
+    _mm512_mask_storeu_ps,
+    _mm512_fmadd_ps,
+    _mm512_add_ps,
+    _mm512_mul_ps,
+    _mm512_max_ps,
+    |v| _mm512_reduce_add_ps(v),
+    unsafe fn transpose(from: *const f32, from_stride: usize, rows: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: the caller vouches for `rows` rows of 16 elements at `from`, 16 rows of `rows` elements at `to`.
+        unsafe {
+            let zero = _mm512_setzero_ps();
+            let mut r = [zero; 16];
+            for (i, r) in r.iter_mut().enumerate() {
+                if i < rows {
+                    *r = _mm512_loadu_ps(from.add(i * from_stride));
+                }
+            }
+            let r = transpose16(r);
+            let mask = Self::mask(rows);
+            for (k, &v) in r.iter().enumerate() {
+                _mm512_mask_storeu_ps(to.add(k * to_stride), mask, v);
+            }
+        }
+    }
+);
+
+/// Sixteen rows into sixteen columns: pairs, quads, then 128-bit lanes twice.
+#[inline(always)]
+unsafe fn transpose16(r: [__m512; 16]) -> [__m512; 16] {
+    // SAFETY: the caller vouches for AVX-512; no memory is touched.
+    unsafe {
+        let zero = _mm512_setzero_ps();
+        let (mut t, mut u) = ([zero; 16], [zero; 16]);
+        for i in 0..8 {
+            t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+            t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+        }
+        for i in 0..4 {
+            let [a, b, c, d] = [t[4 * i], t[4 * i + 1], t[4 * i + 2], t[4 * i + 3]];
+            u[4 * i] = _mm512_shuffle_ps::<0x44>(a, c);
+            u[4 * i + 1] = _mm512_shuffle_ps::<0xee>(a, c);
+            u[4 * i + 2] = _mm512_shuffle_ps::<0x44>(b, d);
+            u[4 * i + 3] = _mm512_shuffle_ps::<0xee>(b, d);
+        }
+        // u[4g + c] holds, in its 128-bit lane l, column 4l + c of rows 4g..4g+4.
+        let mut out = [zero; 16];
+        for c in 0..4 {
+            let lo01 = _mm512_shuffle_f32x4::<0x88>(u[c], u[4 + c]);
+            let hi01 = _mm512_shuffle_f32x4::<0xdd>(u[c], u[4 + c]);
+            let lo23 = _mm512_shuffle_f32x4::<0x88>(u[8 + c], u[12 + c]);
+            let hi23 = _mm512_shuffle_f32x4::<0xdd>(u[8 + c], u[12 + c]);
+            out[c] = _mm512_shuffle_f32x4::<0x88>(lo01, lo23);
+            out[8 + c] = _mm512_shuffle_f32x4::<0xdd>(lo01, lo23);
+            out[4 + c] = _mm512_shuffle_f32x4::<0x88>(hi01, hi23);
+            out[12 + c] = _mm512_shuffle_f32x4::<0xdd>(hi01, hi23);
+        }
+        out
+    }
+}
+
+lanes!(
+    Avx512F64,
+    f64,
+    __m512d,
+    8,
+    __mmask8,
+    |n| ((1u32 << n) - 1) as u8,
+    _mm512_setzero_pd,
+    _mm512_set1_pd,
+    _mm512_loadu_pd,
+    |from, mask| _mm512_maskz_loadu_pd(mask, from),
+    _mm512_storeu_pd,
+    _mm512_mask_storeu_pd,
+    _mm512_fmadd_pd,
+    _mm512_add_pd,
+    _mm512_mul_pd,
+    _mm512_max_pd,
+    |v| _mm512_reduce_add_pd(v)
+);
+
+/// Ones, then zeros: the mask of the first n lanes starts n before the zeros.
+static MASK32: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+static MASK64: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
+
+lanes!(
+    Avx2F32,
+    f32,
+    __m256,
+    8,
+    __m256i,
+    |n| _mm256_loadu_si256(MASK32.as_ptr().add(8 - n).cast()),
+    _mm256_setzero_ps,
+    _mm256_set1_ps,
+    _mm256_loadu_ps,
+    |from, mask| _mm256_maskload_ps(from, mask),
+    _mm256_storeu_ps,
+    _mm256_maskstore_ps,
+    _mm256_fmadd_ps,
+    _mm256_add_ps,
+    _mm256_mul_ps,
+    _mm256_max_ps,
+    |v| {
+        let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+    }
+);
+
+lanes!(
+    Avx2F64,
+    f64,
+    __m256d,
+    4,
+    __m256i,
+    |n| _mm256_loadu_si256(MASK64.as_ptr().add(4 - n).cast()),
+    _mm256_setzero_pd,
+    _mm256_set1_pd,
+    _mm256_loadu_pd,
+    |from, mask| _mm256_maskload_pd(from, mask),
+    _mm256_storeu_pd,
+    _mm256_maskstore_pd,
+    _mm256_fmadd_pd,
+    _mm256_add_pd,
+    _mm256_mul_pd,
+    _mm256_max_pd,
+    |v| {
+        let two = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd::<1>(v));
+        _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)))
+    }
+);

@@ -1,0 +1,213 @@
+//! Matrix products: C = act(α A B + β C + bias), by [`matmul`] or, with all that can be added, [`matmul_with`].
+//!
+//! A product is computed by tiles of C that stay in registers, `acc[i][j] += a[i][k] · b[k][j ..]`, of up to 14 rows and 2
+//! vectors on AVX-512. Operands that are small, or that are read in order anyway, are read where they stand; others are
+//! packed first, a block at a time, into memory that each thread keeps. x Wᵀ with few rows is a set of dot products.
+//! Large products are split by rows or columns over threads, never along the sum: the bits do not depend on threads.
+
+mod dot;
+mod engine;
+mod kernels;
+mod lanes;
+mod operand;
+mod pack;
+mod tile;
+
+#[cfg(test)]
+mod tests;
+
+pub use operand::{Epilogue, Left, PackedA, PackedB, Right};
+
+use crate::{Scalar, kernels::Isa};
+use engine::{Product, Side};
+use tile::Finish;
+
+/// A matrix of `rows × cols` over a slice: element (i, j) stands at `i·row_stride + j·col_stride`.
+#[derive(Clone, Copy, Debug)]
+pub struct Mat<'a, T> {
+    data: &'a [T],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+/// A matrix that is written to. No two elements may stand in the same place.
+#[derive(Debug)]
+pub struct MatMut<'a, T> {
+    data: &'a mut [T],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+/// Panics unless the last element of the matrix lies within `len`.
+fn check(len: usize, rows: usize, cols: usize, row_stride: usize, col_stride: usize) {
+    if rows > 0 && cols > 0 {
+        let last = (rows - 1)
+            .checked_mul(row_stride)
+            .and_then(|r| (cols - 1).checked_mul(col_stride).and_then(|c| r.checked_add(c)));
+        assert!(
+            last.is_some_and(|last| last < len),
+            "a {rows} × {cols} matrix of strides ({row_stride}, {col_stride}) does not fit in {len} elements"
+        );
+    }
+}
+
+impl<'a, T> Mat<'a, T> {
+    /// A row-major matrix.
+    ///
+    /// # Panics
+    /// If the slice is too short.
+    pub fn new(data: &'a [T], rows: usize, cols: usize) -> Self {
+        Self::strided(data, rows, cols, cols, 1)
+    }
+
+    /// A matrix with its own strides.
+    ///
+    /// # Panics
+    /// If the slice is too short.
+    pub fn strided(data: &'a [T], rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Self {
+        check(data.len(), rows, cols, row_stride, col_stride);
+        Self { data, rows, cols, row_stride, col_stride }
+    }
+
+    /// The transpose.
+    #[must_use]
+    pub fn t(self) -> Self {
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+impl<'a, T> MatMut<'a, T> {
+    /// A row-major matrix.
+    ///
+    /// # Panics
+    /// If the slice is too short.
+    pub fn new(data: &'a mut [T], rows: usize, cols: usize) -> Self {
+        Self::strided(data, rows, cols, cols, 1)
+    }
+
+    /// A matrix with its own strides.
+    ///
+    /// # Panics
+    /// If the slice is too short or two elements would stand in the same place.
+    pub fn strided(
+        data: &'a mut [T],
+        rows: usize,
+        cols: usize,
+        row_stride: usize,
+        col_stride: usize,
+    ) -> Self {
+        check(data.len(), rows, cols, row_stride, col_stride);
+        let apart = rows <= 1
+            || cols <= 1
+            || (col_stride > 0 && row_stride >= cols * col_stride)
+            || (row_stride > 0 && col_stride >= rows * row_stride);
+        assert!(apart, "elements of a matrix that is written to must stand apart");
+        Self { data, rows, cols, row_stride, col_stride }
+    }
+}
+
+/// C = α A B + β C. With β = 0, C is overwritten whatever it held.
+///
+/// # Panics
+/// If the sizes do not fit together.
+pub fn matmul<T: Scalar>(alpha: T, a: Mat<'_, T>, b: Mat<'_, T>, beta: T, c: MatMut<'_, T>) {
+    matmul_with(alpha, a, b, beta, c, Epilogue::default());
+}
+
+/// C = act(α A B + β C + bias), where A and B may be packed before ([`PackedA`], [`PackedB`]). With β = 0, C is
+/// overwritten whatever it held.
+///
+/// ```
+/// use chainrule_tensor::kernels::gemm::{Epilogue, Mat, MatMut, PackedB, matmul_with};
+/// let mut w = PackedB::new();
+/// w.pack(Mat::new(&[1.0f32, 2.0, 3.0, 4.0], 2, 2).t());
+/// let mut y = [0.0; 2];
+/// // y = relu(x Wᵀ + b)
+/// let epilogue = Epilogue { row: Some(&[0.5, -20.0]), relu: true, ..Epilogue::default() };
+/// matmul_with(1.0, Mat::new(&[1.0, 1.0], 1, 2), &w, 0.0, MatMut::new(&mut y, 1, 2), epilogue);
+/// assert_eq!(y, [3.5, 0.0]);
+/// ```
+///
+/// # Panics
+/// If the sizes do not fit together.
+pub fn matmul_with<'a, T: Scalar>(
+    alpha: T,
+    a: impl Into<Left<'a, T>>,
+    b: impl Into<Right<'a, T>>,
+    beta: T,
+    c: MatMut<'_, T>,
+    epilogue: Epilogue<'_, T>,
+) {
+    product(super::isa(), alpha, a.into(), b.into(), beta, c, epilogue);
+}
+
+fn product<T: Scalar>(
+    isa: Isa,
+    alpha: T,
+    a: Left<'_, T>,
+    b: Right<'_, T>,
+    beta: T,
+    c: MatMut<'_, T>,
+    epilogue: Epilogue<'_, T>,
+) {
+    assert!(
+        a.inner == b.inner && a.rows == c.rows && b.cols == c.cols,
+        "({} × {}) times ({} × {}) is not ({} × {})",
+        a.rows,
+        a.inner,
+        b.inner,
+        b.cols,
+        c.rows,
+        c.cols
+    );
+    assert!(epilogue.row.is_none_or(|v| v.len() == c.cols), "a bias by columns has one number a column");
+    assert!(epilogue.col.is_none_or(|v| v.len() == c.rows), "a bias by rows has one number a row");
+    if c.rows == 0 || c.cols == 0 {
+        return;
+    }
+    let isa = match (a.isa, b.isa) {
+        (None, None) => isa,
+        (Some(one), None) | (None, Some(one)) => one,
+        (Some(one), Some(two)) if one == two => one,
+        _ => panic!("both operands are packed, for two instruction sets"),
+    };
+    let null = std::ptr::null();
+    let finish = Finish {
+        alpha,
+        beta,
+        row: epilogue.row.map_or(null, <[T]>::as_ptr),
+        col: epilogue.col.map_or(null, <[T]>::as_ptr),
+        relu: epilogue.relu,
+    };
+    let p = Product {
+        m: c.rows,
+        n: c.cols,
+        k: a.inner,
+        a: a.side,
+        b: b.side,
+        c: c.data.as_mut_ptr(),
+        c_row: c.row_stride,
+        c_col: c.col_stride,
+        finish,
+    };
+    // SAFETY: `Mat` and `MatMut` were checked at construction to hold all their elements, those of C apart from each
+    // other, and packed operands are as long as their sizes say; A and B are borrowed shared and C exclusively, so C
+    // overlaps neither. An `Isa` is named only if the processor has it.
+    unsafe { engine::run(p, T::kernels(isa)) };
+}
+
+/// The matrix product of each scalar type.
+#[expect(private_bounds)]
+pub trait GemmScalar: kernels::Engine {}
+impl GemmScalar for f32 {}
+impl GemmScalar for f64 {}

@@ -1,0 +1,182 @@
+//! Operands, plain or packed once for many products, and what a product does besides.
+
+use super::{
+    Mat, Side,
+    engine::tile_rows,
+    kernels::Kernels,
+    pack::{Buffer, Pack},
+};
+use crate::{
+    Scalar,
+    kernels::{Isa, isa},
+};
+use std::marker::PhantomData;
+
+/// What a product does at the last writing of C, besides α A B + β C.
+#[derive(Clone, Copy, Debug)]
+pub struct Epilogue<'a, T> {
+    /// Added to every row of C: one number a column, as the bias of a dense layer.
+    pub row: Option<&'a [T]>,
+    /// Added to every column of C: one number a row, as the bias of a convolution with its channels in rows.
+    pub col: Option<&'a [T]>,
+    /// Whether negative numbers become 0 at the end.
+    pub relu: bool,
+}
+
+impl<T> Default for Epilogue<'_, T> {
+    fn default() -> Self {
+        Self { row: None, col: None, relu: false }
+    }
+}
+
+/// The left operand A of a product: a [`Mat`] or a [`PackedA`].
+#[derive(Clone, Copy, Debug)]
+pub struct Left<'a, T> {
+    pub(super) rows: usize,
+    pub(super) inner: usize,
+    pub(super) side: Side<T>,
+    pub(super) isa: Option<Isa>,
+    of: PhantomData<&'a [T]>,
+}
+
+/// The right operand B of a product: a [`Mat`] or a [`PackedB`].
+#[derive(Clone, Copy, Debug)]
+pub struct Right<'a, T> {
+    pub(super) inner: usize,
+    pub(super) cols: usize,
+    pub(super) side: Side<T>,
+    pub(super) isa: Option<Isa>,
+    of: PhantomData<&'a [T]>,
+}
+
+impl<'a, T> From<Mat<'a, T>> for Left<'a, T> {
+    fn from(a: Mat<'a, T>) -> Self {
+        let side = Side { data: a.data.as_ptr(), side: a.row_stride, inner: a.col_stride, width: 0 };
+        Self { rows: a.rows, inner: a.cols, side, isa: None, of: PhantomData }
+    }
+}
+
+impl<'a, T> From<Mat<'a, T>> for Right<'a, T> {
+    fn from(b: Mat<'a, T>) -> Self {
+        let side = Side { data: b.data.as_ptr(), side: b.col_stride, inner: b.row_stride, width: 0 };
+        Self { inner: b.rows, cols: b.cols, side, isa: None, of: PhantomData }
+    }
+}
+
+impl<'a, T: Scalar> From<&'a PackedA<T>> for Left<'a, T> {
+    fn from(a: &'a PackedA<T>) -> Self {
+        let a = &a.0;
+        Self { rows: a.len, inner: a.inner, side: a.side(), isa: Some(a.isa), of: PhantomData }
+    }
+}
+
+impl<'a, T: Scalar> From<&'a PackedB<T>> for Right<'a, T> {
+    fn from(b: &'a PackedB<T>) -> Self {
+        let b = &b.0;
+        Self { inner: b.inner, cols: b.len, side: b.side(), isa: Some(b.isa), of: PhantomData }
+    }
+}
+
+/// An operand in panels: `len` long along C, `inner` along the sum.
+struct Panels<T> {
+    buffer: Buffer<T>,
+    len: usize,
+    inner: usize,
+    width: usize,
+    isa: Isa,
+}
+
+impl<T: Scalar> Panels<T> {
+    fn new() -> Self {
+        Self { buffer: Buffer::new(), len: 0, inner: 0, width: 1, isa: isa() }
+    }
+
+    fn reset(&mut self, len: usize, inner: usize, width: usize, isa: Isa) {
+        self.buffer.reset(Pack::<T>::len(len, inner, width));
+        (self.len, self.inner, self.width, self.isa) = (len, inner, width, isa);
+    }
+
+    fn pack(&mut self, from: Side<T>, kernels: &Kernels<T>) {
+        let Side { data, side, inner, .. } = from;
+        let to = self.buffer.as_mut_slice().as_mut_ptr();
+        let pack = Pack { n: self.len, k: self.inner, from: data, side, inner, width: self.width, to };
+        // SAFETY: the operand was a `Mat` of these sizes, the buffer was made as long, and the processor has `isa`.
+        unsafe { (kernels.pack)(&pack) };
+    }
+
+    fn side(&self) -> Side<T> {
+        Side { data: self.buffer.as_slice().as_ptr(), side: 1, inner: self.width, width: self.width }
+    }
+}
+
+/// A left operand that is packed once and multiplied many times. Its memory is kept from one packing to the next.
+pub struct PackedA<T>(Panels<T>);
+
+/// A right operand that is packed once and multiplied many times. Its memory is kept from one packing to the next.
+///
+/// It stands in panels of [`width`](Self::width) columns, each row by row: element (k, j) of a matrix of K rows at
+/// `(j / width)·K·width + k·width + j % width`. A caller may write the panels itself, see [`reset`](Self::reset).
+pub struct PackedB<T>(Panels<T>);
+
+impl<T: Scalar> Default for PackedA<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Scalar> Default for PackedB<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Scalar> PackedA<T> {
+    /// An operand of no elements.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Panels::new())
+    }
+
+    /// Takes over a matrix.
+    pub fn pack(&mut self, a: Mat<'_, T>) {
+        self.pack_for(isa(), a);
+    }
+
+    pub(super) fn pack_for(&mut self, isa: Isa, a: Mat<'_, T>) {
+        let kernels = T::kernels(isa);
+        self.0.reset(a.rows, a.cols, tile_rows(a.rows, kernels.rows[1]), isa);
+        self.0.pack(Left::from(a).side, kernels);
+    }
+}
+
+impl<T: Scalar> PackedB<T> {
+    /// An operand of no elements.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Panels::new())
+    }
+
+    /// Takes over a matrix.
+    pub fn pack(&mut self, b: Mat<'_, T>) {
+        self.pack_for(isa(), b);
+    }
+
+    pub(super) fn pack_for(&mut self, isa: Isa, b: Mat<'_, T>) {
+        let kernels = T::kernels(isa);
+        self.0.reset(b.cols, b.rows, 2 * kernels.lanes, isa);
+        self.0.pack(Right::from(b).side, kernels);
+    }
+
+    /// Makes room for a matrix of `inner` rows and `cols` columns and returns the panels for the caller to write, those
+    /// columns of the last panel that the matrix does not have included: their numbers are read and do not matter.
+    pub fn reset(&mut self, inner: usize, cols: usize) -> &mut [T] {
+        self.0.reset(cols, inner, 2 * T::kernels(isa()).lanes, isa());
+        self.0.buffer.as_mut_slice()
+    }
+
+    /// Columns of a panel.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.0.width
+    }
+}

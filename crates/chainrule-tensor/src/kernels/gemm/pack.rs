@@ -1,0 +1,148 @@
+//! Packing: an operand copied into panels that the kernels read front to back.
+
+use super::lanes::Lanes;
+use crate::Scalar;
+use std::{marker::PhantomData, slice};
+
+/// Panels of `width` along one side of a matrix: `to[(j / width)·k·width + k'·width + j % width] = from[j·side + k'·inner]`
+/// for j < n, k' < k. What is missing of the last panel is zero.
+#[derive(Clone, Copy)]
+pub(super) struct Pack<T> {
+    pub n: usize,
+    pub k: usize,
+    pub from: *const T,
+    pub side: usize,
+    pub inner: usize,
+    pub width: usize,
+    pub to: *mut T,
+}
+
+impl<T> Pack<T> {
+    /// Elements that packing takes.
+    pub(super) fn len(n: usize, k: usize, width: usize) -> usize {
+        n.div_ceil(width) * width * k
+    }
+}
+
+/// Packs.
+///
+/// # Safety
+/// The elements that `p` names are valid, and `to` has `Pack::len` of them and is nobody else's.
+#[inline(always)]
+pub(super) unsafe fn pack<L: Lanes>(p: &Pack<L::T>) {
+    for first in (0..p.n).step_by(p.width) {
+        let cols = p.width.min(p.n - first);
+        // SAFETY: a panel lies in both.
+        unsafe {
+            let (from, to) = (p.from.add(first * p.side), p.to.add(first * p.k));
+            if cols < p.width {
+                to.write_bytes(0, p.k * p.width);
+            }
+            if p.side == 1 {
+                copy::<L>(p, from, to, cols);
+            } else if p.inner == 1 {
+                turn::<L>(p, from, to, cols);
+            } else {
+                one_by_one(p, from, to, cols, 0);
+            }
+        }
+    }
+}
+
+/// A panel whose rows adjoin.
+#[inline(always)]
+unsafe fn copy<L: Lanes>(p: &Pack<L::T>, from: *const L::T, to: *mut L::T, cols: usize) {
+    // SAFETY: row k has `cols` elements in both.
+    unsafe {
+        let whole = cols / L::N * L::N;
+        let mask = L::mask(cols - whole);
+        for k in 0..p.k {
+            let (from, to) = (from.add(k * p.inner), to.add(k * p.width));
+            let mut j = 0;
+            while j < whole {
+                L::load(from.add(j)).store(to.add(j));
+                j += L::N;
+            }
+            if j < cols {
+                L::load_masked(from.add(j), mask).store_masked(to.add(j), mask);
+            }
+        }
+    }
+}
+
+/// A panel whose columns adjoin: turned over in N × N pieces.
+#[inline(always)]
+unsafe fn turn<L: Lanes>(p: &Pack<L::T>, from: *const L::T, to: *mut L::T, cols: usize) {
+    let whole = p.k / L::N * L::N;
+    // SAFETY: the pieces lie in the panel.
+    unsafe {
+        for k in (0..whole).step_by(L::N) {
+            for j in (0..cols).step_by(L::N) {
+                let from = from.add(j * p.side + k);
+                L::transpose(from, p.side, (cols - j).min(L::N), to.add(k * p.width + j), p.width);
+            }
+        }
+        one_by_one(p, from, to, cols, whole);
+    }
+}
+
+/// The rows of a panel from `start` on.
+#[inline(always)]
+unsafe fn one_by_one<T: Copy>(p: &Pack<T>, from: *const T, to: *mut T, cols: usize, start: usize) {
+    for k in start..p.k {
+        for j in 0..cols {
+            // SAFETY: element (k, j) of the panel.
+            unsafe { *to.add(k * p.width + j) = *from.add(j * p.side + k * p.inner) };
+        }
+    }
+}
+
+/// A cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// Memory for packed panels that begins at a cache line and is kept for the next time.
+pub(super) struct Buffer<T> {
+    lines: Vec<Line>,
+    len: usize,
+    of: PhantomData<T>,
+}
+
+impl<T: Scalar> Buffer<T> {
+    pub(super) const fn new() -> Self {
+        Self { lines: Vec::new(), len: 0, of: PhantomData }
+    }
+
+    /// Makes it `len` elements long; what they hold is left over or zero.
+    pub(super) fn reset(&mut self, len: usize) {
+        let lines = len.div_ceil(64 / size_of::<T>());
+        if self.lines.len() < lines {
+            self.lines.clear();
+            self.lines.resize(lines, Line([0; 64]));
+        }
+        self.len = len;
+    }
+
+    pub(super) fn as_slice(&self) -> &[T] {
+        // SAFETY: the lines hold at least `len` numbers, for which every bit pattern is valid.
+        unsafe { slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+
+    pub(super) fn as_mut_slice(&mut self) -> &mut [T] {
+        // SAFETY: as above, and borrowed exclusively.
+        unsafe { slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+/// A thread's memory for A's and B's panels.
+pub(super) struct Scratch<T> {
+    pub a: Buffer<T>,
+    pub b: Buffer<T>,
+}
+
+impl<T: Scalar> Scratch<T> {
+    pub(super) const fn new() -> Self {
+        Self { a: Buffer::new(), b: Buffer::new() }
+    }
+}

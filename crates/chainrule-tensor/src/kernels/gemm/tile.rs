@@ -1,0 +1,261 @@
+//! The innermost loops: a tile of C in registers, and blocks made of tiles.
+
+use super::lanes::Lanes;
+use crate::Scalar;
+use std::ptr;
+
+/// What is done to C besides the product: C = act(α A B + β C + bias).
+#[derive(Clone, Copy)]
+pub(super) struct Finish<T> {
+    pub alpha: T,
+    pub beta: T,
+    /// One number a column, or null.
+    pub row: *const T,
+    /// One number a row, or null.
+    pub col: *const T,
+    pub relu: bool,
+}
+
+/// A block of C: m × n. Element (i, k) of A stands at `a[(i / mr)·a_panel + (i % mr)·a_row + k·a_col]`, row k of the
+/// columns j.. of B at `b[(j / nr)·b_panel + j % nr + k·b_row]`.
+#[derive(Clone, Copy)]
+pub(super) struct Block<T> {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub a: *const T,
+    pub a_row: usize,
+    pub a_col: usize,
+    pub a_panel: usize,
+    pub mr: usize,
+    pub b: *const T,
+    pub b_row: usize,
+    pub b_panel: usize,
+    pub nr: usize,
+    pub c: *mut T,
+    pub c_row: usize,
+    pub c_col: usize,
+    pub finish: Finish<T>,
+}
+
+/// `block` cut down to one tile: m rows, n columns.
+#[derive(Clone, Copy)]
+pub(super) struct Tile<T> {
+    pub n: usize,
+    pub k: usize,
+    pub a: *const T,
+    pub a_row: usize,
+    pub a_col: usize,
+    pub b: *const T,
+    pub b_row: usize,
+    pub c: *mut T,
+    pub c_row: usize,
+    pub c_col: usize,
+    pub finish: Finish<T>,
+    /// `write` for the instruction set.
+    pub write: unsafe fn(*const T, usize, usize, &Tile<T>),
+}
+
+/// All tiles of a block; `tile(t, rows, vectors)` computes one of `rows` ≤ mr and `vectors` ∈ {1, 2, 4, 8}.
+///
+/// # Safety
+/// All elements that the block names are valid, and C is nobody else's.
+#[inline(always)]
+pub(super) unsafe fn block<L: Lanes>(
+    b: &Block<L::T>,
+    write: unsafe fn(*const L::T, usize, usize, &Tile<L::T>),
+    tile: impl Fn(&Tile<L::T>, usize, usize),
+) {
+    let mut j = 0;
+    while j < b.n {
+        let left = (b.nr - j % b.nr).min(b.n - j).div_ceil(L::N);
+        let vectors = match left {
+            8.. => 8,
+            4..8 => 4,
+            2..4 => 2,
+            _ => 1,
+        };
+        let cols = (vectors * L::N).min(b.n - j);
+        let mut i = 0;
+        while i < b.m {
+            let rows = b.mr.min(b.m - i);
+            // SAFETY: (i, j) lies in the block.
+            let t = unsafe {
+                Tile {
+                    n: cols,
+                    k: b.k,
+                    a: b.a.add(i / b.mr * b.a_panel),
+                    a_row: b.a_row,
+                    a_col: b.a_col,
+                    b: b.b.add(j / b.nr * b.b_panel + j % b.nr),
+                    b_row: b.b_row,
+                    c: b.c.add(i * b.c_row + j * b.c_col),
+                    c_row: b.c_row,
+                    c_col: b.c_col,
+                    finish: b.finish.at(i, j),
+                    write,
+                }
+            };
+            tile(&t, rows, vectors);
+            i += rows;
+        }
+        j += cols;
+    }
+}
+
+impl<T: Copy> Finish<T> {
+    /// The finish of a part of C that begins at (i, j).
+    ///
+    /// # Safety
+    /// (i, j) lies in C.
+    pub(super) unsafe fn at(self, i: usize, j: usize) -> Self {
+        let step = |p: *const T, by: usize| {
+            // SAFETY: the vectors are as long as C's sides.
+            if p.is_null() { p } else { unsafe { p.add(by) } }
+        };
+        Self { row: step(self.row, j), col: step(self.col, i), ..self }
+    }
+
+    /// The finish of Cᵀ.
+    pub(super) fn t(self) -> Self {
+        Self { row: self.col, col: self.row, ..self }
+    }
+}
+
+/// R rows and V vectors of C. With `ROWS_ADJOIN`, a_row is 1.
+///
+/// # Safety
+/// As `block`; t.n ≤ V·N and t.n > (V − 1)·N.
+#[inline(always)]
+pub(super) unsafe fn tile<L: Lanes, const R: usize, const V: usize, const ROWS_ADJOIN: bool>(t: &Tile<L::T>) {
+    // SAFETY: A is read at R rows and k columns, B and C at the tile's n columns.
+    unsafe {
+        let mask = L::mask(t.n - (V - 1) * L::N);
+        let a_row = if ROWS_ADJOIN { 1 } else { t.a_row };
+        if t.c_col == 1 {
+            for i in 0..R {
+                let row = t.c.add(i * t.c_row);
+                for v in 0..V {
+                    L::prefetch(row.wrapping_add(v * L::N));
+                }
+            }
+        }
+        let mut acc = [[L::splat(L::T::ZERO); V]; R];
+        let (mut a, mut b) = (t.a, t.b);
+        for _ in 0..t.k {
+            let mut row = [acc[0][0]; V];
+            for (v, row) in row.iter_mut().enumerate() {
+                *row = part::<L>(b.add(v * L::N), v + 1 == V, mask);
+            }
+            for (i, acc) in acc.iter_mut().enumerate() {
+                let x = L::splat(*a.add(i * a_row));
+                for (acc, &y) in acc.iter_mut().zip(&row) {
+                    *acc = x.mul_add(y, *acc);
+                }
+            }
+            (a, b) = (a.wrapping_add(t.a_col), b.wrapping_add(t.b_row));
+        }
+        if t.c_col == 1 && t.finish.row.is_null() && t.finish.col.is_null() && !t.finish.relu {
+            let (alpha, beta) = (L::splat(t.finish.alpha), L::splat(t.finish.beta));
+            for (i, acc) in acc.iter().enumerate() {
+                for (v, acc) in acc.iter().enumerate() {
+                    let c = t.c.add(i * t.c_row + v * L::N);
+                    let mut out = acc.mul(alpha);
+                    if t.finish.beta != L::T::ZERO {
+                        out = part::<L>(c, v + 1 == V, mask).mul_add(beta, out);
+                    }
+                    if v + 1 == V { out.store_masked(c, mask) } else { out.store(c) }
+                }
+            }
+        } else {
+            let mut flat = [[acc[0][0]; V]; R];
+            for (flat, acc) in flat.iter_mut().zip(&acc) {
+                for (flat, acc) in flat.iter_mut().zip(acc) {
+                    acc.store(ptr::from_mut(flat).cast());
+                }
+            }
+            (t.write)(flat.as_ptr().cast(), R, V * L::N, t);
+        }
+    }
+}
+
+/// A vector; the last of a row is masked.
+///
+/// # Safety
+/// The elements are valid.
+#[inline(always)]
+unsafe fn part<L: Lanes>(from: *const L::T, last: bool, mask: L::Mask) -> L {
+    // SAFETY: the caller's.
+    unsafe { if last { L::load_masked(from, mask) } else { L::load(from) } }
+}
+
+/// A tile to C with all that is to be done besides: `rows` rows of sums at `from[i·stride ..]`.
+///
+/// # Safety
+/// As `tile`.
+#[inline(always)]
+pub(super) unsafe fn write<L: Lanes>(from: *const L::T, rows: usize, stride: usize, t: &Tile<L::T>) {
+    // SAFETY: C is touched at (i, j) with i < rows, j < n only; `turned` holds N rows of N.
+    unsafe {
+        if t.c_col == 1 {
+            for i in 0..rows {
+                let (from, to) = (from.add(i * stride), t.c.add(i * t.c_row));
+                for j in (0..t.n).step_by(L::N) {
+                    write_vector::<L>(
+                        L::load(from.add(j)),
+                        to.add(j),
+                        (t.n - j).min(L::N),
+                        &t.finish.at(i, j),
+                    );
+                }
+            }
+            return;
+        }
+        for j in (0..t.n).step_by(L::N) {
+            for i in (0..rows).step_by(L::N) {
+                let rows = (rows - i).min(L::N);
+                let mut turned = [L::splat(L::T::ZERO); 16];
+                let turned = turned.as_mut_ptr().cast::<L::T>();
+                L::transpose(from.add(i * stride + j), stride, rows, turned, L::N);
+                for c in 0..(t.n - j).min(L::N) {
+                    let out = t.c.add(i * t.c_row + (j + c) * t.c_col);
+                    let line = turned.add(c * L::N);
+                    if t.c_row == 1 {
+                        write_vector::<L>(L::load(line), out, rows, &t.finish.at(i, j + c).t());
+                    } else {
+                        for r in 0..rows {
+                            let finish = t.finish.at(i + r, j + c);
+                            write_vector::<L>(L::splat(*line.add(r)), out.add(r * t.c_row), 1, &finish);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The first `n` sums of a vector to C.
+///
+/// # Safety
+/// C and the row of the finish have n elements, its column one.
+#[inline(always)]
+unsafe fn write_vector<L: Lanes>(sum: L, c: *mut L::T, n: usize, f: &Finish<L::T>) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mask = L::mask(n);
+        let mut out = sum.mul(L::splat(f.alpha));
+        if f.beta != L::T::ZERO {
+            out = L::load_masked(c, mask).mul_add(L::splat(f.beta), out);
+        }
+        if !f.row.is_null() {
+            out = out.add(L::load_masked(f.row, mask));
+        }
+        if !f.col.is_null() {
+            out = out.add(L::splat(*f.col));
+        }
+        if f.relu {
+            out = out.relu();
+        }
+        out.store_masked(c, mask);
+    }
+}
