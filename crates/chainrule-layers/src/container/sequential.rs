@@ -70,6 +70,11 @@ impl<T: Scalar> Sequential<T> {
         Ok(self)
     }
 
+    /// The layers with their names, in order.
+    pub fn children(&self) -> impl Iterator<Item = (&str, &BoxLayer<T>)> {
+        self.children.iter().map(|(name, layer)| (name.as_str(), layer))
+    }
+
     /// The number of layers.
     pub fn len(&self) -> usize {
         self.children.len()
