@@ -1,58 +1,11 @@
 //! Samples in memory: features and targets, checked once, when the set is made.
 
-use crate::prepare::one_hot;
-use chainrule_tensor::{Error, Result, Rng, Scalar, Shape, Tensor};
-
-/// What the samples are to be predicted as.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Targets<T = f32> {
-    /// A class for each sample.
-    Classes(Vec<usize>),
-    /// Numbers for each sample; the first axis counts samples.
-    Values(Tensor<T>),
-}
-
-impl<T: Scalar> Targets<T> {
-    /// The number of samples.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Classes(c) => c.len(),
-            Self::Values(v) => v.shape().first().copied().unwrap_or(0),
-        }
-    }
-
-    /// Whether there is no sample.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl<T> Default for Targets<T> {
-    fn default() -> Self {
-        Self::Classes(Vec::new())
-    }
-}
-
-/// Some samples of a dataset, in buffers that are used again.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Batch<T = f32> {
-    /// (N, …): the features.
-    pub x: Tensor<T>,
-    /// The targets of the same N samples.
-    pub targets: Targets<T>,
-}
-
-impl<T: Scalar> Batch<T> {
-    /// The number of samples.
-    pub fn len(&self) -> usize {
-        self.targets.len()
-    }
-
-    /// Whether there is no sample: a batch that was never filled.
-    pub fn is_empty(&self) -> bool {
-        self.targets.is_empty()
-    }
-}
+use crate::{
+    Batch, Targets,
+    check::{check_features, check_finite, check_labels},
+    one_hot,
+};
+use chainrule_tensor::{Error, Result, Scalar, Shape, Tensor};
 
 /// Features and targets in memory: at least one sample, all numbers finite, all classes in range.
 ///
@@ -97,10 +50,7 @@ impl<T: Scalar> Dataset<T> {
     /// # Errors
     /// No sample, another number of targets than of samples, or a number that is not finite.
     pub fn regression(x: Tensor<T>, values: Tensor<T>) -> Result<Self> {
-        let Some(&n) = values.shape().first() else {
-            return Err(Error::shape("values: expected (samples, ..), got a scalar"));
-        };
-        check_features(&x, n)?;
+        check_features(&x, values.shape().first().copied().unwrap_or(0))?;
         check_finite("values", &values)?;
         Ok(Self { x, targets: Targets::Values(values), classes: 0, names: Vec::new() })
     }
@@ -216,7 +166,7 @@ impl<T: Scalar> Dataset<T> {
         Ok(Self { targets: Targets::Values(values), classes: 0, ..self })
     }
 
-    /// The features and the numbers to be predicted, changed in place by `f`, which may be a [`crate::Scaler`].
+    /// The same samples with features changed by `f`, such as a [`crate::Scaler`]'s `apply`.
     ///
     /// # Errors
     /// That of `f`, another number of samples afterwards, or a number that is no longer finite.
@@ -227,20 +177,16 @@ impl<T: Scalar> Dataset<T> {
         Ok(self)
     }
 
-    /// The numbers to be predicted, changed in place by `f`.
+    /// The same samples with the numbers to be predicted changed by `f`.
     ///
     /// # Errors
     /// The targets are classes, and as [`Dataset::map_x`].
-    pub fn map_values(mut self, f: impl FnOnce(&mut Tensor<T>) -> Result<()>) -> Result<Self> {
-        let Targets::Values(values) = &mut self.targets else {
+    pub fn map_values(self, f: impl FnOnce(&mut Tensor<T>) -> Result<()>) -> Result<Self> {
+        let Targets::Values(mut values) = self.targets else {
             return Err(Error::value("expected numbers as targets, got classes"));
         };
-        f(values)?;
-        let (x, targets) = (self.x, self.targets);
-        match targets {
-            Targets::Values(values) => Self::regression(x, values),
-            Targets::Classes(_) => unreachable!("the targets are numbers"),
-        }
+        f(&mut values)?;
+        Self::regression(self.x, values)
     }
 
     /// The samples of the given positions, in that order; a position may come twice.
@@ -258,47 +204,6 @@ impl<T: Scalar> Dataset<T> {
         self.gather(positions, &mut batch);
         let Batch { x, targets } = batch;
         Ok(Self { x, targets, classes: self.classes, names: self.names.clone() })
-    }
-
-    /// Shuffles, and holds out a fraction: (the rest, the held-out part).
-    ///
-    /// ```
-    /// let (train, test) = chainrule_data::diabetes::<f32>().split(0.25, 1)?;
-    /// assert_eq!((train.len(), test.len()), (331, 111));
-    /// # Ok::<(), chainrule_data::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// A fraction that leaves one part empty.
-    pub fn split(&self, held_out: f64, seed: u64) -> Result<(Self, Self)> {
-        let mut order: Vec<usize> = (0..self.len()).collect();
-        Rng::keyed(seed, "split").shuffle(&mut order);
-        let count = part(held_out, self.len())?;
-        Ok((self.select(&order[count..])?, self.select(&order[..count])?))
-    }
-
-    /// As [`Dataset::split`], with each class held out in the same fraction, to within one sample.
-    ///
-    /// # Errors
-    /// A fraction that leaves one part empty, or targets that are numbers.
-    pub fn split_stratified(&self, held_out: f64, seed: u64) -> Result<(Self, Self)> {
-        let Some(labels) = self.labels() else {
-            return Err(Error::value("stratified split: expected classes as targets, got numbers"));
-        };
-        part(held_out, self.len())?;
-        let mut rng = Rng::keyed(seed, "split");
-        let mut order: Vec<usize> = (0..self.len()).collect();
-        rng.shuffle(&mut order);
-        order.sort_by_key(|&i| labels[i]); // stable: random within a class
-        // Sample k of this order is held out when round((k + 1) f) steps up, which spreads the fraction evenly.
-        let step = |k: usize| (k as f64 * held_out).round() as usize;
-        let (held, rest): (Vec<_>, Vec<_>) = (0..order.len()).partition(|&k| step(k + 1) > step(k));
-        let mut take = |ranks: Vec<usize>| {
-            let mut positions: Vec<usize> = ranks.into_iter().map(|k| order[k]).collect();
-            rng.shuffle(&mut positions);
-            self.select(&positions)
-        };
-        Ok((take(rest)?, take(held)?))
     }
 
     /// Fills a batch with the samples of the given positions; its buffers are used again.
@@ -334,57 +239,4 @@ fn gather_rows<T: Scalar>(all: &Tensor<T>, rows: &[usize], out: &mut Tensor<T>) 
             to.copy_from_slice(&all.data()[r * width..][..width]);
         }
     }
-}
-
-/// The size of the held-out part.
-fn part(held_out: f64, n: usize) -> Result<usize> {
-    let count = (held_out * n as f64).round();
-    if !(held_out > 0.0 && held_out < 1.0 && count >= 1.0 && count < n as f64) {
-        return Err(Error::value(format!(
-            "split: expected a fraction between 0 and 1 that leaves samples on both sides of {n}, got {held_out}"
-        )));
-    }
-    Ok(count as usize)
-}
-
-fn check_features<T: Scalar>(x: &Tensor<T>, targets: usize) -> Result<()> {
-    let Some(&n) = x.shape().first() else {
-        return Err(Error::shape("features: expected (samples, ..), got a scalar"));
-    };
-    if n != targets {
-        return Err(Error::shape(format!(
-            "dataset: expected a target for each of {n} samples, got {targets}"
-        )));
-    }
-    if x.is_empty() {
-        return Err(Error::value(format!(
-            "dataset: expected at least one sample and one feature, got features {}",
-            x.shape()
-        )));
-    }
-    check_finite("features", x)
-}
-
-pub(crate) fn check_labels(labels: &[usize], classes: usize) -> Result<()> {
-    match labels.iter().enumerate().find(|&(_, &c)| c >= classes) {
-        Some((i, c)) => {
-            Err(Error::index(format!("labels: expected classes below {classes}, got {c} at sample {i}")))
-        }
-        None => Ok(()),
-    }
-}
-
-fn check_finite<T: Scalar>(what: &str, t: &Tensor<T>) -> Result<()> {
-    let Some(flat) = t.data().iter().position(|v| !v.is_finite()) else { return Ok(()) };
-    let width = t.len() / t.shape()[0];
-    let mut rest = flat % width;
-    let mut position = vec![0; t.shape().len() - 1];
-    for (p, &axis) in position.iter_mut().zip(&t.shape()[1..]).rev() {
-        (*p, rest) = (rest % axis, rest / axis);
-    }
-    Err(Error::value(format!(
-        "{what}: expected finite numbers, got {} at sample {}, position {position:?}",
-        t.data()[flat],
-        flat / width
-    )))
 }

@@ -28,6 +28,7 @@
 //! # The embedded data
 //! [`samples::ATTRIBUTION`] holds the text that has to go with them.
 
+mod check;
 #[cfg(feature = "csv")]
 mod csv;
 mod dataset;
@@ -36,15 +37,18 @@ mod loader;
 mod mnist;
 mod prepare;
 pub mod samples;
+mod split;
+mod targets;
 
 pub use chainrule_tensor::{Error, Result};
 #[cfg(feature = "csv")]
 pub use csv::{Column, Csv};
-pub use dataset::{Batch, Dataset, Targets};
+pub use dataset::Dataset;
 pub use loader::Loader;
 pub use mnist::{labelled_images, mnist};
 pub use prepare::{Scaler, one_hot};
 pub use samples::{diabetes, digits, iris};
+pub use targets::{Batch, Targets};
 
 /// The README's example, run as a test.
 #[cfg(doctest)]

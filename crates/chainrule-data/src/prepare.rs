@@ -1,6 +1,6 @@
 //! Numbers made fit for training: one-hot classes, and scaling that is learnt on one part and applied to others.
 
-use crate::dataset::check_labels;
+use crate::check::check_labels;
 use chainrule_tensor::{Error, Result, Scalar, Shape, Tensor};
 
 /// A row for each label, 1 at its class and 0 elsewhere.
