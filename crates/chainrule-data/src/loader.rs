@@ -122,6 +122,7 @@ impl<'a, T: Scalar> Loader<'a, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Targets;
     use chainrule_tensor::Tensor;
     use proptest::prelude::*;
 
@@ -170,13 +171,21 @@ mod tests {
 
     #[test]
     fn buffers_are_kept_over_a_short_last_batch() {
-        let data = numbered(10);
-        let mut loader = Loader::new(&data, 4).unwrap().shuffle(1);
-        let start = loader.next_batch().unwrap().x.data().as_ptr();
-        for epoch in 0..3 {
-            loader.start_epoch(epoch);
-            while let Some(b) = loader.next_batch() {
-                assert_eq!(b.x.data().as_ptr(), start);
+        fn place(b: &Batch<f64>) -> (*const f64, *const u8) {
+            let targets = match &b.targets {
+                Targets::Classes(c) => c.as_ptr().cast(),
+                Targets::Values(v) => v.data().as_ptr().cast(),
+            };
+            (b.x.data().as_ptr(), targets)
+        }
+        for data in [crate::iris(), numbered(10)] {
+            let mut loader = Loader::new(&data, 4).unwrap().shuffle(1);
+            let first = place(loader.next_batch().unwrap());
+            for epoch in 0..3 {
+                loader.start_epoch(epoch);
+                while let Some(b) = loader.next_batch() {
+                    assert_eq!(place(b), first);
+                }
             }
         }
     }
@@ -191,8 +200,8 @@ mod tests {
             while loader.fill(&mut batch) {
                 batches += 1;
                 let values = match &batch.targets {
-                    crate::Targets::Values(v) => v.data(),
-                    crate::Targets::Classes(_) => unreachable!(),
+                    Targets::Values(v) => v.data(),
+                    Targets::Classes(_) => unreachable!(),
                 };
                 for (x, &t) in batch.x.data().chunks(2).zip(values) {
                     prop_assert_eq!(x, [2.0 * t, 2.0 * t + 1.0]);
