@@ -98,6 +98,13 @@ impl<const N: usize> From<[usize; N]> for Shape {
     }
 }
 
+impl From<usize> for Shape {
+    /// One axis.
+    fn from(length: usize) -> Self {
+        Self::from([length])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

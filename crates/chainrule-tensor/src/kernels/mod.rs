@@ -6,6 +6,8 @@
 pub mod elementwise;
 pub mod gemm;
 pub mod math;
+pub mod norm;
+mod parts;
 pub mod reduce;
 
 use std::sync::atomic::{AtomicU8, Ordering};

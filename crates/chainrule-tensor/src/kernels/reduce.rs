@@ -34,9 +34,10 @@ simd! {
     }
 }
 
+/// The sum of N lanes, N a power of two: halves are added until one is left.
 #[inline(always)]
-fn fold<T: Scalar>(mut lanes: [T; LANES]) -> T {
-    let mut width = LANES / 2;
+pub(super) fn fold<T: Scalar, const N: usize>(mut lanes: [T; N]) -> T {
+    let mut width = N / 2;
     while width > 0 {
         for i in 0..width {
             let other = lanes[i + width];

@@ -1,0 +1,231 @@
+//! Layer norm. A row is read from memory once and stays in the first-level cache from pass to pass.
+
+use crate::{
+    Scalar,
+    kernels::{reduce::fold, simd},
+    par,
+};
+
+/// Elements of a piece of rows, and most pieces whose ∂γ and ∂β are added up at the end.
+const PIECE: usize = 1 << 14;
+const PIECES: usize = 32;
+const LANES: usize = 32;
+
+/// Rows of one piece, by sizes alone.
+fn rows_per_piece(rows: usize, d: usize) -> usize {
+    PIECE.div_ceil(d.max(1)).max(rows.div_ceil(PIECES))
+}
+
+#[inline(always)]
+fn row_sum<T: Scalar>(x: &[T], f: impl Fn(T) -> T) -> T {
+    let mut lanes = [T::ZERO; LANES];
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, &v)| *lane += f(v));
+    }
+    fold(lanes) + rest.iter().map(|&v| f(v)).sum::<T>()
+}
+
+simd! {
+    /// Layer norm of the rows of one piece.
+    pub fn forward_rows[T: Scalar](
+        x: &[T],
+        y: &mut [T],
+        d: usize,
+        eps: T,
+        affine: (Option<&[T]>, Option<&[T]>),
+        mean: &mut [T],
+        rstd: &mut [T],
+    ) {
+        let by = T::ONE / T::from_usize(d);
+        let rows = x.chunks_exact(d).zip(y.chunks_exact_mut(d));
+        for (((x, y), mean), rstd) in rows.zip(mean).zip(rstd) {
+            let m = row_sum(x, |v| v) * by;
+            let r = T::ONE / (row_sum(x, |v| (v - m) * (v - m)) * by + eps).sqrt();
+            (*mean, *rstd) = (m, r);
+            match affine {
+                (Some(w), Some(b)) => {
+                    for (((y, &x), &w), &b) in y.iter_mut().zip(x).zip(w).zip(b) {
+                        *y = (x - m) * r * w + b;
+                    }
+                }
+                (Some(w), None) => {
+                    y.iter_mut().zip(x).zip(w).for_each(|((y, &x), &w)| *y = (x - m) * r * w);
+                }
+                _ => y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - m) * r),
+            }
+        }
+    }
+}
+
+/// y = x̂ γ + β over rows of `d` with x̂ = (x − μ) ρ, where μ and σ² are the row's mean and biased variance,
+/// ρ = 1/√(σ² + ε). Fills `mean` and `rstd`, one number a row. γ and β are optional; β comes with γ.
+///
+/// # Panics
+/// If the lengths do not fit together.
+pub fn layer_norm<T: Scalar>(
+    x: &[T],
+    y: &mut [T],
+    d: usize,
+    eps: T,
+    affine: (Option<&[T]>, Option<&[T]>),
+    [mean, rstd]: [&mut [T]; 2],
+) {
+    assert!(x.len() == y.len() && x.len() == mean.len() * d && rstd.len() == mean.len());
+    let per = rows_per_piece(mean.len(), d);
+    par::for_chunks3((y, per * d), (mean, per), (rstd, per), |i, y, mean, rstd| {
+        forward_rows(&x[i * per * d..][..y.len()], y, d, eps, affine, mean, rstd);
+    });
+}
+
+/// One row: dx, and the row's share of ∂γ and ∂β. W: there is a γ.
+#[inline(always)]
+fn backward_row<T: Scalar, const W: bool>(
+    (x, dy, w): (&[T], &[T], &[T]),
+    (m, r): (T, T),
+    (dw, db): (&mut [T], &mut [T]),
+    dx: Option<&mut [T]>,
+) {
+    let (d, whole) = (x.len(), x.len() / LANES * LANES);
+    let (mut sum_g, mut sum_gx) = ([T::ZERO; LANES], [T::ZERO; LANES]);
+    for at in (0..whole).step_by(LANES) {
+        let (x, dy, w) = (&x[at..][..LANES], &dy[at..][..LANES], if W { &w[at..][..LANES] } else { w });
+        let (dw, db) = (&mut dw[at..][..LANES], &mut db[at..][..LANES]);
+        for i in 0..LANES {
+            let (x_hat, g) = ((x[i] - m) * r, if W { dy[i] * w[i] } else { dy[i] });
+            sum_g[i] += g;
+            sum_gx[i] += g * x_hat;
+            dw[i] += dy[i] * x_hat; // ∂γ += dy ⊙ x̂
+            db[i] += dy[i]; // ∂β += dy
+        }
+    }
+    let (mut sum_g, mut sum_gx) = (fold(sum_g), fold(sum_gx));
+    for i in whole..d {
+        let (x_hat, g) = ((x[i] - m) * r, if W { dy[i] * w[i] } else { dy[i] });
+        sum_g += g;
+        sum_gx += g * x_hat;
+        dw[i] += dy[i] * x_hat;
+        db[i] += dy[i];
+    }
+    let Some(dx) = dx else { return };
+    let by = T::ONE / T::from_usize(d);
+    // dx = ρ (g − mean(g) − x̂ mean(g ⊙ x̂)) = ρ g − (a + b (x − μ)) with a = ρ mean(g), b = ρ² mean(g ⊙ x̂)
+    let (a, b) = (r * (sum_g * by), r * r * (sum_gx * by));
+    if W {
+        for (((dx, &x), &dy), &w) in dx.iter_mut().zip(x).zip(dy).zip(w) {
+            *dx = r * (dy * w) - (a + b * (x - m));
+        }
+    } else {
+        dx.iter_mut().zip(x).zip(dy).for_each(|((dx, &x), &dy)| *dx = r * dy - (a + b * (x - m)));
+    }
+}
+
+simd! {
+    /// The gradients of the rows of one piece; fills `share` with ∂γ and ∂β of these rows.
+    pub fn backward_rows[T: Scalar](
+        xdy: (&[T], &[T]),
+        d: usize,
+        statistics: (&[T], &[T]),
+        weight: Option<&[T]>,
+        share: &mut [T],
+        dx: Option<&mut [T]>,
+    ) {
+        share.fill(T::ZERO);
+        let (dw, db) = share.split_at_mut(d);
+        let mut dx = dx.map(|dx| dx.chunks_exact_mut(d));
+        let rows = xdy.0.chunks_exact(d).zip(xdy.1.chunks_exact(d));
+        for (((x, dy), &m), &r) in rows.zip(statistics.0).zip(statistics.1) {
+            let dx = dx.as_mut().and_then(Iterator::next);
+            match weight {
+                Some(w) => backward_row::<T, true>((x, dy, w), (m, r), (dw, db), dx),
+                None => backward_row::<T, false>((x, dy, &[]), (m, r), (dw, db), dx),
+            }
+        }
+    }
+}
+
+/// The gradients of [`layer_norm`], given its x, the μ and ρ of its rows and g = dy γ: fills `dx` with
+/// ρ (g − mean(g) − x̂ mean(g x̂)), and the first 2 d elements of `shares` with Σ dy x̂ and Σ dy over the rows.
+///
+/// # Panics
+/// If the lengths do not fit together.
+pub fn layer_norm_gradient<T: Scalar>(
+    (x, dy): (&[T], &[T]),
+    d: usize,
+    (mean, rstd): (&[T], &[T]),
+    weight: Option<&[T]>,
+    shares: &mut Vec<T>,
+    dx: Option<&mut [T]>,
+) {
+    let rows = mean.len();
+    assert!(x.len() == dy.len() && x.len() == rows * d && rstd.len() == rows);
+    let per = rows_per_piece(rows, d);
+    shares.resize(rows.div_ceil(per).max(1) * 2 * d, T::ZERO);
+    if rows == 0 {
+        return shares.fill(T::ZERO);
+    }
+    let part = |i: usize| {
+        let (rows, at) = (i * per..rows.min((i + 1) * per), i * per * d..x.len().min((i + 1) * per * d));
+        ((&x[at.clone()], &dy[at]), (&mean[rows.clone()], &rstd[rows]))
+    };
+    match dx {
+        Some(dx) => par::for_chunks2((&mut shares[..], 2 * d), (dx, per * d), |i, share, dx| {
+            backward_rows(part(i).0, d, part(i).1, weight, share, Some(dx));
+        }),
+        None => par::for_chunks(shares, 2 * d, |i, share| {
+            backward_rows(part(i).0, d, part(i).1, weight, share, None);
+        }),
+    }
+    let (sum, rest) = shares.split_at_mut(2 * d);
+    rest.chunks_exact(2 * d).for_each(|share| sum.iter_mut().zip(share).for_each(|(s, &v)| *s += v));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(n: usize, seed: usize) -> Vec<f64> {
+        (0..n).map(|i| ((i * 7919 + seed * 104_729 + 13) % 31) as f64 * 0.25 - 3.0).collect()
+    }
+
+    fn close(a: f64, b: f64) {
+        assert!((a - b).abs() < 1e-11 * b.abs().max(1.0), "{a} {b}");
+    }
+
+    #[test]
+    fn all_sizes_agree_with_the_naive_loop() {
+        for (rows, d) in [(1, 2), (3, 5), (2, 32), (7, 33), (1000, 100), (3, 20_000)] {
+            let (x, dy) = (numbers(rows * d, 1), numbers(rows * d, 2));
+            let (w, b) = (numbers(d, 3), numbers(d, 4));
+            for affine in [(Some(&w[..]), Some(&b[..])), (Some(&w[..]), None), (None, None)] {
+                let [mut mean, mut rstd] = [vec![0.0; rows], vec![0.0; rows]];
+                let [mut y, mut dx] = [vec![f64::NAN; x.len()], vec![f64::NAN; x.len()]];
+                let (mut shares, mut shares_alone) = (Vec::new(), vec![1.0; 3]);
+                layer_norm(&x, &mut y, d, 1e-5, affine, [&mut mean, &mut rstd]);
+                let statistics = (&mean[..], &rstd[..]);
+                layer_norm_gradient((&x, &dy), d, statistics, affine.0, &mut shares, Some(&mut dx));
+                layer_norm_gradient((&x, &dy), d, statistics, affine.0, &mut shares_alone, None);
+                assert_eq!(shares, shares_alone);
+                let (mut dw, mut db) = (vec![0.0; d], vec![0.0; d]);
+                for i in 0..rows {
+                    let at = |j| i * d + j;
+                    let n = d as f64;
+                    let gamma = |j: usize| affine.0.map_or(1.0, |w| w[j]);
+                    let mu = (0..d).map(|j| x[at(j)]).sum::<f64>() / n;
+                    let rho = 1.0 / ((0..d).map(|j| (x[at(j)] - mu).powi(2)).sum::<f64>() / n + 1e-5).sqrt();
+                    let x_hat = |j| (x[at(j)] - mu) * rho;
+                    let g = |j| dy[at(j)] * gamma(j);
+                    let mean_g = (0..d).map(g).sum::<f64>() / n;
+                    let mean_gx = (0..d).map(|j| g(j) * x_hat(j)).sum::<f64>() / n;
+                    for j in 0..d {
+                        close(y[at(j)], x_hat(j) * gamma(j) + affine.1.map_or(0.0, |b| b[j]));
+                        close(dx[at(j)], rho * (g(j) - mean_g - x_hat(j) * mean_gx));
+                        dw[j] += dy[at(j)] * x_hat(j);
+                        db[j] += dy[at(j)];
+                    }
+                }
+                dw.iter().chain(&db).zip(&shares).for_each(|(&want, &got)| close(got, want));
+            }
+        }
+    }
+}
