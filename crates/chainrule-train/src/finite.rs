@@ -1,0 +1,84 @@
+//! Where the first number stands that is infinite or NaN.
+
+use chainrule_core::{Error, Grads, Parameters, Scalar, Tensor};
+use chainrule_tensor::kernels::reduce::all_finite;
+
+/// The sample of a batch that is not finite.
+pub(crate) fn sample<T: Scalar>(what: &str, t: &Tensor<T>) -> Option<Error> {
+    if all_finite(t.data()) {
+        return None;
+    }
+    let flat = t.data().iter().position(|v| !v.is_finite())?;
+    let at = coordinates(flat, t.shape());
+    let (sample, position) = at.split_first().map_or((0, &[][..]), |(s, rest)| (*s, rest));
+    Some(Error::value(format!(
+        "{what}: expected finite numbers, got {} in sample {sample} of the batch, position {position:?}",
+        t.data()[flat]
+    )))
+}
+
+/// The parameter or buffer that is not finite.
+pub(crate) fn parameter<T: Scalar>(model: &dyn Parameters<T>) -> Option<Error> {
+    let mut found = None;
+    model.visit(&mut |path, param| {
+        if let (None, Ok(values)) = (&found, param.value()) {
+            found = number(&path.to_string(), "", values, param.shape());
+        }
+    });
+    found
+}
+
+/// The gradient that is not finite.
+pub(crate) fn gradient<T: Scalar>(model: &dyn Parameters<T>, grads: &Grads<T>) -> Option<Error> {
+    if all_finite(grads.values()) {
+        return None;
+    }
+    let mut found = None;
+    model.visit(&mut |path, param| {
+        if let (None, Some(values)) = (&found, grads.get(param)) {
+            found = number(&path.to_string(), "the gradient of ", values, param.shape());
+        }
+    });
+    found
+}
+
+/// An error in the layer that owns the parameter of this path.
+fn number<T: Scalar>(path: &str, what: &str, values: &[T], shape: &[usize]) -> Option<Error> {
+    if all_finite(values) {
+        return None;
+    }
+    let flat = values.iter().position(|v| !v.is_finite())?;
+    let (layer, name) = path.rsplit_once('.').unwrap_or(("", path));
+    let error = Error::value(format!(
+        "expected {what}`{name}` to be finite, got {} at {:?}",
+        values[flat],
+        coordinates(flat, shape)
+    ));
+    Some(if layer.is_empty() { error } else { error.in_layer(layer) })
+}
+
+/// The index of each axis at a flat position.
+fn coordinates(mut flat: usize, shape: &[usize]) -> Vec<usize> {
+    let mut at = vec![0; shape.len()];
+    for (i, &n) in at.iter_mut().zip(shape).rev() {
+        (*i, flat) = (flat % n, flat / n);
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_is_told_by_its_coordinates() {
+        assert_eq!(coordinates(23, &[2, 3, 4]), [1, 2, 3]);
+        let mut t = Tensor::<f32>::zeros([2, 3]);
+        assert!(sample("input", &t).is_none());
+        t.data_mut()[4] = f32::NAN;
+        let text = sample("input", &t).unwrap().to_string();
+        assert_eq!(text, "input: expected finite numbers, got NaN in sample 1 of the batch, position [1]");
+        let text = number("encoder.0.weight", "", t.data(), t.shape()).unwrap().to_string();
+        assert_eq!(text, "in layer `encoder.0`: expected `weight` to be finite, got NaN at [1, 1]");
+    }
+}

@@ -1,0 +1,167 @@
+//! Many small images on one sheet.
+
+use super::svg::{Anchor, Canvas, Svg};
+use crate::Report;
+use chainrule_core::{Error, Result, Scalar};
+use chainrule_data::Dataset;
+use std::fmt::Write;
+
+/// The side of an image on the sheet, and the room around it.
+const SIDE: f64 = 76.0;
+const GAP: f64 = 10.0;
+const CAPTION: f64 = 18.0;
+const TITLE: f64 = 40.0;
+
+/// Grayscale images in rows, each with a caption.
+///
+/// ```
+/// use chainrule_train::pictures::Sheet;
+/// let mut sheet = Sheet::new("two by two", [2, 2]);
+/// sheet.add(&[0.0f32, 1.0, 0.5, 0.0], "first")?;
+/// assert!(sheet.svg().as_str().contains("first"));
+/// # Ok::<(), chainrule_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Sheet {
+    title: String,
+    size: [usize; 2],
+    columns: usize,
+    images: Vec<(Vec<f64>, String)>,
+}
+
+impl Sheet {
+    /// A sheet for images of `[height, width]` pixels.
+    pub fn new(title: impl Into<String>, size: [usize; 2]) -> Self {
+        Self { title: title.into(), size, columns: 10, images: Vec::new() }
+    }
+
+    /// The largest number of images beside each other (default 10).
+    #[must_use]
+    pub fn columns(mut self, columns: usize) -> Self {
+        self.columns = columns.max(1);
+        self
+    }
+
+    /// Adds an image, row-major; the least of all numbers on the sheet becomes black and the largest white.
+    ///
+    /// # Errors
+    /// Another number of pixels.
+    pub fn add<T: Scalar>(&mut self, pixels: &[T], caption: impl Into<String>) -> Result<()> {
+        let [height, width] = self.size;
+        if pixels.len() != height * width {
+            return Err(Error::shape(format!(
+                "sheet: expected images of {height} × {width} = {} pixels, got {}",
+                height * width,
+                pixels.len()
+            )));
+        }
+        self.images.push((pixels.iter().map(|v| v.to_f64()).collect(), caption.into()));
+        Ok(())
+    }
+
+    /// The number of images.
+    pub fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    /// Whether there is no image.
+    pub fn is_empty(&self) -> bool {
+        self.images.is_empty()
+    }
+
+    /// The picture.
+    pub fn svg(&self) -> Svg {
+        let columns = self.columns.min(self.images.len()).max(3);
+        let rows = self.images.len().div_ceil(columns);
+        let cell = [SIDE + GAP, SIDE + CAPTION + GAP];
+        let width = columns as f64 * cell[0] + GAP;
+        let mut canvas = Canvas::new(width, TITLE + rows as f64 * cell[1] + GAP);
+        canvas.text((width / 2.0, 25.0), Anchor::Middle, 15.0, "font-weight=\"bold\"", &self.title);
+        let pixels = self.images.iter().flat_map(|(p, _)| p).filter(|v| v.is_finite());
+        let (low, high) = pixels.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
+        let level = |v: f64| ((v - low) / (high - low).max(f64::MIN_POSITIVE) * 255.0).round() as u8;
+        for (i, (pixels, caption)) in self.images.iter().enumerate() {
+            let x = GAP + (i % columns) as f64 * cell[0];
+            let y = TITLE + (i / columns) as f64 * cell[1];
+            self.draw(&mut canvas, [x, y], &pixels.iter().map(|&v| level(v)).collect::<Vec<u8>>());
+            let under = (x + SIDE / 2.0, y + SIDE + 14.0);
+            canvas.text(under, Anchor::Middle, 12.0, "", caption);
+        }
+        canvas.finish()
+    }
+
+    /// One path for each gray, made of the runs of that gray in every row.
+    fn draw(&self, canvas: &mut Canvas, [x, y]: [f64; 2], levels: &[u8]) {
+        let [height, width] = self.size;
+        canvas.rect([x, y, SIDE, SIDE], "fill=\"black\"");
+        if levels.is_empty() {
+            return;
+        }
+        let mut paths: Vec<String> = vec![String::new(); 256];
+        for (row, levels) in levels.chunks_exact(width).enumerate() {
+            let mut column = 0;
+            for run in levels.chunk_by(|a, b| a == b) {
+                let n = run.len();
+                write!(paths[usize::from(run[0])], "M{column} {row}h{n}v1h-{n}z")
+                    .expect("writing to a string cannot fail");
+                column += n;
+            }
+        }
+        let (sx, sy) = (SIDE / width as f64, SIDE / height as f64);
+        // Level 0 is the black below.
+        for (level, path) in paths.iter().enumerate().skip(1).filter(|(_, path)| !path.is_empty()) {
+            let style = format!(
+                "fill=\"#{level:02x}{level:02x}{level:02x}\" shape-rendering=\"crispEdges\" \
+                 transform=\"translate({x:.2} {y:.2}) scale({sx:.5} {sy:.5})\""
+            );
+            canvas.path(path, &style);
+        }
+    }
+}
+
+/// The images that were predicted wrong, at most `limit` of them, with the true and the predicted class under each.
+///
+/// # Shapes
+/// The data's samples are (H, W) or (1, H, W).
+///
+/// # Errors
+/// Samples of another shape, or a report about other data.
+pub fn mistakes<T: Scalar>(report: &Report, data: &Dataset<T>, limit: usize) -> Result<Svg> {
+    let &([height, width] | [1, height, width]) = data.sample_shape() else {
+        return Err(Error::shape(format!(
+            "mistakes: expected images (height, width) or (1, height, width), got {:?}",
+            data.sample_shape()
+        )));
+    };
+    if report.predictions().len() != data.len() {
+        return Err(Error::shape(format!(
+            "mistakes: expected a report about {} samples, got {}",
+            data.len(),
+            report.predictions().len()
+        )));
+    }
+    let all = report.mistakes().count();
+    let shown = if all > limit { format!(", the first {limit}") } else { String::new() };
+    let mut sheet = Sheet::new(format!("{all} of {} predicted wrong{shown}", data.len()), [height, width]);
+    for (i, truth, predicted) in report.mistakes().take(limit) {
+        let caption = format!("{} → {}", data.class_name(truth), data.class_name(predicted));
+        sheet.add(&data.x().data()[i * height * width..][..height * width], caption)?;
+    }
+    Ok(sheet.svg())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pixels_of_one_gray_share_a_path() {
+        let mut sheet = Sheet::new("t", [2, 3]);
+        sheet.add(&[0.0f64, 4.0, 4.0, 2.0, 0.0, 4.0], "a").unwrap();
+        let svg = sheet.svg().to_string();
+        assert!(svg.contains("M1 0h2v1h-2zM2 1h1v1h-1z\" fill=\"#ffffff\""), "{svg}");
+        assert!(svg.contains("M0 1h1v1h-1z\" fill=\"#808080\""), "{svg}");
+        assert!(sheet.add(&[0.0f32; 5], "b").is_err());
+        assert!(Sheet::new("none", [8, 8]).svg().as_str().contains("none"));
+    }
+}

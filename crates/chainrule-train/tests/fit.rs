@@ -1,0 +1,235 @@
+//! What a trainer does to a model.
+
+mod common;
+
+use chainrule_core::{Layer, Scalar, Tensor};
+use chainrule_data::Dataset;
+use chainrule_layers::Sequential;
+use chainrule_tensor::par;
+use chainrule_train::{Callback, Checkpoint, EarlyStopping, Ended, Epoch, Progress, Trainer};
+use common::{Counting, CrossEntropy, Mse, Sgd, iris, mlp, numbers};
+use std::{
+    io,
+    ops::ControlFlow,
+    sync::{Arc, Mutex},
+};
+
+fn xor<T: Scalar>() -> Dataset<T> {
+    let x = Tensor::from([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0f64]]);
+    Dataset::regression(x.cast(), Tensor::from([[0.0], [1.0], [1.0], [0.0f64]]).cast()).unwrap()
+}
+
+fn flowers<T: Scalar>(seed: u64) -> Trainer<Sequential<T>, CrossEntropy, Sgd, T> {
+    Trainer::new(mlp([4, 8, 3], seed), CrossEntropy, Sgd(0.1)).seed(seed).progress(Progress::Silent)
+}
+
+#[test]
+fn xor_is_learned() {
+    let mut trainer = Trainer::new(mlp::<f32>([2, 4, 1], 1), Mse, Sgd(0.1))
+        .batch_size(1)
+        .epochs(1000)
+        .progress(Progress::Silent);
+    let history = trainer.fit(&xor()).unwrap();
+    assert_eq!((history.epochs.len(), trainer.steps(), history.ended), (1000, 4000, Ended::Done));
+    let report = trainer.evaluate(&xor()).unwrap();
+    assert!(report.loss() < 0.01 && report.scores().get("R²").unwrap() > 0.9, "{report}");
+    assert!(report.confusion().is_none() && report.accuracy().is_none());
+    let y = trainer.into_model().infer(xor().x()).unwrap();
+    assert!(y.data().iter().zip([0.0, 1.0, 1.0, 0.0]).all(|(y, t)| (y - t).abs() < 0.5), "{y:?}");
+}
+
+#[test]
+fn flowers_are_told_apart_and_the_report_counts_them() {
+    let (train, test) = iris::<f32>().split_stratified(0.3, 1).unwrap();
+    let mut trainer = flowers(1).epochs(60).batch_size(16);
+    let history = trainer.fit(&train).unwrap();
+    assert!(history.last().unwrap().train.loss < history.epochs[0].train.loss / 4.0);
+    let before = numbers(trainer.model());
+    let report = trainer.evaluate(&test).unwrap();
+    assert_eq!(numbers(trainer.model()), before);
+    let confusion = report.confusion().unwrap();
+    assert!(report.accuracy().unwrap() >= 0.9, "{report}");
+    assert_eq!(report.scores().accuracy(), report.accuracy());
+    assert_eq!((confusion.total(), report.samples(), report.predictions().len()), (45, 45, 45));
+    assert_eq!(report.mistakes().count(), 45 - confusion.right());
+    let labels = test.labels().unwrap();
+    assert!(report.mistakes().all(|(i, truth, predicted)| labels[i] == truth && predicted != truth));
+    assert!(confusion.to_string().contains("setosa"));
+}
+
+#[test]
+fn accumulated_batches_are_one_large_batch() {
+    // 150 samples are 4 steps of 32 and one of 22: the last is made of two batches of 8 and one of 6.
+    let weights = |batch_size, accumulate| {
+        let mut trainer = flowers::<f64>(3).epochs(2).batch_size(batch_size).accumulate(accumulate);
+        let history = trainer.fit(&iris()).unwrap();
+        assert_eq!(trainer.steps(), 10);
+        (numbers(trainer.model()), history.last().unwrap().train.loss)
+    };
+    let (large, small) = (weights(32, 1), weights(8, 4));
+    let worst = large.0.iter().zip(&small.0).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(worst < 1e-13, "weights differ by {worst}");
+    assert!((large.1 - small.1).abs() < 1e-13);
+}
+
+#[test]
+fn every_pass_is_absorbed_once() {
+    let model = Sequential::<f32>::new().add(Counting::new()).add(mlp([4, 4, 3], 1)).init(1).unwrap();
+    let mut trainer = Trainer::new(model, CrossEntropy, Sgd(0.1))
+        .batch_size(10)
+        .accumulate(4)
+        .epochs(2)
+        .progress(Progress::Silent);
+    trainer.fit(&iris()).unwrap();
+    assert_eq!((numbers(trainer.model())[0], trainer.steps()), (30.0, 8));
+}
+
+#[test]
+fn one_seed_gives_the_same_bits_with_any_number_of_threads() {
+    let run = |threads, seed| {
+        par::with_threads(threads, || {
+            let mut trainer = flowers::<f32>(seed).epochs(3).validation(iris());
+            let losses: Vec<_> = trainer.fit(&iris()).unwrap().epochs.iter().map(|e| e.train.loss).collect();
+            (numbers(trainer.model()), losses)
+        })
+    };
+    let first = run(1, 7);
+    assert_eq!(run(1, 7), first);
+    assert_eq!(run(2, 7), first);
+    assert_eq!(run(3, 7), first);
+    assert_ne!(run(1, 8), first);
+}
+
+#[test]
+fn two_fits_are_one_long_fit() {
+    let mut once = flowers::<f32>(5).epochs(6);
+    once.fit(&iris()).unwrap();
+    let mut twice = flowers::<f32>(5).epochs(3);
+    twice.fit(&iris()).unwrap();
+    let second = twice.fit(&iris()).unwrap();
+    assert_eq!(second.epochs[0].number, 4);
+    assert_eq!(numbers(once.model()), numbers(twice.model()));
+}
+
+#[test]
+fn a_step_is_what_fit_does() {
+    let data = iris::<f32>();
+    let mut fitted = flowers::<f32>(2).epochs(1).batch_size(150).shuffle(false);
+    let history = fitted.fit(&data).unwrap();
+    let mut stepped = flowers::<f32>(2);
+    let loss = stepped.step(data.x(), data.labels().unwrap()).unwrap();
+    assert_eq!(numbers(fitted.model()), numbers(stepped.model()));
+    assert_eq!(history.epochs[0].train.loss, f64::from(loss));
+}
+
+#[test]
+fn early_stopping_brings_the_best_bits_back() {
+    let (train, validation) = iris::<f32>().split(0.3, 2).unwrap();
+    let seen: Arc<Mutex<Vec<(f64, Vec<f64>)>>> = Arc::default();
+    let log = Arc::clone(&seen);
+    // A rate so large that the validation loss goes up and down.
+    let mut trainer = Trainer::new(mlp::<f32>([4, 8, 3], 1), CrossEntropy, Sgd(4.0))
+        .epochs(200)
+        .validation(validation)
+        .early_stopping(4)
+        .on_epoch(move |epoch, model: &mut Sequential| {
+            log.lock().unwrap().push((epoch.watched().loss, numbers(model)));
+            ControlFlow::Continue(())
+        })
+        .progress(Progress::Silent);
+    let history = trainer.fit(&train).unwrap();
+    let seen = seen.lock().unwrap();
+    let best = seen.iter().enumerate().min_by(|a, b| a.1.0.total_cmp(&b.1.0)).unwrap().0;
+    assert_eq!((history.ended, history.best), (Ended::NoImprovement, Some(best + 1)));
+    assert_eq!(history.epochs.len(), best + 1 + 4);
+    assert_eq!(numbers(trainer.model()), seen[best].1);
+    assert_ne!(numbers(trainer.model()), seen.last().unwrap().1);
+}
+
+#[test]
+fn accuracy_is_watched_upwards_and_an_improvement_must_be_large_enough() {
+    let mut trainer = flowers::<f32>(1).epochs(50).early_stopping(EarlyStopping::new(3).monitor("accuracy"));
+    let history = trainer.fit(&iris()).unwrap();
+    let accuracies = history.train("accuracy");
+    let best = accuracies.iter().map(|p| p.1).fold(0.0, f64::max);
+    assert_eq!(history.best().unwrap().train.accuracy(), Some(best));
+    let mut trainer = flowers::<f32>(1).epochs(50).early_stopping(EarlyStopping::new(2).min_delta(1e3));
+    assert_eq!(trainer.fit(&iris()).unwrap().best, Some(1));
+}
+
+#[test]
+fn callbacks_stop_the_training() {
+    struct AfterSteps(u64);
+    impl<M, T: Scalar> Callback<M, T> for AfterSteps {
+        fn on_step_end(&mut self, step: u64, _: f64, _: &mut M) -> chainrule_core::Result<ControlFlow<()>> {
+            Ok(if step == self.0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        }
+    }
+    let mut trainer = flowers::<f32>(1).callback(AfterSteps(7));
+    let history = trainer.fit(&iris()).unwrap();
+    assert_eq!((trainer.steps(), history.epochs.len(), history.ended), (7, 2, Ended::Callback));
+    let mut trainer = flowers::<f32>(1)
+        .on_epoch(|e, _| if e.number == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
+    assert_eq!(trainer.fit(&iris()).unwrap().epochs.len(), 3);
+}
+
+#[test]
+fn checkpoints_hold_the_weights_of_their_epoch() {
+    let folder = std::env::temp_dir().join(format!("chainrule-train-checkpoints-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let seen: Arc<Mutex<Vec<Vec<f64>>>> = Arc::default();
+    let log = Arc::clone(&seen);
+    let mut trainer = flowers::<f32>(1)
+        .epochs(5)
+        .callback(Checkpoint::new(folder.join("epoch-{epoch}.safetensors")).every(2))
+        .on_epoch(move |_, model| {
+            log.lock().unwrap().push(numbers(model));
+            ControlFlow::Continue(())
+        });
+    trainer.fit(&iris()).unwrap();
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2);
+    for epoch in [2, 4] {
+        let mut model = mlp::<f32>([4, 8, 3], 9);
+        chainrule_io::load(&mut model, folder.join(format!("epoch-{epoch}.safetensors"))).unwrap();
+        assert_eq!(numbers(&model), seen.lock().unwrap()[epoch - 1]);
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// A writer whose text can be read afterwards.
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn progress_is_a_plain_line_an_epoch() {
+    let out = Shared::default();
+    let mut trainer =
+        flowers::<f32>(1).epochs(2).validation(iris()).progress(Progress::Lines).progress_to(out.clone());
+    let history = trainer.fit(&iris()).unwrap();
+    let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
+    let expected: Vec<String> = history.epochs.iter().map(Epoch::to_string).collect();
+    assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+    assert!(text.starts_with("epoch 1: loss ") && text.contains("; validation loss "), "{text}");
+    assert!(!text.contains('\x1b'));
+}
+
+#[test]
+fn another_model_put_in_place_gets_gradients_of_its_own() {
+    let data = iris::<f32>();
+    let mut trainer = flowers::<f32>(1);
+    trainer.step(data.x(), data.labels().unwrap()).unwrap();
+    *trainer.model_mut() = mlp([4, 16, 3], 2);
+    trainer.step(data.x(), data.labels().unwrap()).unwrap();
+    let mut fresh = Trainer::new(mlp::<f32>([4, 16, 3], 2), CrossEntropy, Sgd(0.1));
+    fresh.step(data.x(), data.labels().unwrap()).unwrap();
+    assert_eq!(numbers(trainer.model()), numbers(fresh.model()));
+}
