@@ -30,6 +30,7 @@ pub struct Param<T> {
     value: Option<Tensor<T>>,
     role: Role,
     frozen: bool,
+    zero_row: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,7 @@ impl<T: Scalar> Param<T> {
             value: None,
             role: Role::Learned,
             frozen: false,
+            zero_row: None,
         }
     }
 
@@ -148,11 +150,20 @@ impl<T: Scalar> Param<T> {
         Ok(())
     }
 
+    /// Sets a row that starts as zeros whatever the initialiser: the padding row of a table.
+    pub fn set_zero_row(&mut self, row: Option<usize>) {
+        self.zero_row = row;
+    }
+
     /// Fills it by its initialiser.
     pub fn fill(&mut self, rng: &mut Rng) {
         let value = self.value.get_or_insert_default();
         value.reset(self.shape);
         self.init.fill(value, rng);
+        if let (Some(row), Some(&rows)) = (self.zero_row, self.shape.first()) {
+            let width = self.shape.volume() / rows.max(1);
+            value.data_mut().chunks_mut(width.max(1)).skip(row).take(1).for_each(|row| row.fill(T::ZERO));
+        }
     }
 
     /// Whether it learns: it is no buffer and not frozen.

@@ -11,12 +11,14 @@
 
 pub mod container;
 pub mod linear;
+pub mod noise;
 pub mod norm;
 mod pair;
 pub mod shape;
 
 pub use container::{Add, Concat, Graph, Node, Parallel, Residual, Sequential};
-pub use linear::Linear;
+pub use linear::{Embedding, Linear};
+pub use noise::Dropout;
 pub use norm::{BatchNorm1d, BatchNorm2d, LayerNorm};
 pub use pair::Pair;
 pub use shape::Flatten;

@@ -4,8 +4,10 @@
 //! AVX-512, for AVX2 with FMA and for the portable target, and picks one at run time.
 
 pub mod elementwise;
+pub mod embedding;
 pub mod gemm;
 pub mod math;
+pub mod noise;
 pub mod norm;
 mod parts;
 pub mod reduce;

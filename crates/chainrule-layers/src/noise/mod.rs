@@ -1,0 +1,5 @@
+//! Layers that are random in training.
+
+mod dropout;
+
+pub use dropout::{Dropout, DropoutCache};

@@ -1,0 +1,98 @@
+//! Tables: rows are picked by number, and their gradients are added back.
+
+use super::{elementwise::update_serial, parts::Parts};
+use crate::{Scalar, par};
+
+/// Elements of a piece, and fewest columns of a piece of the backward pass.
+const PIECE: usize = 1 << 14;
+const COLUMNS: usize = 64;
+
+/// Turns numbers into row numbers below `rows`; the error is the position of the first that is none.
+pub fn row_numbers<T: Scalar>(x: &[T], rows: usize, out: &mut [u32]) -> Result<(), usize> {
+    for (i, (out, &v)) in out.iter_mut().zip(x).enumerate() {
+        let v = v.to_f64();
+        *out = v as u32;
+        // A cast cuts fractions off, turns NaN into 0 and stops at the ends: a whole number alone survives it.
+        if f64::from(*out) != v || *out as usize >= rows {
+            return Err(i);
+        }
+    }
+    Ok(())
+}
+
+/// Row i of y is row `ids[i]` of the table, both of width d.
+///
+/// # Panics
+/// If the lengths do not fit together or a row is not in the table.
+pub fn gather<T: Scalar>(table: &[T], d: usize, ids: &[u32], y: &mut [T]) {
+    assert_eq!(y.len(), ids.len() * d);
+    let per = PIECE.div_ceil(d);
+    par::for_chunks(y, per * d, |i, y| {
+        for (y, &id) in y.chunks_exact_mut(d).zip(&ids[i * per..]) {
+            y.copy_from_slice(&table[id as usize * d..][..d]);
+        }
+    });
+}
+
+/// Adds row i of dy to row `ids[i]` of `dw`, in the order of i; rows of number `skip` are left out. A piece takes some
+/// columns of all rows, so that pieces never meet.
+///
+/// # Panics
+/// If the lengths do not fit together or a row is not in the table.
+pub fn scatter_add<T: Scalar>(ids: &[u32], dy: &[T], d: usize, skip: Option<u32>, dw: &mut [T]) {
+    assert_eq!(dy.len(), ids.len() * d);
+    let wanted = dy.len() / PIECE;
+    let width = d.div_ceil(wanted.clamp(1, d.div_ceil(COLUMNS))).next_multiple_of(COLUMNS.min(d));
+    let dw = Parts::new(dw);
+    par::for_each(d.div_ceil(width), |piece| {
+        let from = piece * width;
+        let width = width.min(d - from);
+        for (dy, &id) in dy.chunks_exact(d).zip(ids) {
+            if Some(id) != skip {
+                // SAFETY: other pieces have other columns, and this one asks for a row after it is done with the last.
+                let dw = unsafe { dw.get(id as usize * d + from, width) };
+                update_serial(dw, &dy[from..], &|w, g| w + g);
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_numbers_in_range_are_rows() {
+        let mut out = [9; 3];
+        assert_eq!(row_numbers(&[0.0, 2.0, -0.0], 3, &mut out), Ok(()));
+        assert_eq!(out, [0, 2, 0]);
+        for bad in [3.0, -1.0, 0.5, f64::NAN, f64::INFINITY, 1e10, -f64::INFINITY] {
+            assert_eq!(row_numbers(&[1.0, bad], 3, &mut out), Err(1), "{bad}");
+            assert_eq!(row_numbers(&[1.0, bad as f32], 3, &mut out), Err(1), "{bad}");
+        }
+    }
+
+    #[test]
+    fn rows_agree_with_the_naive_loop_for_any_number_of_threads() {
+        for (rows, d, n) in [(3, 1, 5), (7, 5, 40), (50, 64, 900), (20, 200, 700), (4, 65, 0)] {
+            let table: Vec<f64> = (0..rows * d).map(|i| i as f64).collect();
+            let ids: Vec<u32> = (0..n).map(|i| (i * 31 % rows) as u32).collect();
+            let mut want = vec![0.5; rows * d];
+            for (i, &id) in ids.iter().enumerate().filter(|(_, id)| **id != 2) {
+                (0..d).for_each(|j| want[id as usize * d + j] += (i * d + j) as f64);
+            }
+            for threads in [1, 3] {
+                par::with_threads(threads, || {
+                    let mut y = vec![f64::NAN; n * d];
+                    gather(&table, d, &ids, &mut y);
+                    let picked = |i: usize| table[ids[i / d] as usize * d + i % d];
+                    assert!(y.iter().enumerate().all(|(i, &v)| v == picked(i)));
+                    let (dy, mut dw) =
+                        ((0..n * d).map(|i| i as f64).collect::<Vec<_>>(), vec![0.5; rows * d]);
+                    scatter_add(&ids, &dy, d, Some(2), &mut dw);
+                    assert_eq!(dw, want);
+                });
+            }
+        }
+    }
+}
