@@ -70,15 +70,18 @@ impl<T: Scalar, M: Layer<T>, L: Loss<T>, O: Optimizer<T>> Trainer<M, L, O, T> {
     /// The data do not fit the model, or something is not finite, named by its layer.
     pub fn evaluate(&mut self, data: &Dataset<T>) -> Result<Report> {
         self.choose_metrics(data.targets());
-        let mut confusion =
-            data.labels().map(|_| Confusion::new(data.classes()).with_names(data.class_names()));
-        let mut classes = Vec::new();
-        let scores = self.scores(data, |y, target| match (target, &mut confusion) {
-            (Target::Classes(labels), Some(confusion)) => for_each_class(y, labels, |predicted, truth| {
+        let (mut confusion, mut classes) = (None, Vec::new());
+        let scores = self.scores(data, |y, target| {
+            let Target::Classes(labels) = target else { return Ok(()) };
+            let confusion = confusion.get_or_insert_with(|| {
+                // A model may have outputs for classes that the data lack.
+                let outputs = y.shape().get(1).copied().unwrap_or(0);
+                Confusion::new(outputs.max(data.classes())).with_names(data.class_names())
+            });
+            for_each_class(y, labels, |predicted, truth| {
                 confusion.add(truth, predicted);
                 classes.push((truth, predicted));
-            }),
-            _ => Ok(()),
+            })
         })?;
         Ok(Report { scores, samples: data.len(), confusion, classes })
     }

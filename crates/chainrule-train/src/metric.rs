@@ -92,7 +92,7 @@ pub(crate) fn for_each_class<T: Scalar>(
     Ok(())
 }
 
-/// The share of samples whose largest output is their class; a label that is no class (ignored by the loss) does not count.
+/// The share of samples whose largest output is their class, named `accuracy`; a label that is no class (ignored by the loss) does not count.
 #[derive(Clone, Debug, Default)]
 pub struct Accuracy {
     right: usize,
@@ -167,7 +167,7 @@ impl<T: Scalar> Metric<T> for BinaryAccuracy {
     }
 }
 
-/// The mean of |y − t|.
+/// The mean of |y − t|, named `mae`.
 #[derive(Clone, Debug, Default)]
 pub struct MeanAbsoluteError {
     sum: f64,
@@ -183,7 +183,7 @@ impl MeanAbsoluteError {
 
 impl<T: Scalar> Metric<T> for MeanAbsoluteError {
     fn name(&self) -> &str {
-        "MAE"
+        "mae"
     }
 
     fn reset(&mut self) {
@@ -205,7 +205,7 @@ impl<T: Scalar> Metric<T> for MeanAbsoluteError {
     }
 }
 
-/// The coefficient of determination, R² = 1 − Σ (y − t)² / Σ (t − t̄)²: 1 is perfect, 0 is what predicting the mean gives.
+/// The coefficient of determination, R² = 1 − Σ (y − t)² / Σ (t − t̄)²: 1 is perfect, 0 is what predicting the mean gives. Named `r2`.
 ///
 /// Over all outputs together; 0 when the targets do not vary.
 #[derive(Clone, Debug, Default)]
@@ -228,7 +228,7 @@ impl RSquared {
 
 impl<T: Scalar> Metric<T> for RSquared {
     fn name(&self) -> &str {
-        "R²"
+        "r2"
     }
 
     fn reset(&mut self) {

@@ -32,7 +32,7 @@ fn xor_is_learned() {
     let history = trainer.fit(&xor()).unwrap();
     assert_eq!((history.epochs.len(), trainer.steps(), history.ended), (1000, 4000, Ended::Done));
     let report = trainer.evaluate(&xor()).unwrap();
-    assert!(report.loss() < 0.01 && report.scores().get("R²").unwrap() > 0.9, "{report}");
+    assert!(report.loss() < 0.01 && report.scores().get("r2").unwrap() > 0.9, "{report}");
     assert!(report.confusion().is_none() && report.accuracy().is_none());
     let y = trainer.into_model().infer(xor().x()).unwrap();
     assert!(y.data().iter().zip([0.0, 1.0, 1.0, 0.0]).all(|(y, t)| (y - t).abs() < 0.5), "{y:?}");

@@ -78,8 +78,8 @@ impl Plot {
         let points = || self.lines.iter().flat_map(|(_, points)| points).filter(|p| shown(p));
         // There is nothing between two epochs.
         let finest = if points().all(|p| p.0.fract() == 0.0) { 1.0 } else { 0.0 };
-        let xs = Axis::new(points().map(|p| p.0), finest, false);
-        let ys = Axis::new(points().map(|p| height(p.1)), 0.0, self.log);
+        let xs = Axis::new(points().map(|p| p.0), 0.0, finest, false);
+        let ys = Axis::new(points().map(|p| height(p.1)), 0.03, 0.0, self.log);
         let (left, right) = (start + LEFT, start + SIZE.0 - RIGHT);
         let (top, bottom) = (TOP, SIZE.1 - BOTTOM);
         let at_x = |x: f64| left + xs.share(x) * (right - left);
@@ -106,11 +106,11 @@ impl Plot {
         if let Some((x, text)) = self.mark.as_ref().filter(|(x, _)| (0.0..=1.0).contains(&xs.share(*x))) {
             let x = at_x(*x);
             canvas.line([x, top, x, bottom], "stroke=\"#888\" stroke-dasharray=\"3 3\"");
-            // The text stands on the side where there is room.
-            let (side, anchor) =
-                if x > (left + right) / 2.0 { (x - 5.0, Anchor::End) } else { (x + 5.0, Anchor::Start) };
-            canvas.text((side, bottom - 7.0), anchor, 11.0, "fill=\"#666\"", text);
+            // Above the frame, where no line is; at the right edge it has to end there.
+            let (x, anchor) = if x > right - 50.0 { (right, Anchor::End) } else { (x, Anchor::Middle) };
+            canvas.text((x, top - 4.0), anchor, 10.0, "fill=\"#666\"", text);
         }
+        let mut drawn = Vec::new();
         for ((_, points), colour) in self.lines.iter().zip(COLOURS.iter().cycle()) {
             let style = format!("stroke=\"{colour}\" stroke-width=\"2\" stroke-linejoin=\"round\"");
             for piece in points.split(|p| !shown(p)).filter(|piece| !piece.is_empty()) {
@@ -119,27 +119,48 @@ impl Plot {
                     [point] => canvas.dot(point, 3.0, &format!("fill=\"{colour}\"")),
                     _ => canvas.polyline(&piece, &style),
                 }
+                drawn.push(piece);
             }
         }
-        self.legend(canvas, right, top);
+        self.legend(canvas, &drawn, [left, top, right, bottom]);
     }
 
-    fn legend(&self, canvas: &mut Canvas, right: f64, top: f64) {
+    /// In the corner where it hides least.
+    fn legend(&self, canvas: &mut Canvas, drawn: &[Vec<(f64, f64)>], [left, top, right, bottom]: [f64; 4]) {
         let longest = self.lines.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
         if longest == 0 {
             return;
         }
         let (width, height) = (longest as f64 * 6.8 + 42.0, self.lines.len() as f64 * 18.0 + 6.0);
-        let x = right - width - 8.0;
+        let (near, far, high, low) = (left + 8.0, right - width - 8.0, top + 8.0, bottom - height - 8.0);
+        let hidden = |&(x, y): &(f64, f64)| {
+            let inside = |&&(px, py): &&(f64, f64)| {
+                (x - 4.0..x + width + 4.0).contains(&px) && (y - 4.0..y + height + 4.0).contains(&py)
+            };
+            drawn.iter().map(|line| between(line).iter().filter(inside).count()).sum::<usize>()
+        };
+        let corners = [(far, high), (far, low), (near, high), (near, low)];
+        let Some((x, y)) = corners.into_iter().min_by_key(hidden) else { return };
         let frame = "fill=\"white\" fill-opacity=\"0.85\" stroke=\"#ccc\"";
-        canvas.rect([x, top + 8.0, width, height], frame);
+        canvas.rect([x, y, width, height], frame);
         for (i, ((name, _), colour)) in self.lines.iter().zip(COLOURS.iter().cycle()).enumerate() {
-            let y = top + 20.0 + i as f64 * 18.0;
+            let y = y + 12.0 + i as f64 * 18.0;
             let style = format!("stroke=\"{colour}\" stroke-width=\"2.5\"");
             canvas.line([x + 8.0, y, x + 28.0, y], &style);
             canvas.text((x + 34.0, y + 4.0), Anchor::Start, 12.0, "", name);
         }
     }
+}
+
+/// Places along a line, its corners and some between them.
+fn between(line: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let pairs = line.windows(2).flat_map(|w| {
+        (0..8).map(move |i| {
+            let share = f64::from(i) / 8.0;
+            (w[0].0 + share * (w[1].0 - w[0].0), w[0].1 + share * (w[1].1 - w[0].1))
+        })
+    });
+    pairs.chain(line.last().copied()).collect()
 }
 
 /// The range of an axis, and where its ticks are.
@@ -150,17 +171,20 @@ struct Axis {
 }
 
 impl Axis {
-    /// `finest`: the least distance of two ticks; `log`: the values are powers of ten.
-    fn new(values: impl Iterator<Item = f64>, finest: f64, log: bool) -> Self {
+    /// `room`: what is added on both sides, as a share; `finest`: the least distance of two ticks; `log`: the values are
+    /// powers of ten.
+    fn new(values: impl Iterator<Item = f64>, room: f64, finest: f64, log: bool) -> Self {
         let (mut low, mut high) =
             values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
         if low > high {
             (low, high) = (0.0, 1.0);
         }
         if high - low <= 1e-12 * low.abs().max(high.abs()) {
-            let room = if low == 0.0 || log { 1.0 } else { 0.1 * low.abs() };
-            (low, high) = (low - room, high + room);
+            let aside = if low == 0.0 || log { 1.0 } else { 0.1 * low.abs() };
+            (low, high) = (low - aside, high + aside);
         }
+        // A line along the frame would be taken for the frame.
+        let (low, high) = (low - room * (high - low), high + room * (high - low));
         let ticks = if log && high - low >= 1.0 {
             (low.ceil() as i64..=high.floor() as i64).map(|e| (e as f64, format!("1e{e}"))).collect()
         } else {
@@ -232,7 +256,7 @@ mod tests {
     #[test]
     fn ticks_are_round_numbers_inside_the_range() {
         let labels = |low: f64, high: f64, log| {
-            let axis = Axis::new([low, high].into_iter(), 0.0, log);
+            let axis = Axis::new([low, high].into_iter(), 0.0, 0.0, log);
             assert!(axis.ticks.iter().all(|&(v, _)| v >= low - 1e-9 && v <= high + 1e-9));
             axis.ticks.into_iter().map(|(_, label)| label).collect::<Vec<_>>().join(" ")
         };
@@ -242,7 +266,7 @@ mod tests {
         assert_eq!(labels(0.9, 0.99, false), "0.90 0.92 0.94 0.96 0.98");
         assert_eq!(labels(-4.3, 0.2, true), "1e-4 1e-3 1e-2 1e-1 1e0");
         for (low, high) in [(1.0, 1.0), (0.0, 0.0), (-3e9, 7e9), (1e-9, 2e-9)] {
-            let count = Axis::new([low, high].into_iter(), 0.0, false).ticks.len();
+            let count = Axis::new([low, high].into_iter(), 0.0, 0.0, false).ticks.len();
             assert!((2..=11).contains(&count), "{low} to {high}: {count} ticks");
         }
     }
