@@ -1,6 +1,9 @@
 //! Products whose inner dimension adjoins in both operands, x Wᵀ: tiles of dot products, nothing packed.
 
-use super::{lanes::Lanes, tile::Finish};
+use super::{
+    lanes::Lanes,
+    tile::{self, Finish},
+};
 use crate::Scalar;
 
 /// C (m × n) = A Bᵀ: row i of A at `a[i·a_row ..]`, row j of Bᵀ at `b[j·b_row ..]`, k elements each.
@@ -19,7 +22,7 @@ pub(super) struct Dots<T> {
     pub finish: Finish<T>,
 }
 
-/// All of C.
+/// All of C, in cells of up to four rows.
 ///
 /// # Safety
 /// All elements that `d` names are valid, and C is nobody else's.
@@ -27,53 +30,90 @@ pub(super) struct Dots<T> {
 pub(super) unsafe fn dots<L: Lanes>(d: &Dots<L::T>) {
     let mut i = 0;
     while i < d.m {
-        // SAFETY: rows i.. exist, as many as are asked for.
+        // SAFETY: the rows exist, and a row of cells is as wide as C at most.
         unsafe {
-            i += match d.m - i {
-                4.. => rows::<L, 4, 4>(d, i),
-                3 => rows::<L, 3, 4>(d, i),
-                2 => rows::<L, 2, 8>(d, i),
-                _ => rows::<L, 1, 8>(d, i),
-            }
-        };
+            i += match (d.m - i, d.n) {
+                (4.., 4..) => cells::<L, 4, 4, 1>(d, i),
+                (2.., 8..) => cells::<L, 2, 8, 1>(d, i),
+                (_, 16..) => cells::<L, 1, 8, 2>(d, i),
+                (_, 8..) => cells::<L, 1, 8, 1>(d, i),
+                (_, 4..) => cells::<L, 1, 4, 1>(d, i),
+                _ => cells::<L, 1, 1, 1>(d, i),
+            };
+        }
     }
 }
 
-/// Rows i..i + R of C, J columns at a time; returns R.
+/// Rows i..i + R of C, G groups of J columns at a time; returns R. The last cell ends with C, so that it may cover columns
+/// that are written already.
 #[inline(always)]
-unsafe fn rows<L: Lanes, const R: usize, const J: usize>(d: &Dots<L::T>, i: usize) -> usize {
-    let mut j = 0;
-    // SAFETY: the columns j.. exist.
-    unsafe {
-        while j + J <= d.n {
-            cell::<L, R, J>(d, i, j);
-            j += J;
-        }
-        while j < d.n {
-            cell::<L, R, 1>(d, i, j);
-            j += 1;
-        }
+unsafe fn cells<L: Lanes, const R: usize, const J: usize, const G: usize>(d: &Dots<L::T>, i: usize) -> usize {
+    for j in (0..d.n).step_by(J * G) {
+        let first = j.min(d.n - J * G);
+        // SAFETY: the rows and the columns first..first + J·G exist.
+        unsafe { cell::<L, R, J, G>(d, i, first, j - first) };
     }
     R
 }
 
-/// R × J dot products, in N lanes each.
+/// R × J·G dot products; the first `written` columns are not written again.
 #[inline(always)]
-unsafe fn cell<L: Lanes, const R: usize, const J: usize>(d: &Dots<L::T>, i: usize, j: usize) {
-    // SAFETY: rows i..i + R of A and j..j + J of Bᵀ have k elements, C these rows and columns.
+unsafe fn cell<L: Lanes, const R: usize, const J: usize, const G: usize>(
+    d: &Dots<L::T>,
+    i: usize,
+    j: usize,
+    written: usize,
+) {
+    // SAFETY: rows i..i + R of A and j..j + J·G of Bᵀ have k elements, C these rows and columns; R·J·G ≤ 16.
     unsafe {
-        let (a, b) = (d.a.add(i * d.a_row), d.b.add(j * d.b_row));
-        let mut acc = [[L::splat(L::T::ZERO); R]; J];
-        let whole = d.k / L::N * L::N;
+        let mut flat = [L::splat(L::T::ZERO); 16];
+        for g in 0..G {
+            let acc = group::<L, R, J>(d, d.a.add(i * d.a_row), d.b.add((j + g * J) * d.b_row));
+            for (c, acc) in acc.iter().enumerate() {
+                for (r, acc) in acc.iter().enumerate() {
+                    flat[(g * J + c) * R + r] = *acc;
+                }
+            }
+        }
+        let sums = L::sums(&flat);
+        if R == 1 && d.c_col == 1 {
+            for col in (written..J * G).step_by(L::N) {
+                let n = (J * G - col).min(L::N);
+                let from = sums.as_ptr().add(col);
+                let sum = if n == L::N { L::load(from) } else { L::load_masked(from, L::mask(n)) };
+                let c = d.c.add(i * d.c_row + j + col);
+                tile::write_vector::<L>(sum, c, n, &d.finish.at(i, j + col));
+            }
+            return;
+        }
+        for col in written..J * G {
+            for r in 0..R {
+                let out = d.c.add((i + r) * d.c_row + (j + col) * d.c_col);
+                d.finish.write(sums[col * R + r], i + r, j + col, out);
+            }
+        }
+    }
+}
+
+/// R × J dot products in N lanes each. R + J addresses fit in the registers of any processor.
+#[inline(always)]
+unsafe fn group<L: Lanes, const R: usize, const J: usize>(
+    d: &Dots<L::T>,
+    a: *const L::T,
+    b: *const L::T,
+) -> [[L; R]; J] {
+    // SAFETY: the caller vouches for R rows at `a` and J at `b`, of k elements each.
+    unsafe {
+        let zero = L::splat(L::T::ZERO);
+        let (mut acc, mut xs) = ([[zero; R]; J], [zero; R]);
         let mut k = 0;
-        while k < whole {
-            let mut xs = [acc[0][0]; R];
+        while k + L::N <= d.k {
             for (r, x) in xs.iter_mut().enumerate() {
                 *x = L::load(a.add(r * d.a_row + k));
             }
-            for (c, ys) in acc.iter_mut().enumerate() {
+            for (c, acc) in acc.iter_mut().enumerate() {
                 let y = L::load(b.add(c * d.b_row + k));
-                for (acc, x) in ys.iter_mut().zip(&xs) {
+                for (acc, x) in acc.iter_mut().zip(&xs) {
                     *acc = x.mul_add(y, *acc);
                 }
             }
@@ -81,33 +121,16 @@ unsafe fn cell<L: Lanes, const R: usize, const J: usize>(d: &Dots<L::T>, i: usiz
         }
         if k < d.k {
             let mask = L::mask(d.k - k);
-            let mut xs = [acc[0][0]; R];
             for (r, x) in xs.iter_mut().enumerate() {
                 *x = L::load_masked(a.add(r * d.a_row + k), mask);
             }
-            for (c, ys) in acc.iter_mut().enumerate() {
+            for (c, acc) in acc.iter_mut().enumerate() {
                 let y = L::load_masked(b.add(c * d.b_row + k), mask);
-                for (acc, x) in ys.iter_mut().zip(&xs) {
+                for (acc, x) in acc.iter_mut().zip(&xs) {
                     *acc = x.mul_add(y, *acc);
                 }
             }
         }
-        let f = &d.finish;
-        for (c, acc) in acc.iter().enumerate() {
-            for (r, acc) in acc.iter().enumerate() {
-                let out = d.c.add((i + r) * d.c_row + (j + c) * d.c_col);
-                let mut v = f.alpha * acc.sum();
-                if f.beta != L::T::ZERO {
-                    v += f.beta * *out;
-                }
-                if !f.row.is_null() {
-                    v += *f.row.add(j + c);
-                }
-                if !f.col.is_null() {
-                    v += *f.col.add(i + r);
-                }
-                *out = if f.relu && v < L::T::ZERO { L::T::ZERO } else { v };
-            }
-        }
+        acc
     }
 }

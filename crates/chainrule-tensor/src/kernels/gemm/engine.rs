@@ -13,6 +13,8 @@ use crate::{Scalar, par};
 
 /// Multiply-adds below which a product stays in its thread: a few times what waking another costs.
 const SERIAL: usize = 1 << 19;
+/// Multiply-adds up to which plain loops are the quickest.
+const TINY: usize = 48;
 /// Bytes of a packed block of A, which stays in the second-level cache, and of B, in the third.
 const A_BYTES: usize = 512 << 10;
 const B_BYTES: usize = 4 << 20;
@@ -63,18 +65,24 @@ struct Plan {
 ///
 /// # Safety
 /// All elements that `p` names are valid; those of C are apart and nobody else's.
-pub(super) unsafe fn run<T: Scalar + Engine>(p: Product<T>, kernels: &Kernels<T>) {
-    let (p, dots) = orient(p, kernels.lanes);
-    let plan = plan(&p, dots, kernels);
-    let pieces = if p.m.saturating_mul(p.n).saturating_mul(p.k) < SERIAL { 1 } else { par::threads() };
+pub(super) unsafe fn run<T: Scalar + Engine>(p: &mut Product<T>, kernels: &Kernels<T>) {
+    let work = p.m.saturating_mul(p.n).saturating_mul(p.k);
+    let packed = p.a.width != 0 || p.b.width != 0;
+    if work <= TINY && !packed {
+        // SAFETY: the caller's.
+        return unsafe { tiny(p) };
+    }
+    let dots = !packed && orient(p, kernels.lanes);
+    let plan = plan(p, dots, work, kernels);
+    let pieces = if work < SERIAL { 1 } else { par::threads() };
     if pieces < 2 {
         // SAFETY: the caller's.
-        return unsafe { serial(&p, &plan, kernels) };
+        return unsafe { serial(p, &plan, kernels) };
     }
     let by_rows = p.m * plan.nr >= p.n * plan.mr;
     let (all, unit) = if by_rows { (p.m, plan.mr) } else { (p.n, plan.nr) };
     let step = all.div_ceil(pieces).next_multiple_of(unit);
-    let p = &p;
+    let p = &*p;
     par::for_each(all.div_ceil(step), |i| {
         let (begin, end) = (i * step, all.min(i * step + step));
         // SAFETY: a range of rows or of columns of C; nobody else has it.
@@ -83,6 +91,24 @@ pub(super) unsafe fn run<T: Scalar + Engine>(p: Product<T>, kernels: &Kernels<T>
             serial(&part, &plan, kernels);
         }
     });
+}
+
+/// Plain loops, for when they are done before a kernel is chosen.
+unsafe fn tiny<T: Scalar>(p: &Product<T>) {
+    for i in 0..p.m {
+        for j in 0..p.n {
+            // SAFETY: element (i, j) of C, and what it is made of.
+            unsafe {
+                let (mut a, mut b) = (p.a.data.add(i * p.a.side), p.b.data.add(j * p.b.side));
+                let mut sum = T::ZERO;
+                for _ in 0..p.k {
+                    sum += *a * *b;
+                    (a, b) = (a.wrapping_add(p.a.inner), b.wrapping_add(p.b.inner));
+                }
+                p.finish.write(sum, i, j, p.c.add(i * p.c_row + j * p.c_col));
+            }
+        }
+    }
 }
 
 impl<T: Scalar> Side<T> {
@@ -127,10 +153,8 @@ impl<T: Scalar> Product<T> {
 }
 
 /// Chooses between C and Cᵀ, and whether dot products are the cheaper way: by an estimate of cycles.
-fn orient<T: Scalar>(mut p: Product<T>, lanes: usize) -> (Product<T>, bool) {
-    if p.a.width != 0 || p.b.width != 0 {
-        return (p, false);
-    }
+#[inline]
+fn orient<T: Scalar>(p: &mut Product<T>, lanes: usize) -> bool {
     // A side of one element adjoins in any way.
     if p.m == 1 {
         (p.a.side, p.c_row) = (1, 1);
@@ -143,21 +167,24 @@ fn orient<T: Scalar>(mut p: Product<T>, lanes: usize) -> (Product<T>, bool) {
     }
     // In sixteenths of a cycle, for vectors of sixteen.
     let cost = |p: &Product<T>| {
-        let pack = if p.b.side == 1 { 0 } else { 6 * p.n * p.k };
+        let pack = if p.b.side == 1 { 0 } else { p.n * (6 * p.k + 26 * (p.k % lanes)) };
         let scatter = if p.c_col == 1 { 0 } else { 10 * p.m * p.n };
         p.m * p.k * p.n.next_multiple_of(lanes) + pack + scatter
     };
-    let (straight, turned) = (cost(&p), cost(&p.t()));
+    let (straight, turned) = (cost(p), cost(&p.t()));
     if p.a.inner == 1 && p.b.inner == 1 {
-        let dots = p.m * p.n * (p.k.next_multiple_of(lanes) + 100);
+        let dots = p.m * p.n * (p.k.next_multiple_of(lanes) + 60);
         if dots < straight.min(turned) {
-            return (p, true);
+            return true;
         }
     }
-    if turned < straight { (p.t(), false) } else { (p, false) }
+    if turned < straight {
+        *p = p.t();
+    }
+    false
 }
 
-fn plan<T: Scalar>(p: &Product<T>, dots: bool, kernels: &Kernels<T>) -> Plan {
+fn plan<T: Scalar>(p: &Product<T>, dots: bool, work: usize, kernels: &Kernels<T>) -> Plan {
     let lanes = kernels.lanes;
     if dots {
         return Plan { dots, pack_a: false, pack_b: false, mr: 4, nr: 8, mc: p.m, nc: p.n, kc: p.k };
@@ -182,10 +209,22 @@ fn plan<T: Scalar>(p: &Product<T>, dots: bool, kernels: &Kernels<T>) -> Plan {
     let pack_a = p.a.width == 0
         && p.n > 4 * nr
         && ((p.a.side != 1 && p.a.inner != 1) || big(p.m * p.k) || awkward(p.a.side.max(p.a.inner)));
+    if !pack_a && !pack_b && work < SERIAL {
+        return Plan { dots, pack_a, pack_b, mr, nr, mc: p.m, nc: p.n, kc: p.k };
+    }
     let kc =
         if p.k <= DEPTH * 3 / 2 || !(pack_a || pack_b) { p.k } else { p.k.div_ceil(p.k.div_ceil(DEPTH)) };
     let fit = |bytes: usize, unit: usize| (bytes / size_of::<T>() / kc.max(1) / unit).max(1) * unit;
-    Plan { dots, pack_a, pack_b, mr, nr, mc: fit(A_BYTES, mr), nc: fit(B_BYTES, nr), kc }
+    Plan {
+        dots,
+        pack_a,
+        pack_b,
+        mr,
+        nr,
+        mc: fit(A_BYTES, mr),
+        nc: fit(if pack_a { B_BYTES } else { A_BYTES / 2 }, nr),
+        kc,
+    }
 }
 
 /// Rows of a tile: at most `most`, and all tiles about as high.
@@ -212,9 +251,28 @@ unsafe fn serial<T: Scalar + Engine>(p: &Product<T>, plan: &Plan, kernels: &Kern
         // SAFETY: the caller's.
         return unsafe { (kernels.dots)(&d) };
     }
-    if !plan.pack_a && !plan.pack_b {
+    if plan.kc >= p.k && !plan.pack_a && !plan.pack_b && plan.mc >= p.m && plan.nc >= p.n {
+        let panel = |s: &Side<T>, width: usize| if s.width == 0 { width * s.side } else { p.k * width };
+        let b = Block {
+            m: p.m,
+            n: p.n,
+            k: p.k,
+            a: p.a.data,
+            a_row: p.a.side,
+            a_col: p.a.inner,
+            a_panel: panel(&p.a, plan.mr),
+            mr: plan.mr,
+            b: p.b.data,
+            b_row: p.b.inner,
+            b_panel: panel(&p.b, plan.nr),
+            nr: plan.nr,
+            c: p.c,
+            c_row: p.c_row,
+            c_col: p.c_col,
+            finish: p.finish,
+        };
         // SAFETY: the caller's.
-        return unsafe { blocks(p, plan, kernels, &mut Scratch::new()) };
+        return unsafe { (kernels.block)(&b) };
     }
     let mut scratch = T::scratch().replace(Scratch::new());
     // SAFETY: the caller's.

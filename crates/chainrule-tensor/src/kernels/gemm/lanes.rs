@@ -18,6 +18,13 @@ pub(super) trait Lanes: Copy {
     unsafe fn load(from: *const Self::T) -> Self;
     /// The masked lanes; 0 in the others.
     unsafe fn load_masked(from: *const Self::T, mask: Self::Mask) -> Self;
+    /// `load_masked` for use under a condition: never made unconditional with an empty mask, which takes hundreds of
+    /// cycles where the address is null.
+    #[inline(always)]
+    unsafe fn load_if(from: *const Self::T, mask: Self::Mask) -> Self {
+        // SAFETY: the caller's.
+        unsafe { Self::load_masked(from, mask) }
+    }
     unsafe fn store(self, to: *mut Self::T);
     unsafe fn store_masked(self, to: *mut Self::T, mask: Self::Mask);
     /// self · b + c
@@ -28,6 +35,16 @@ pub(super) trait Lanes: Copy {
     unsafe fn relu(self) -> Self;
     /// The sum of the lanes.
     unsafe fn sum(self) -> Self::T;
+    /// The sum of the lanes of each of sixteen vectors.
+    #[inline(always)]
+    unsafe fn sums(vectors: &[Self; 16]) -> [Self::T; 16] {
+        let mut out = [<Self::T as crate::Scalar>::ZERO; 16];
+        for (out, v) in out.iter_mut().zip(vectors) {
+            // SAFETY: the caller's.
+            *out = unsafe { v.sum() };
+        }
+        out
+    }
     #[inline(always)]
     unsafe fn prefetch(_from: *const Self::T) {}
 

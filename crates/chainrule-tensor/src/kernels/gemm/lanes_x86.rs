@@ -7,7 +7,7 @@ macro_rules! lanes {
     ($name:ident, $t:ty, $vec:ty, $n:literal, $mask_ty:ty, |$n_:ident| $mask:expr, $zero:ident, $splat:ident, $load:ident,
      |$from:ident, $m:ident| $load_masked:expr, $store:ident, $store_masked:ident, $fma:ident, $add:ident, $mul:ident,
      $max:ident, |$v:ident| $sum:expr
-     $(, $transpose:item)?) => {
+     $(, $more:item)*) => {
         #[derive(Clone, Copy)]
         pub(in super::super) struct $name($vec);
 
@@ -36,6 +36,14 @@ macro_rules! lanes {
             unsafe fn load_masked($from: *const $t, $m: $mask_ty) -> Self {
                 // SAFETY: the caller vouches for the masked elements; the others are not touched.
                 Self(unsafe { $load_masked })
+            }
+            #[inline(always)]
+            unsafe fn load_if(from: *const $t, mask: $mask_ty) -> Self {
+                // SAFETY: as `load_masked`. The empty instruction counts as an effect, which is not done ahead of a condition.
+                unsafe {
+                    std::arch::asm!("", options(nomem, nostack, preserves_flags));
+                    Self::load_masked(from, mask)
+                }
             }
             #[inline(always)]
             unsafe fn store(self, to: *mut $t) {
@@ -80,7 +88,7 @@ macro_rules! lanes {
                 // SAFETY: a prefetch may name any address.
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
             }
-            $(#[inline(always)] $transpose)?
+            $(#[inline(always)] $more)*
         }
     };
 }
@@ -104,23 +112,49 @@ lanes!(
     _mm512_max_ps,
     |v| _mm512_reduce_add_ps(v),
     unsafe fn transpose(from: *const f32, from_stride: usize, rows: usize, to: *mut f32, to_stride: usize) {
-        // SAFETY: the caller vouches for `rows` rows of 16 elements at `from`, 16 rows of `rows` elements at `to`.
+        // SAFETY: the caller vouches for the instruction set and the memory.
+        unsafe { turn16(from, from_stride, rows, to, to_stride) }
+    },
+    unsafe fn sums(v: &[Self; 16]) -> [f32; 16] {
+        // SAFETY: the caller vouches for AVX-512. Each level adds halves and brings two vectors into one.
         unsafe {
             let zero = _mm512_setzero_ps();
-            let mut r = [zero; 16];
-            for (i, r) in r.iter_mut().enumerate() {
-                if i < rows {
-                    *r = _mm512_loadu_ps(from.add(i * from_stride));
-                }
+            let (mut two, mut four) = ([zero; 8], [zero; 4]);
+            for (i, two) in two.iter_mut().enumerate() {
+                let (a, b) = (v[2 * i].0, v[2 * i + 1].0);
+                *two = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
             }
-            let r = transpose16(r);
-            let mask = Self::mask(rows);
-            for (k, &v) in r.iter().enumerate() {
-                _mm512_mask_storeu_ps(to.add(k * to_stride), mask, v);
+            for (i, four) in four.iter_mut().enumerate() {
+                let (a, b) = (two[2 * i], two[2 * i + 1]);
+                *four = _mm512_add_ps(_mm512_shuffle_ps::<0x44>(a, b), _mm512_shuffle_ps::<0xee>(a, b));
             }
+            let [a, b, c, d] = four;
+            let e = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+            let f = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d));
+            let g = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(e, f), _mm512_shuffle_f32x4::<0xdd>(e, f));
+            let mut out = [0.0; 16];
+            _mm512_storeu_ps(out.as_mut_ptr(), g);
+            out
         }
     }
 );
+
+/// `Lanes::transpose` for 16 lanes. Not part of the loops around it, whose addresses would crowd out its own.
+#[inline(never)]
+#[target_feature(enable = "avx512f")]
+unsafe fn turn16(from: *const f32, from_stride: usize, rows: usize, to: *mut f32, to_stride: usize) {
+    // SAFETY: the caller vouches for `rows` rows of 16 elements at `from`, 16 rows of `rows` elements at `to`.
+    unsafe {
+        let mut r = [_mm512_setzero_ps(); 16];
+        for (i, r) in r.iter_mut().enumerate() {
+            *r = _mm512_loadu_ps(from.add(i.min(rows - 1) * from_stride));
+        }
+        let mask = ((1u32 << rows) - 1) as u16;
+        for (k, v) in transpose16(r).into_iter().enumerate() {
+            _mm512_mask_storeu_ps(to.add(k * to_stride), mask, v);
+        }
+    }
+}
 
 /// Sixteen rows into sixteen columns: pairs, quads, then 128-bit lanes twice.
 #[inline(always)]

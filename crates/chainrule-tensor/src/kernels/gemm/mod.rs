@@ -43,6 +43,7 @@ pub struct MatMut<'a, T> {
 }
 
 /// Panics unless the last element of the matrix lies within `len`.
+#[inline]
 fn check(len: usize, rows: usize, cols: usize, row_stride: usize, col_stride: usize) {
     if rows > 0 && cols > 0 {
         let last = (rows - 1)
@@ -60,6 +61,7 @@ impl<'a, T> Mat<'a, T> {
     ///
     /// # Panics
     /// If the slice is too short.
+    #[inline]
     pub fn new(data: &'a [T], rows: usize, cols: usize) -> Self {
         Self::strided(data, rows, cols, cols, 1)
     }
@@ -68,6 +70,7 @@ impl<'a, T> Mat<'a, T> {
     ///
     /// # Panics
     /// If the slice is too short.
+    #[inline]
     pub fn strided(data: &'a [T], rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Self {
         check(data.len(), rows, cols, row_stride, col_stride);
         Self { data, rows, cols, row_stride, col_stride }
@@ -75,6 +78,7 @@ impl<'a, T> Mat<'a, T> {
 
     /// The transpose.
     #[must_use]
+    #[inline]
     pub fn t(self) -> Self {
         Self {
             rows: self.cols,
@@ -91,6 +95,7 @@ impl<'a, T> MatMut<'a, T> {
     ///
     /// # Panics
     /// If the slice is too short.
+    #[inline]
     pub fn new(data: &'a mut [T], rows: usize, cols: usize) -> Self {
         Self::strided(data, rows, cols, cols, 1)
     }
@@ -99,6 +104,7 @@ impl<'a, T> MatMut<'a, T> {
     ///
     /// # Panics
     /// If the slice is too short or two elements would stand in the same place.
+    #[inline]
     pub fn strided(
         data: &'a mut [T],
         rows: usize,
@@ -120,6 +126,7 @@ impl<'a, T> MatMut<'a, T> {
 ///
 /// # Panics
 /// If the sizes do not fit together.
+#[inline]
 pub fn matmul<T: Scalar>(alpha: T, a: Mat<'_, T>, b: Mat<'_, T>, beta: T, c: MatMut<'_, T>) {
     matmul_with(alpha, a, b, beta, c, Epilogue::default());
 }
@@ -140,6 +147,7 @@ pub fn matmul<T: Scalar>(alpha: T, a: Mat<'_, T>, b: Mat<'_, T>, beta: T, c: Mat
 ///
 /// # Panics
 /// If the sizes do not fit together.
+#[inline]
 pub fn matmul_with<'a, T: Scalar>(
     alpha: T,
     a: impl Into<Left<'a, T>>,
@@ -151,6 +159,7 @@ pub fn matmul_with<'a, T: Scalar>(
     product(super::isa(), alpha, a.into(), b.into(), beta, c, epilogue);
 }
 
+#[inline(always)]
 fn product<T: Scalar>(
     isa: Isa,
     alpha: T,
@@ -189,7 +198,7 @@ fn product<T: Scalar>(
         col: epilogue.col.map_or(null, <[T]>::as_ptr),
         relu: epilogue.relu,
     };
-    let p = Product {
+    let mut p = Product {
         m: c.rows,
         n: c.cols,
         k: a.inner,
@@ -203,7 +212,7 @@ fn product<T: Scalar>(
     // SAFETY: `Mat` and `MatMut` were checked at construction to hold all their elements, those of C apart from each
     // other, and packed operands are as long as their sizes say; A and B are borrowed shared and C exclusively, so C
     // overlaps neither. An `Isa` is named only if the processor has it.
-    unsafe { engine::run(p, T::kernels(isa)) };
+    unsafe { engine::run(&mut p, T::kernels(isa)) };
 }
 
 /// The matrix product of each scalar type.

@@ -24,6 +24,7 @@ pub struct Epilogue<'a, T> {
 }
 
 impl<T> Default for Epilogue<'_, T> {
+    #[inline]
     fn default() -> Self {
         Self { row: None, col: None, relu: false }
     }
@@ -50,6 +51,7 @@ pub struct Right<'a, T> {
 }
 
 impl<'a, T> From<Mat<'a, T>> for Left<'a, T> {
+    #[inline]
     fn from(a: Mat<'a, T>) -> Self {
         let side = Side { data: a.data.as_ptr(), side: a.row_stride, inner: a.col_stride, width: 0 };
         Self { rows: a.rows, inner: a.cols, side, isa: None, of: PhantomData }
@@ -57,6 +59,7 @@ impl<'a, T> From<Mat<'a, T>> for Left<'a, T> {
 }
 
 impl<'a, T> From<Mat<'a, T>> for Right<'a, T> {
+    #[inline]
     fn from(b: Mat<'a, T>) -> Self {
         let side = Side { data: b.data.as_ptr(), side: b.col_stride, inner: b.row_stride, width: 0 };
         Self { inner: b.rows, cols: b.cols, side, isa: None, of: PhantomData }
@@ -64,6 +67,7 @@ impl<'a, T> From<Mat<'a, T>> for Right<'a, T> {
 }
 
 impl<'a, T: Scalar> From<&'a PackedA<T>> for Left<'a, T> {
+    #[inline]
     fn from(a: &'a PackedA<T>) -> Self {
         let a = &a.0;
         Self { rows: a.len, inner: a.inner, side: a.side(), isa: Some(a.isa), of: PhantomData }
@@ -71,6 +75,7 @@ impl<'a, T: Scalar> From<&'a PackedA<T>> for Left<'a, T> {
 }
 
 impl<'a, T: Scalar> From<&'a PackedB<T>> for Right<'a, T> {
+    #[inline]
     fn from(b: &'a PackedB<T>) -> Self {
         let b = &b.0;
         Self { inner: b.inner, cols: b.len, side: b.side(), isa: Some(b.isa), of: PhantomData }
@@ -104,6 +109,7 @@ impl<T: Scalar> Panels<T> {
         unsafe { (kernels.pack)(&pack) };
     }
 
+    #[inline]
     fn side(&self) -> Side<T> {
         Side { data: self.buffer.as_slice().as_ptr(), side: 1, inner: self.width, width: self.width }
     }

@@ -66,44 +66,69 @@ pub(super) unsafe fn block<L: Lanes>(
     write: unsafe fn(*const L::T, usize, usize, &Tile<L::T>),
     tile: impl Fn(&Tile<L::T>, usize, usize),
 ) {
-    let mut j = 0;
-    while j < b.n {
-        let left = (b.nr - j % b.nr).min(b.n - j).div_ceil(L::N);
-        let vectors = match left {
-            8.. => 8,
-            4..8 => 4,
-            2..4 => 2,
-            _ => 1,
-        };
-        let cols = (vectors * L::N).min(b.n - j);
-        let mut i = 0;
-        while i < b.m {
-            let rows = b.mr.min(b.m - i);
-            // SAFETY: (i, j) lies in the block.
-            let t = unsafe {
-                Tile {
-                    n: cols,
-                    k: b.k,
-                    a: b.a.add(i / b.mr * b.a_panel),
-                    a_row: b.a_row,
-                    a_col: b.a_col,
-                    b: b.b.add(j / b.nr * b.b_panel + j % b.nr),
-                    b_row: b.b_row,
-                    c: b.c.add(i * b.c_row + j * b.c_col),
-                    c_row: b.c_row,
-                    c_col: b.c_col,
-                    finish: b.finish.at(i, j),
-                    write,
-                }
+    let mut panel = b.b;
+    for first in (0..b.n).step_by(b.nr) {
+        let end = b.n.min(first + b.nr);
+        let mut j = first;
+        while j < end {
+            let vectors = match (end - j).div_ceil(L::N) {
+                8.. => 8,
+                4..8 => 4,
+                2..4 => 2,
+                _ => 1,
             };
-            tile(&t, rows, vectors);
-            i += rows;
+            let cols = (vectors * L::N).min(end - j);
+            let mut a = b.a;
+            for i in (0..b.m).step_by(b.mr) {
+                // SAFETY: (i, j) lies in the block.
+                let t = unsafe {
+                    Tile {
+                        n: cols,
+                        k: b.k,
+                        a,
+                        a_row: b.a_row,
+                        a_col: b.a_col,
+                        b: panel.add(j - first),
+                        b_row: b.b_row,
+                        c: b.c.add(i * b.c_row + j * b.c_col),
+                        c_row: b.c_row,
+                        c_col: b.c_col,
+                        finish: b.finish.at(i, j),
+                        write,
+                    }
+                };
+                tile(&t, b.mr.min(b.m - i), vectors);
+                a = a.wrapping_add(b.a_panel);
+            }
+            j += cols;
         }
-        j += cols;
+        panel = panel.wrapping_add(b.b_panel);
     }
 }
 
-impl<T: Copy> Finish<T> {
+impl<T: Scalar> Finish<T> {
+    /// Finishes one element of C.
+    ///
+    /// # Safety
+    /// (i, j) lies in C and stands at `c`.
+    #[inline(always)]
+    pub(super) unsafe fn write(&self, sum: T, i: usize, j: usize, c: *mut T) {
+        let mut v = self.alpha * sum;
+        // SAFETY: the caller's; the vectors are as long as C's sides.
+        unsafe {
+            if self.beta != T::ZERO {
+                v += self.beta * *c;
+            }
+            if !self.row.is_null() {
+                v += *self.row.add(j);
+            }
+            if !self.col.is_null() {
+                v += *self.col.add(i);
+            }
+            *c = if self.relu && v < T::ZERO { T::ZERO } else { v };
+        }
+    }
+
     /// The finish of a part of C that begins at (i, j).
     ///
     /// # Safety
@@ -239,16 +264,16 @@ pub(super) unsafe fn write<L: Lanes>(from: *const L::T, rows: usize, stride: usi
 /// # Safety
 /// C and the row of the finish have n elements, its column one.
 #[inline(always)]
-unsafe fn write_vector<L: Lanes>(sum: L, c: *mut L::T, n: usize, f: &Finish<L::T>) {
+pub(super) unsafe fn write_vector<L: Lanes>(sum: L, c: *mut L::T, n: usize, f: &Finish<L::T>) {
     // SAFETY: the caller's.
     unsafe {
         let mask = L::mask(n);
         let mut out = sum.mul(L::splat(f.alpha));
         if f.beta != L::T::ZERO {
-            out = L::load_masked(c, mask).mul_add(L::splat(f.beta), out);
+            out = L::load_if(c, mask).mul_add(L::splat(f.beta), out);
         }
         if !f.row.is_null() {
-            out = out.add(L::load_masked(f.row, mask));
+            out = out.add(L::load_if(f.row, mask));
         }
         if !f.col.is_null() {
             out = out.add(L::splat(*f.col));
