@@ -81,6 +81,12 @@ pub trait Loss<T: Scalar>: Send + Sync {
         Ok(())
     }
 
+    /// How the losses of single elements become one number. Whoever joins batches has to know: the gradients of means are
+    /// averaged, those of sums are added.
+    fn reduction(&self) -> Reduction {
+        Reduction::Mean
+    }
+
     /// The shape of the loss: no axes for a mean or a sum, that of the single losses for [`Reduction::None`].
     ///
     /// # Errors

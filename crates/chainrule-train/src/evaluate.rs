@@ -1,7 +1,7 @@
 //! How good a model is.
 
 use crate::{Confusion, Scores, Trainer, fit::target, metric::for_each_class};
-use chainrule_core::{Context, Error, Layer, Loss, Optimizer, Result, Scalar, Target, Tensor};
+use chainrule_core::{Context, Error, Layer, Loss, Optimizer, Reduction, Result, Scalar, Target, Tensor};
 use chainrule_data::{Batch, Dataset, Loader};
 use std::fmt;
 
@@ -108,7 +108,8 @@ impl<T: Scalar, M: Layer<T>, L: Loss<T>, O: Optimizer<T>> Trainer<M, L, O, T> {
             if !loss.is_finite() {
                 return Err(self.not_finite(&batch.x, target, Context::infer()));
             }
-            sum += loss.to_f64() * batch.len() as f64;
+            let weight = if self.loss.reduction() == Reduction::Sum { 1 } else { batch.len() };
+            sum += loss.to_f64() * weight as f64;
             self.metrics.iter_mut().try_for_each(|m| m.add(&self.y, target))?;
             each(&self.y, target)?;
         }

@@ -4,7 +4,7 @@ use crate::{
     Accuracy, Ended, Epoch, History, MeanAbsoluteError, Metric, RSquared, Scores, Trainer,
     early_stopping::Watch, finite, progress::Reporter,
 };
-use chainrule_core::{Error, Layer, Loss, Optimizer, Result, Scalar, Target};
+use chainrule_core::{Error, Layer, Loss, Optimizer, Reduction, Result, Scalar, Target};
 use chainrule_data::{Batch, Dataset, Loader, Targets};
 use std::{io, mem, ops::ControlFlow, time::Instant};
 
@@ -104,6 +104,7 @@ impl<T: Scalar, M: Layer<T>, L: Loss<T>, O: Optimizer<T>> Trainer<M, L, O, T> {
         let number = self.epochs_done + 1;
         self.metrics.iter_mut().for_each(|m| m.reset());
         loader.start_epoch(self.epochs_done as u64);
+        let summed = self.loss.reduction() == Reduction::Sum;
         let (all, mut seen, mut sum) = (loader.samples(), 0, 0.0);
         let mut flow = ControlFlow::Continue(());
         while seen < all && flow.is_continue() {
@@ -117,8 +118,8 @@ impl<T: Scalar, M: Layer<T>, L: Loss<T>, O: Optimizer<T>> Trainer<M, L, O, T> {
                     self.model.absorb(&self.cache);
                 }
                 let (n, target) = (batch.len(), target(&batch.targets));
-                // E = Σ (nᵢ/N) Eᵢ
-                let share = n as f64 / whole as f64;
+                // E = Σ (nᵢ/N) Eᵢ of means, Σ Eᵢ of sums
+                let share = if summed { 1.0 } else { n as f64 / whole as f64 };
                 loss += share * self.pass(&batch.x, target, T::from_f64(share))?.to_f64();
                 self.metrics.iter_mut().try_for_each(|m| m.add(&self.y, target))?;
                 done += n;
@@ -126,7 +127,7 @@ impl<T: Scalar, M: Layer<T>, L: Loss<T>, O: Optimizer<T>> Trainer<M, L, O, T> {
             self.update()?;
             self.model.absorb(&self.cache);
             seen += whole;
-            sum += loss * whole as f64;
+            sum += if summed { loss } else { loss * whole as f64 };
             reporter.step(number, seen, all, sum / seen as f64, begun);
             for callback in &mut self.callbacks {
                 if callback.on_step_end(self.steps, loss, &mut self.model)?.is_break() {
@@ -157,6 +158,11 @@ impl<T: Scalar, M: Layer<T>, L: Loss<T>, O: Optimizer<T>> Trainer<M, L, O, T> {
     fn check(&self, train: &Dataset<T>, validation: Option<&Dataset<T>>) -> Result<()> {
         self.model.check()?;
         self.loss.check()?;
+        if self.loss.reduction() == Reduction::None {
+            return Err(Error::value(
+                "expected a loss reduced to one number (mean or sum), got reduction none",
+            ));
+        }
         if self.accumulate == 0 {
             return Err(Error::value("trainer: expected to accumulate at least 1 batch, got 0"));
         }

@@ -119,8 +119,8 @@ impl<T: Scalar, M: Layer<T>, L: Loss<T>, O: Optimizer<T>> Trainer<M, L, O, T> {
         self
     }
 
-    /// How many batches make one step of the optimizer: their gradients are averaged by their numbers of samples, which
-    /// is the gradient of one large batch, for a loss that is a mean over samples and layers that do not mix them.
+    /// How many batches make one step of the optimizer. Their gradients are averaged by their numbers of samples, or added
+    /// if the loss is a sum: that is the gradient of one large batch, for layers that do not mix samples.
     #[must_use]
     pub fn accumulate(mut self, batches: usize) -> Self {
         self.accumulate = batches;

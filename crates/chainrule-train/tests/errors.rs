@@ -2,7 +2,7 @@
 
 mod common;
 
-use chainrule_core::{Init, Kind, Layer, Parameters, Scalar, Tensor};
+use chainrule_core::{Init, Kind, Layer, Parameters, Reduction, Scalar, Tensor};
 use chainrule_data::Dataset;
 use chainrule_layers::{Linear, Sequential};
 use chainrule_train::{Checkpoint, EarlyStopping, Progress, Trainer};
@@ -46,7 +46,9 @@ fn data_that_do_not_fit_are_errors() {
     assert!(refused(flowers(), &ten).contains("expected classes below 3, got 9"));
     let values = Dataset::regression(Tensor::zeros([3, 4]), Tensor::zeros([3, 3])).unwrap();
     assert!(flowers().fit(&values).is_err() && flowers().evaluate(&values).is_err());
-    // Wide data: NaN never gets into a dataset, and an empty one cannot be made.
+    let mut each = Trainer::new(mlp::<f32>([4, 8, 3], 1), Mse(Reduction::None), Sgd(0.1));
+    assert!(each.fit(&values).unwrap_err().to_string().contains("got reduction none"));
+    // NaN never gets into a dataset, and an empty one cannot be made.
     assert!(Dataset::classification(Tensor::from([[f32::NAN]]), [0], 1).is_err());
     assert!(Dataset::<f32>::classification(Tensor::zeros([0, 4]), [], 3).is_err());
 }
@@ -66,7 +68,7 @@ fn a_sample_that_is_not_finite_is_named() {
     let before = numbers(trainer.model());
     let text = trainer.step(&x, &[0, 1, 2]).unwrap_err().to_string();
     assert_eq!(text, "input: expected finite numbers, got NaN in sample 1 of the batch, position [2]");
-    let mut regression = Trainer::new(mlp::<f32>([4, 8, 1], 1), Mse, Sgd(0.1));
+    let mut regression = Trainer::new(mlp::<f32>([4, 8, 1], 1), Mse(Reduction::Mean), Sgd(0.1));
     let t = Tensor::from([[0.0], [0.0], [f32::INFINITY]]);
     let text = regression.step(&Tensor::zeros([3, 4]), &t).unwrap_err().to_string();
     assert_eq!(text, "target: expected finite numbers, got inf in sample 2 of the batch, position [0]");
@@ -120,8 +122,9 @@ fn a_step_into_infinity_is_found_in_the_same_epoch() {
 
 #[test]
 fn a_loss_that_grows_out_of_bounds_is_told_with_the_size_of_the_outputs() {
-    let mut trainer =
-        Trainer::new(mlp::<f32>([2, 4, 1], 1), Mse, Sgd(3.0)).epochs(500).progress(Progress::Silent);
+    let mut trainer = Trainer::new(mlp::<f32>([2, 4, 1], 1), Mse(Reduction::Mean), Sgd(3.0))
+        .epochs(500)
+        .progress(Progress::Silent);
     let data =
         Dataset::regression(Tensor::from([[0.0, 1.0], [1.0, 1.0]]), Tensor::from([[1.0], [-1.0]])).unwrap();
     let text = trainer.fit(&data).unwrap_err().to_string();

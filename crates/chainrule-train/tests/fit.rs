@@ -2,7 +2,7 @@
 
 mod common;
 
-use chainrule_core::{Layer, Scalar, Tensor};
+use chainrule_core::{Layer, Reduction, Scalar, Tensor};
 use chainrule_data::Dataset;
 use chainrule_layers::Sequential;
 use chainrule_tensor::par;
@@ -25,7 +25,7 @@ fn flowers<T: Scalar>(seed: u64) -> Trainer<Sequential<T>, CrossEntropy, Sgd, T>
 
 #[test]
 fn xor_is_learned() {
-    let mut trainer = Trainer::new(mlp::<f32>([2, 4, 1], 1), Mse, Sgd(0.1))
+    let mut trainer = Trainer::new(mlp::<f32>([2, 4, 1], 1), Mse(Reduction::Mean), Sgd(0.1))
         .batch_size(1)
         .epochs(1000)
         .progress(Progress::Silent);
@@ -70,6 +70,28 @@ fn accumulated_batches_are_one_large_batch() {
     let worst = large.0.iter().zip(&small.0).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     assert!(worst < 1e-13, "weights differ by {worst}");
     assert!((large.1 - small.1).abs() < 1e-13);
+}
+
+#[test]
+fn a_summed_loss_is_accumulated_as_a_sum_and_told_as_a_mean() {
+    let data = iris::<f64>().one_hot().unwrap();
+    let run = |reduction, rate, batch_size, accumulate| {
+        let mut trainer = Trainer::new(mlp::<f64>([4, 8, 3], 1), Mse(reduction), Sgd(rate))
+            .batch_size(batch_size)
+            .accumulate(accumulate)
+            .epochs(2)
+            .progress(Progress::Silent);
+        let loss = trainer.fit(&data).unwrap().last().unwrap().train.loss;
+        (numbers(trainer.model()), loss, trainer.evaluate(&data).unwrap().loss())
+    };
+    // 50 samples of 3 outputs: the gradient of the sum is 150 times that of the mean.
+    let mean = run(Reduction::Mean, 0.15, 50, 1);
+    for (batch_size, accumulate) in [(50, 1), (10, 5), (25, 2)] {
+        let (weights, loss, evaluated) = run(Reduction::Sum, 0.001, batch_size, accumulate);
+        let worst = weights.iter().zip(&mean.0).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(worst < 1e-13, "weights differ by {worst}");
+        assert!((loss - 3.0 * mean.1).abs() < 1e-13 && (evaluated - 3.0 * mean.2).abs() < 1e-13);
+    }
 }
 
 #[test]

@@ -2,8 +2,8 @@
 #![allow(dead_code, reason = "no test file needs all of it")]
 
 use chainrule_core::{
-    Call, Context, Error, Grads, Layer, Loss, Optimizer, Param, Parameters, Params, ParamsMut, Result,
-    Scalar, Shape, Target, Tensor,
+    Call, Context, Error, Grads, Layer, Loss, Optimizer, Param, Parameters, Params, ParamsMut, Reduction,
+    Result, Scalar, Shape, Target, Tensor,
 };
 use chainrule_data::Dataset;
 use chainrule_layers::{Linear, Sequential};
@@ -104,10 +104,19 @@ impl<T: Scalar> Layer<T> for Broken {
     }
 }
 
-/// The mean of (y − t)².
-pub struct Mse;
+/// The mean of (y − t)², or their sum.
+pub struct Mse(pub Reduction);
+
+impl Mse {
+    fn count(&self, n: usize) -> f64 {
+        if self.0 == Reduction::Mean { n as f64 } else { 1.0 }
+    }
+}
 
 impl<T: Scalar> Loss<T> for Mse {
+    fn reduction(&self) -> Reduction {
+        self.0
+    }
     fn output_shape(&self, y: &[usize], target: Target<'_, T>) -> Result<Shape> {
         if target.values()?.shape()[..] != *y {
             return Err(Error::shape(format!(
@@ -120,7 +129,7 @@ impl<T: Scalar> Loss<T> for Mse {
     fn forward(&self, y: &Tensor<T>, target: Target<'_, T>, loss: &mut Tensor<T>) -> Result<()> {
         self.output_shape(y.shape(), target)?;
         let sum: T = y.data().iter().zip(target.values()?.data()).map(|(&y, &t)| (y - t) * (y - t)).sum();
-        loss.reset([])[0] = sum / T::from_usize(y.len());
+        loss.reset([])[0] = sum / T::from_f64(self.count(y.len()));
         Ok(())
     }
     fn backward(
@@ -131,7 +140,7 @@ impl<T: Scalar> Loss<T> for Mse {
         dy: Option<&mut Tensor<T>>,
         _: Option<&mut Tensor<T>>,
     ) -> Result<()> {
-        let scale = dloss.data()[0] * T::from_f64(2.0 / y.len() as f64);
+        let scale = dloss.data()[0] * T::from_f64(2.0 / self.count(y.len()));
         if let Some(dy) = dy {
             let pairs = y.data().iter().zip(target.values()?.data());
             dy.reset(*y.shape()).iter_mut().zip(pairs).for_each(|(dy, (&y, &t))| *dy = scale * (y - t));
