@@ -9,6 +9,7 @@
 //! # Ok::<(), chainrule_core::Error>(())
 //! ```
 
+pub mod activation;
 pub mod container;
 pub mod linear;
 pub mod noise;
@@ -16,6 +17,9 @@ pub mod norm;
 mod pair;
 pub mod shape;
 
+pub use activation::{
+    Activation, Elu, Gelu, Identity, LeakyRelu, LogSoftmax, Relu, Sigmoid, Silu, Softmax, Softplus, Tanh,
+};
 pub use container::{Add, Concat, Graph, Node, Parallel, Residual, Sequential};
 pub use linear::{Embedding, Linear};
 pub use noise::Dropout;

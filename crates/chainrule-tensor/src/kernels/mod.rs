@@ -11,6 +11,7 @@ pub mod noise;
 pub mod norm;
 mod parts;
 pub mod reduce;
+pub mod softmax;
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

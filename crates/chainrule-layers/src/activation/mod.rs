@@ -1,0 +1,150 @@
+//! Functions of single elements, and softmax.
+
+#[allow(clippy::module_inception)]
+mod activation;
+mod elu;
+mod gelu;
+mod identity;
+mod leaky_relu;
+mod log_softmax;
+mod relu;
+mod sigmoid;
+mod silu;
+mod softmax;
+mod softplus;
+mod tanh;
+
+pub use activation::Activation;
+pub use elu::Elu;
+pub use gelu::Gelu;
+pub use identity::Identity;
+pub use leaky_relu::LeakyRelu;
+pub use log_softmax::LogSoftmax;
+pub use relu::Relu;
+pub use sigmoid::Sigmoid;
+pub use silu::Silu;
+pub use softmax::Softmax;
+pub use softplus::Softplus;
+pub use tanh::Tanh;
+
+use chainrule_core::{Error, Result, Shape};
+
+/// Implements `Layer` for a function of single elements: `forward` is y of x, `backward` is ∂y/∂x of x or of y.
+///
+/// `numbers` are fields that must be finite, here as values of the scalar type; `nonzero` one of them that must not be 0;
+/// `flags` are fields as they are.
+macro_rules! elementwise {
+    ($layer:ident,
+     $(flags: [$($flag:ident),*],)? $(numbers: [$($number:ident),*],)? $(nonzero: $nonzero:ident,)?
+     forward: |$x:ident| $forward:expr,
+     backward: |$v:ident| $slope:expr, from $from:ident $(,)?) => {
+        impl<T: chainrule_core::Scalar> chainrule_core::Layer<T> for $layer {
+            type Cache = ();
+
+            fn check(&self) -> chainrule_core::Result<()> {
+                $($(crate::activation::finite(stringify!($layer), stringify!($number), self.$number)?;)*)?
+                $(crate::activation::nonzero(stringify!($layer), stringify!($nonzero), self.$nonzero)?;)?
+                Ok(())
+            }
+
+            fn output_shape(&self, input: &[usize]) -> chainrule_core::Result<chainrule_core::Shape> {
+                chainrule_core::Layer::<T>::check(self)?;
+                chainrule_core::Shape::new(input)
+            }
+
+            fn forward(
+                &self,
+                x: &chainrule_core::Tensor<T>,
+                y: &mut chainrule_core::Tensor<T>,
+                _: &mut (),
+                _: &mut chainrule_core::Context,
+            ) -> chainrule_core::Result<()> {
+                chainrule_core::Layer::<T>::check(self)?;
+                $($(let $flag = self.$flag;)*)?
+                $($(let $number = T::from_f64(self.$number);)*)?
+                let y = y.reset(*x.shape());
+                chainrule_tensor::kernels::elementwise::map(x.data(), y, |$x: T| $forward);
+                Ok(())
+            }
+
+            fn backward(
+                &self,
+                call: chainrule_core::Call<'_, T>,
+                _: &mut (),
+                _: &mut chainrule_core::Grads<T>,
+                dx: Option<&mut chainrule_core::Tensor<T>>,
+            ) -> chainrule_core::Result<()> {
+                let Some(dx) = dx else { return Ok(()) };
+                $($(let $flag = self.$flag;)*)?
+                $($(let $number = T::from_f64(self.$number);)*)?
+                let dx = dx.reset(*call.x.shape());
+                // dx = dy ∂y/∂x
+                chainrule_tensor::kernels::elementwise::map2(call.$from.data(), call.dy.data(), dx, |$v: T, dy: T| {
+                    dy * $slope
+                });
+                Ok(())
+            }
+        }
+    };
+}
+use elementwise;
+
+fn finite(layer: &str, name: &str, value: f64) -> Result<()> {
+    if value.is_finite() {
+        return Ok(());
+    }
+    Err(Error::value(format!("{layer}: expected a finite {name}, got {value}")))
+}
+
+fn nonzero(layer: &str, name: &str, value: f64) -> Result<()> {
+    if value != 0.0 {
+        return Ok(());
+    }
+    Err(Error::value(format!("{layer}: expected {name} other than 0")))
+}
+
+/// An axis counted from the front, or from the back when negative, as (outer, n, inner) of the shape around it.
+fn around(layer: &str, axis: isize, shape: &[usize]) -> Result<(usize, usize, usize)> {
+    let rank = shape.len();
+    let at = if axis < 0 { axis + rank as isize } else { axis };
+    if at < 0 || at as usize >= rank {
+        return Err(Error::shape(format!(
+            "{layer}: expected an input with axis {axis}, got shape {shape:?}"
+        )));
+    }
+    Shape::new(shape)?;
+    let at = at as usize;
+    Ok((shape[..at].iter().product(), shape[at], shape[at + 1..].iter().product()))
+}
+
+#[cfg(test)]
+mod tests {
+    use chainrule_core::{Call, Context, Grads, Layer, Tensor};
+
+    /// Compares y and, for ∂E/∂y = 5 everywhere, ∂E/∂x with values worked out on paper.
+    pub fn by_hand<const N: usize>(
+        layer: impl Layer<f64, Cache = ()>,
+        x: [f64; N],
+        y: [f64; N],
+        dx: [f64; N],
+    ) {
+        let (x, dy) = (Tensor::from(x), Tensor::from([5.0; N]));
+        let (mut got_y, mut got_dx, mut grads) = (Tensor::default(), Tensor::default(), Grads::new(&layer));
+        layer.forward(&x, &mut got_y, &mut (), &mut Context::train(0)).unwrap();
+        let call = Call { x: &x, y: &got_y, dy: &dy };
+        layer.backward(call, &mut (), &mut grads, Some(&mut got_dx)).unwrap();
+        for (got, want) in got_y.data().iter().zip(y).chain(got_dx.data().iter().zip(dx)) {
+            assert!((got - want).abs() < 1e-14 * want.abs().max(1.0) * 10.0, "{got} for {want}");
+        }
+    }
+
+    #[test]
+    fn hyper_parameters_that_make_no_sense_are_told_at_construction() {
+        let text = |layer: Result<super::Softplus, chainrule_core::Error>| layer.unwrap_err().to_string();
+        assert_eq!(
+            text(Layer::<f32>::init(super::Softplus::new().beta(0.0), 1)),
+            "Softplus: expected beta other than 0"
+        );
+        assert!(Layer::<f32>::init(super::Elu::new().alpha(f64::NAN), 1).is_err());
+    }
+}

@@ -1,0 +1,207 @@
+//! Softmax and its logarithm along one axis of (outer, n, inner).
+//!
+//! The axis is walked in rows when it is the innermost, and in columns of `inner` neighbours otherwise, so that both vectorise.
+
+use super::{reduce, simd};
+use crate::{Scalar, par};
+
+/// Elements of a piece of work.
+const PIECE: usize = 1 << 14;
+
+simd! {
+    /// One row: y = exp(x − max)/Σ exp(x − max). A row of −∞ alone gives NaN.
+    pub fn softmax_row[T: Scalar](x: &[T], y: &mut [T]) {
+        let max = reduce::max(x);
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = (x - max).v_exp();
+        }
+        let scale = T::ONE / reduce::sum(y);
+        for y in y.iter_mut() {
+            *y *= scale;
+        }
+    }
+}
+
+simd! {
+    /// One row: y = x − max − ln Σ exp(x − max).
+    pub fn log_softmax_row[T: Scalar](x: &[T], y: &mut [T]) {
+        let max = reduce::max(x);
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = (x - max).v_exp();
+        }
+        let shift = max + reduce::sum(y).v_ln();
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = x - shift;
+        }
+    }
+}
+
+simd! {
+    /// One row: dx = y (dy − Σ dy y).
+    pub fn softmax_backward_row[T: Scalar](y: &[T], dy: &[T], dx: &mut [T]) {
+        let dot = reduce::dot(dy, y);
+        for ((dx, &y), &dy) in dx.iter_mut().zip(y).zip(dy) {
+            *dx = y * (dy - dot);
+        }
+    }
+}
+
+simd! {
+    /// One row: dx = dy − exp(y) Σ dy.
+    pub fn log_softmax_backward_row[T: Scalar](y: &[T], dy: &[T], dx: &mut [T]) {
+        let sum = reduce::sum(dy);
+        for ((dx, &y), &dy) in dx.iter_mut().zip(y).zip(dy) {
+            *dx = dy - y.v_exp() * sum;
+        }
+    }
+}
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Probabilities.
+    Softmax,
+    /// Their logarithms.
+    LogSoftmax,
+}
+
+/// Columns that are walked together: their maxima and sums stay in registers and on the stack.
+const COLUMNS: usize = 64;
+
+simd! {
+    /// All lines along the first axis of one (n, inner) block.
+    pub fn forward_columns[T: Scalar](log: bool, x: &[T], y: &mut [T], inner: usize) {
+        for start in (0..inner).step_by(COLUMNS) {
+            let width = COLUMNS.min(inner - start);
+            let (mut max, mut sum) = ([T::NEG_INFINITY; COLUMNS], [T::ZERO; COLUMNS]);
+            for row in x.chunks_exact(inner) {
+                for (m, &v) in max.iter_mut().zip(&row[start..start + width]) {
+                    *m = if v > *m { v } else { *m };
+                }
+            }
+            for (y, x) in y.chunks_exact_mut(inner).zip(x.chunks_exact(inner)) {
+                let (y, x) = (&mut y[start..start + width], &x[start..start + width]);
+                for ((y, &x), (&m, s)) in y.iter_mut().zip(x).zip(max.iter().zip(&mut sum)) {
+                    *y = (x - m).v_exp();
+                    *s += *y;
+                }
+            }
+            for (m, s) in max.iter_mut().zip(&mut sum) {
+                *m += s.v_ln();
+                *s = T::ONE / *s;
+            }
+            for (y, x) in y.chunks_exact_mut(inner).zip(x.chunks_exact(inner)) {
+                let (y, x) = (&mut y[start..start + width], &x[start..start + width]);
+                for ((y, &x), (&m, &s)) in y.iter_mut().zip(x).zip(max.iter().zip(&sum)) {
+                    *y = if log { x - m } else { *y * s };
+                }
+            }
+        }
+    }
+}
+
+simd! {
+    /// All lines along the first axis of one (n, inner) block.
+    pub fn backward_columns[T: Scalar](log: bool, y: &[T], dy: &[T], dx: &mut [T], inner: usize) {
+        for start in (0..inner).step_by(COLUMNS) {
+            let columns = start..inner.min(start + COLUMNS);
+            let mut sum = [T::ZERO; COLUMNS];
+            for (y, dy) in y.chunks_exact(inner).zip(dy.chunks_exact(inner)) {
+                for ((s, &y), &dy) in sum.iter_mut().zip(&y[columns.clone()]).zip(&dy[columns.clone()]) {
+                    *s += if log { dy } else { dy * y };
+                }
+            }
+            for ((dx, y), dy) in dx.chunks_exact_mut(inner).zip(y.chunks_exact(inner)).zip(dy.chunks_exact(inner)) {
+                let lines = dx[columns.clone()].iter_mut().zip(&y[columns.clone()]).zip(&dy[columns.clone()]);
+                for (((dx, &y), &dy), &s) in lines.zip(&sum) {
+                    *dx = if log { dy - y.v_exp() * s } else { y * (dy - s) };
+                }
+            }
+        }
+    }
+}
+
+/// y along the middle axis of (outer, n, inner).
+///
+/// # Panics
+/// If the lengths differ.
+pub fn forward<T: Scalar>(kind: Kind, x: &[T], y: &mut [T], n: usize, inner: usize) {
+    assert_eq!(x.len(), y.len());
+    let block = (n * inner).max(1);
+    let blocks = (PIECE / block).max(1);
+    par::for_chunks(y, blocks * block, |piece, y| {
+        let x = &x[piece * blocks * block..][..y.len()];
+        for (x, y) in x.chunks_exact(block).zip(y.chunks_exact_mut(block)) {
+            match (inner, kind) {
+                (1, Kind::Softmax) => softmax_row(x, y),
+                (1, Kind::LogSoftmax) => log_softmax_row(x, y),
+                _ => forward_columns(kind == Kind::LogSoftmax, x, y, inner),
+            }
+        }
+    });
+}
+
+/// dx from y and dy along the middle axis of (outer, n, inner).
+///
+/// # Panics
+/// If the lengths differ.
+pub fn backward<T: Scalar>(kind: Kind, y: &[T], dy: &[T], dx: &mut [T], n: usize, inner: usize) {
+    assert!(y.len() == dx.len() && dy.len() == dx.len());
+    let block = (n * inner).max(1);
+    let blocks = (PIECE / block).max(1);
+    par::for_chunks(dx, blocks * block, |piece, dx| {
+        let at = piece * blocks * block..piece * blocks * block + dx.len();
+        let lines = y[at.clone()].chunks_exact(block).zip(dy[at].chunks_exact(block));
+        for ((y, dy), dx) in lines.zip(dx.chunks_exact_mut(block)) {
+            match (inner, kind) {
+                (1, Kind::Softmax) => softmax_backward_row(y, dy, dx),
+                (1, Kind::LogSoftmax) => log_softmax_backward_row(y, dy, dx),
+                _ => backward_columns(kind == Kind::LogSoftmax, y, dy, dx, inner),
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The plain formula, one line at a time.
+    fn naive(kind: Kind, x: &[f64], n: usize, inner: usize) -> Vec<f64> {
+        let mut y = vec![0.0; x.len()];
+        for outer in 0..x.len() / (n * inner) {
+            for i in 0..inner {
+                let at = |j: usize| (outer * n + j) * inner + i;
+                let sum: f64 = (0..n).map(|j| x[at(j)].exp()).sum();
+                for j in 0..n {
+                    let v = x[at(j)].exp() / sum;
+                    y[at(j)] = if kind == Kind::Softmax { v } else { v.ln() };
+                }
+            }
+        }
+        y
+    }
+
+    #[test]
+    fn softmax_agrees_with_the_plain_formula_along_any_axis() {
+        for (outer, n, inner) in [(3, 5, 1), (2, 17, 3), (1, 4, 65), (2, 3, 130), (1, 1, 1), (40, 1000, 1)] {
+            let x: Vec<f64> = (0..outer * n * inner).map(|i| ((i * 37) % 19) as f64 * 0.3 - 2.0).collect();
+            for kind in [Kind::Softmax, Kind::LogSoftmax] {
+                let mut y = vec![f64::NAN; x.len()];
+                forward(kind, &x, &mut y, n, inner);
+                for (got, want) in y.iter().zip(naive(kind, &x, n, inner)) {
+                    assert!((got - want).abs() < 1e-13, "{kind:?} {outer} {n} {inner}: {got} for {want}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn large_inputs_do_not_overflow() {
+        let mut y = [0.0f32; 3];
+        forward(Kind::Softmax, &[1000.0, 1000.0, -1000.0], &mut y, 3, 1);
+        assert_eq!(y, [0.5, 0.5, 0.0]);
+        forward(Kind::LogSoftmax, &[1000.0, 0.0, 1000.0], &mut y, 3, 1);
+        assert!((y[1] + 1000.0).abs() < 1.0);
+    }
+}
