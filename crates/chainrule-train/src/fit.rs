@@ -158,6 +158,7 @@ impl<T: Scalar, M: Layer<T>, L: Loss<T>, O: Optimizer<T>> Trainer<M, L, O, T> {
     fn check(&self, train: &Dataset<T>, validation: Option<&Dataset<T>>) -> Result<()> {
         self.model.check()?;
         self.loss.check()?;
+        self.clip.check()?;
         if self.loss.reduction() == Reduction::None {
             return Err(Error::value(
                 "expected a loss reduced to one number (mean or sum), got reduction none",

@@ -1,6 +1,7 @@
 //! Trainer, metrics, callbacks, progress and pictures.
 
 mod callback;
+mod clip;
 mod confusion;
 mod early_stopping;
 mod evaluate;

@@ -1,6 +1,6 @@
 //! The trainer: a model, a loss, an optimizer, and how they work together.
 
-use crate::{Callback, EarlyStopping, Epoch, Metric, Progress, callback::OnEpoch};
+use crate::{Callback, EarlyStopping, Epoch, Metric, Progress, callback::OnEpoch, clip::Clip};
 use chainrule_core::{Grads, Layer, Loss, Optimizer, Scalar, Tensor};
 use chainrule_data::Dataset;
 use std::{io, ops::ControlFlow};
@@ -23,6 +23,9 @@ pub struct Trainer<M: Layer<T>, L, O, T: Scalar = f32> {
     pub(crate) drop_last: bool,
     pub(crate) accumulate: usize,
     pub(crate) check_layers: bool,
+    pub(crate) clip: Clip,
+    /// The learning rate of a step.
+    pub(crate) rate: Option<Box<dyn FnMut(u64) -> f64 + Send>>,
     pub(crate) validation: Option<Dataset<T>>,
     pub(crate) stopping: Option<EarlyStopping>,
     pub(crate) metrics: Vec<Box<dyn Metric<T>>>,
@@ -65,6 +68,8 @@ impl<T: Scalar, M: Layer<T>, L: Loss<T>, O: Optimizer<T>> Trainer<M, L, O, T> {
             drop_last: false,
             accumulate: 1,
             check_layers: false,
+            clip: Clip::default(),
+            rate: None,
             validation: None,
             stopping: None,
             metrics: Vec::new(),
@@ -124,6 +129,29 @@ impl<T: Scalar, M: Layer<T>, L: Loss<T>, O: Optimizer<T>> Trainer<M, L, O, T> {
     #[must_use]
     pub fn accumulate(mut self, batches: usize) -> Self {
         self.accumulate = batches;
+        self
+    }
+
+    /// Scales the gradients of a step down to this norm, all parameters together, when theirs is larger.
+    ///
+    /// Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", 2013.
+    #[must_use]
+    pub fn clip_norm(mut self, max: f64) -> Self {
+        self.clip.norm = Some(max);
+        self
+    }
+
+    /// Cuts every single gradient of a step to [−max, max]; done before [`Trainer::clip_norm`].
+    #[must_use]
+    pub fn clip_value(mut self, max: f64) -> Self {
+        self.clip.value = Some(max);
+        self
+    }
+
+    /// Sets the learning rate before each step by a function of the number of steps taken so far.
+    #[must_use]
+    pub fn learning_rate(mut self, rate: impl FnMut(u64) -> f64 + Send + 'static) -> Self {
+        self.rate = Some(Box::new(rate));
         self
     }
 

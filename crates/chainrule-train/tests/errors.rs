@@ -28,6 +28,7 @@ fn settings_that_make_no_sense_are_errors() {
     assert_eq!(text(flowers().batch_size(0)), "loader: expected a batch size of at least 1, got 0");
     assert!(text(flowers().accumulate(0)).contains("expected to accumulate at least 1 batch, got 0"));
     assert!(text(flowers().batch_size(200).drop_last(true)).contains("at least one whole batch of 200"));
+    assert!(text(flowers().clip_norm(0.0)).contains("clip_norm: expected a finite limit above 0, got 0"));
     assert!(text(flowers().early_stopping(0)).contains("a patience of at least 1"));
     assert!(text(flowers().early_stopping(EarlyStopping::new(1).min_delta(f64::NAN))).contains("min_delta"));
     let monitor = text(flowers().early_stopping(EarlyStopping::new(1).monitor("speed")));

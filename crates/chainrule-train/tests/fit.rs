@@ -123,6 +123,34 @@ fn one_seed_gives_the_same_bits_with_any_number_of_threads() {
 }
 
 #[test]
+fn gradients_are_clipped_by_value_and_by_norm() {
+    let data = iris::<f64>();
+    let step = |trainer: Trainer<Sequential<f64>, CrossEntropy, Sgd, f64>| {
+        let mut trainer = trainer;
+        trainer.step(data.x(), data.labels().unwrap()).unwrap();
+        trainer.grads().values().to_vec()
+    };
+    let norm = |g: &[f64]| g.iter().map(|v| v * v).sum::<f64>().sqrt();
+    let free = step(flowers(1));
+    assert!(norm(&free) > 0.2);
+    let short = step(flowers(1).clip_norm(0.1));
+    assert!((norm(&short) - 0.1).abs() < 1e-6);
+    assert!(free.iter().zip(&short).all(|(f, s)| (f * 0.1 / norm(&free) - s).abs() < 1e-6));
+    assert_eq!(step(flowers(1).clip_norm(100.0)), free);
+    let cut: Vec<f64> = free.iter().map(|v| v.clamp(-0.01, 0.01)).collect();
+    assert_eq!(step(flowers(1).clip_value(0.01)), cut);
+}
+
+#[test]
+fn the_learning_rate_follows_the_steps() {
+    let mut trainer =
+        flowers::<f32>(1).batch_size(50).epochs(2).learning_rate(|step| 0.1 / (1 + step) as f64);
+    let history = trainer.fit(&iris()).unwrap();
+    let rates: Vec<f64> = history.epochs.iter().map(|e| e.learning_rate).collect();
+    assert_eq!(rates, [0.1 / 3.0, 0.1 / 6.0]);
+}
+
+#[test]
 fn two_fits_are_one_long_fit() {
     let mut once = flowers::<f32>(5).epochs(6);
     once.fit(&iris()).unwrap();
