@@ -15,6 +15,7 @@ pub mod linear;
 pub mod noise;
 pub mod norm;
 mod pair;
+pub mod pool;
 pub mod shape;
 
 pub use activation::{
@@ -25,4 +26,5 @@ pub use linear::{Embedding, Linear};
 pub use noise::Dropout;
 pub use norm::{BatchNorm1d, BatchNorm2d, LayerNorm};
 pub use pair::Pair;
+pub use pool::{AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d};
 pub use shape::Flatten;

@@ -10,6 +10,7 @@ pub mod math;
 pub mod noise;
 pub mod norm;
 mod parts;
+pub mod pool;
 pub mod reduce;
 pub mod softmax;
 
