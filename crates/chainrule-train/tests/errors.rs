@@ -4,9 +4,9 @@ mod common;
 
 use chainrule_core::{Init, Kind, Layer, Parameters, Reduction, Scalar, Tensor};
 use chainrule_data::Dataset;
-use chainrule_layers::{Linear, Sequential};
+use chainrule_layers::{Linear, Sequential, Tanh};
 use chainrule_train::{Checkpoint, EarlyStopping, Progress, Trainer};
-use common::{Broken, CrossEntropy, Mse, Sgd, Tanh, iris, mlp, numbers};
+use common::{Broken, CrossEntropy, Mse, Sgd, iris, mlp, numbers};
 
 type Flowers = Trainer<Sequential, CrossEntropy, Sgd>;
 
@@ -86,7 +86,7 @@ fn first_error<T: Scalar>(model: Sequential<T>, rate: f64) -> String {
 fn a_layer_whose_output_is_not_finite_is_named() {
     let large = Linear::new(8, 8).weight_init(Init::Constant(1e38f32.into()));
     let inner = Sequential::new().add(large.clone()).named("head", large);
-    let model: Sequential = Sequential::new().add(Linear::new(4, 8)).add(Tanh).named("body", inner);
+    let model: Sequential = Sequential::new().add(Linear::new(4, 8)).add(Tanh::new()).named("body", inner);
     let text = first_error(model, 0.1);
     assert!(text.starts_with("in layer `body.head`: expected a finite output"), "{text}");
 }

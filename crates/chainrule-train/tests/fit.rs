@@ -4,7 +4,7 @@ mod common;
 
 use chainrule_core::{Layer, Reduction, Scalar, Tensor};
 use chainrule_data::Dataset;
-use chainrule_layers::Sequential;
+use chainrule_layers::{BatchNorm1d, Dropout, Linear, Sequential, Tanh};
 use chainrule_tensor::par;
 use chainrule_train::{Callback, Checkpoint, EarlyStopping, Ended, Epoch, Progress, Trainer};
 use common::{Counting, CrossEntropy, Mse, Sgd, iris, mlp, numbers};
@@ -148,6 +148,44 @@ fn the_learning_rate_follows_the_steps() {
     let history = trainer.fit(&iris()).unwrap();
     let rates: Vec<f64> = history.epochs.iter().map(|e| e.learning_rate).collect();
     assert_eq!(rates, [0.1 / 3.0, 0.1 / 6.0]);
+}
+
+/// A network with noise and with batch statistics.
+fn noisy(seed: u64) -> Trainer<Sequential, CrossEntropy, Sgd> {
+    let model = Sequential::new()
+        .add(Linear::new(4, 32))
+        .add(BatchNorm1d::new(32))
+        .add(Tanh::new())
+        .add(Dropout::new(0.5))
+        .add(Linear::new(32, 3));
+    Trainer::new(model.init(seed).unwrap(), CrossEntropy, Sgd(0.2)).seed(seed).progress(Progress::Silent)
+}
+
+#[test]
+fn noise_and_batch_statistics_are_decided_by_the_seed() {
+    let run = |threads, epochs: &[usize]| {
+        par::with_threads(threads, || {
+            let mut trainer = noisy(3);
+            for &n in epochs {
+                trainer = trainer.epochs(n);
+                trainer.fit(&iris()).unwrap();
+            }
+            numbers(trainer.model())
+        })
+    };
+    let first = run(1, &[4]);
+    assert_eq!(run(2, &[4]), first);
+    assert_eq!(run(3, &[1, 3]), first);
+}
+
+#[test]
+fn the_restored_model_measures_what_its_best_epoch_measured() {
+    let (train, validation) = iris::<f32>().split(0.3, 2).unwrap();
+    let mut trainer = noisy(1).epochs(100).validation(validation.clone()).early_stopping(6);
+    let history = trainer.fit(&train).unwrap();
+    assert_eq!(history.ended, Ended::NoImprovement);
+    let report = trainer.evaluate(&validation).unwrap();
+    assert_eq!(Some(report.scores()), history.best().unwrap().validation.as_ref());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The plainest activation, losses and optimizer: what is tested here is the trainer.
+//! The plainest losses and optimizer: what is tested here is the trainer.
 #![allow(dead_code, reason = "no test file needs all of it")]
 
 use chainrule_core::{
@@ -6,38 +6,7 @@ use chainrule_core::{
     Result, Scalar, Shape, Target, Tensor,
 };
 use chainrule_data::Dataset;
-use chainrule_layers::{Linear, Sequential};
-
-/// y = tanh x
-#[derive(Clone)]
-pub struct Tanh;
-
-impl<T: Scalar> Layer<T> for Tanh {
-    type Cache = ();
-    fn output_shape(&self, input: &[usize]) -> Result<Shape> {
-        Shape::new(input)
-    }
-    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: &mut Context) -> Result<()> {
-        y.reset(*x.shape()).iter_mut().zip(x.data()).for_each(|(y, x)| *y = x.tanh());
-        Ok(())
-    }
-    fn backward(
-        &self,
-        call: Call<'_, T>,
-        _: &mut (),
-        _: &mut Grads<T>,
-        dx: Option<&mut Tensor<T>>,
-    ) -> Result<()> {
-        if let Some(dx) = dx {
-            let pairs = call.y.data().iter().zip(call.dy.data());
-            dx.reset(*call.x.shape())
-                .iter_mut()
-                .zip(pairs)
-                .for_each(|(dx, (&y, &dy))| *dx = (T::ONE - y * y) * dy);
-        }
-        Ok(())
-    }
-}
+use chainrule_layers::{Linear, Sequential, Tanh};
 
 /// y = x, and a buffer that counts the training passes folded in.
 #[derive(Clone)]
@@ -223,7 +192,7 @@ impl<T: Scalar> Optimizer<T> for Sgd {
 
 pub fn mlp<T: Scalar>(sizes: [usize; 3], seed: u64) -> Sequential<T> {
     let [a, b, c] = sizes;
-    Sequential::new().add(Linear::new(a, b)).add(Tanh).add(Linear::new(b, c)).init(seed).unwrap()
+    Sequential::new().add(Linear::new(a, b)).add(Tanh::new()).add(Linear::new(b, c)).init(seed).unwrap()
 }
 
 /// All numbers of a model, in order.
