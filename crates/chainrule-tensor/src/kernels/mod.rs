@@ -6,6 +6,7 @@
 pub mod elementwise;
 pub mod embedding;
 pub mod gemm;
+pub mod loss;
 pub mod math;
 pub mod noise;
 pub mod norm;

@@ -13,6 +13,7 @@
 //! NaN gives NaN, infinities give the limits, and denormal results are within one of the smallest denormals.
 
 mod elementary;
+#[expect(clippy::excessive_precision, reason = "the coefficients stand as they were published")]
 mod erf;
 
 use super::elementwise::map;

@@ -24,7 +24,7 @@ fn worst32(f: fn(f32) -> f32, reference: impl Fn(f64) -> f64) -> (f64, f32) {
     for bits in (0..u32::MAX).step_by(1009) {
         let x = f32::from_bits(bits);
         let error = ulps32(f(x), reference(f64::from(x)));
-        if !(error <= worst) {
+        if error > worst || error.is_nan() {
             (worst, at) = (error, x);
         }
     }
@@ -43,7 +43,7 @@ fn worst64(f: fn(f64) -> f64, reference: fn(f64) -> f64) -> (f64, f64) {
             (i as f64 / 1_000_003.0 - 0.5) * if i % 4 == 1 { 60.0 } else { 1500.0 }
         };
         let error = ulps64(f(x), reference(x));
-        if !(error <= worst) {
+        if error > worst || error.is_nan() {
             (worst, at) = (error, x);
         }
     }

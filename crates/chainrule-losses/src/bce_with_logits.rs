@@ -1,0 +1,208 @@
+//! Binary cross-entropy fused with its sigmoid.
+//!
+//! ```text
+//! e = −w (p t ln σ(y) + (1 − t) ln(1 − σ(y)))
+//!   =  w ((1 − t) y + l s),      l = 1 + (p − 1) t,   s = ln(1 + e⁻ʸ)
+//! ∂e/∂y = w ((1 − t) − l σ(−y))
+//! ∂e/∂t = w ((p − 1) s − y)
+//! ```
+//!
+//! with a weight w and a weight p of the positive class. Derivation: docs/losses/bce_with_logits.md.
+
+use crate::elementwise::{check_dloss, one_number, reduced, share, values};
+use chainrule_core::{Error, Loss, Reduction, Result, Scalar, Shape, Target, Tensor};
+
+/// Binary cross-entropy of logits: any number of independent yes-or-no questions.
+///
+/// # Shapes
+/// Prediction and target (probabilities, usually 0 or 1) have one shape; a weight has that shape or its trailing axes.
+///
+/// # Examples
+/// ```
+/// use chainrule_core::{Loss, Tensor};
+/// use chainrule_losses::BceWithLogits;
+/// let loss = BceWithLogits::new().value(&Tensor::from([0.0f32]), &Tensor::from([1.0]))?;
+/// assert!((loss.data()[0] - 2f32.ln()).abs() < 1e-6);
+/// # Ok::<(), chainrule_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct BceWithLogits<T = f32> {
+    weight: Option<Tensor<T>>,
+    pos_weight: Option<Tensor<T>>,
+    reduction: Reduction,
+}
+
+impl<T: Scalar> BceWithLogits<T> {
+    /// The mean over all elements, without weights.
+    pub fn new() -> Self {
+        Self { weight: None, pos_weight: None, reduction: Reduction::Mean }
+    }
+
+    /// A weight w for each element, or for each position along the trailing axes.
+    #[must_use]
+    pub fn weight(mut self, weight: Tensor<T>) -> Self {
+        self.weight = Some(weight);
+        self
+    }
+
+    /// A weight p of the positive class for each position along the trailing axes.
+    #[must_use]
+    pub fn pos_weight(mut self, weight: Tensor<T>) -> Self {
+        self.pos_weight = Some(weight);
+        self
+    }
+
+    /// Mean, sum or none.
+    #[must_use]
+    pub fn reduction(mut self, reduction: Reduction) -> Self {
+        self.reduction = reduction;
+        self
+    }
+
+    /// Overwrites `out` with f(y, t, w, p), element by element, when there are weights.
+    fn each(&self, y: &Tensor<T>, t: &Tensor<T>, mut f: impl FnMut(usize, Element<T>)) {
+        for (i, (&y, &t)) in y.data().iter().zip(t.data()).enumerate() {
+            let at = |w: &Option<Tensor<T>>| w.as_ref().map_or(T::ONE, |w| w.data()[i % w.len()]);
+            f(i, Element { y, t, w: at(&self.weight), p: at(&self.pos_weight) });
+        }
+    }
+}
+
+impl<T: Scalar> Default for BceWithLogits<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// One element: logit, target, weight, weight of the positive class.
+#[derive(Clone, Copy)]
+struct Element<T> {
+    y: T,
+    t: T,
+    w: T,
+    p: T,
+}
+
+impl<T: Scalar> Element<T> {
+    fn l(self) -> T {
+        T::ONE + (self.p - T::ONE) * self.t
+    }
+
+    /// s = ln(1 + e⁻ʸ) = max(−y, 0) + ln(1 + e^−|y|)
+    fn s(self) -> T {
+        let above = if self.y < T::ZERO { -self.y } else { T::ZERO };
+        above + (-self.y.abs()).v_exp().v_ln_1p()
+    }
+
+    fn e(self) -> T {
+        self.w * ((T::ONE - self.t) * self.y + self.l() * self.s())
+    }
+
+    fn dy(self) -> T {
+        self.w * ((T::ONE - self.t) - self.l() * (-self.y).v_sigmoid())
+    }
+
+    fn dt(self) -> T {
+        self.w * ((self.p - T::ONE) * self.s() - self.y)
+    }
+}
+
+impl<T: Scalar> Loss<T> for BceWithLogits<T> {
+    fn reduction(&self) -> Reduction {
+        self.reduction
+    }
+
+    fn output_shape(&self, y: &[usize], target: Target<'_, T>) -> Result<Shape> {
+        values("BceWithLogits", y, target)?;
+        for (name, weight) in [("weight", &self.weight), ("pos_weight", &self.pos_weight)] {
+            let Some(weight) = weight else { continue };
+            let ones = weight.shape().iter().take_while(|&&n| n == 1).count();
+            if !y.ends_with(&weight.shape()[ones..]) || weight.is_empty() {
+                return Err(Error::shape(format!(
+                    "BceWithLogits: expected a {name} of the trailing axes of {y:?}, got {}",
+                    weight.shape()
+                )));
+            }
+        }
+        reduced(self.reduction, y)
+    }
+
+    fn forward(&self, y: &Tensor<T>, target: Target<'_, T>, loss: &mut Tensor<T>) -> Result<()> {
+        let out = loss.reset(self.output_shape(y.shape(), target)?);
+        let t = target.values()?;
+        if self.reduction == Reduction::None {
+            self.each(y, t, |i, v| out[i] = v.e());
+        } else {
+            let mut sum = T::ZERO;
+            self.each(y, t, |_, v| sum += v.e());
+            out[0] = sum * share(self.reduction, y.len());
+        }
+        Ok(())
+    }
+
+    fn backward(
+        &self,
+        y: &Tensor<T>,
+        target: Target<'_, T>,
+        dloss: &Tensor<T>,
+        dy: Option<&mut Tensor<T>>,
+        dt: Option<&mut Tensor<T>>,
+    ) -> Result<()> {
+        check_dloss(dloss, self.output_shape(y.shape(), target)?)?;
+        let t = target.values()?;
+        let share: T = share(self.reduction, y.len());
+        let g = |i: usize| dloss.data()[if self.reduction == Reduction::None { i } else { 0 }] * share;
+        if let Some(dy) = dy {
+            let dy = dy.reset(*y.shape());
+            self.each(y, t, |i, v| dy[i] = g(i) * v.dy());
+        }
+        if let Some(dt) = dt {
+            let dt = dt.reset(*y.shape());
+            self.each(y, t, |i, v| dt[i] = g(i) * v.dt());
+        }
+        Ok(())
+    }
+
+    fn value_and_gradient(&self, y: &Tensor<T>, target: Target<'_, T>, dy: &mut Tensor<T>) -> Result<T> {
+        let share: T = one_number(self.reduction, y.len())?;
+        self.output_shape(y.shape(), target)?;
+        let (t, dy, mut sum) = (target.values()?, dy.reset(*y.shape()), T::ZERO);
+        self.each(y, t, |i, v| {
+            dy[i] = share * v.dy();
+            sum += v.e();
+        });
+        Ok(sum * share)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::elementwise::tests::by_hand;
+
+    /// At y = 0: σ = ½, s = ln 2. t = 1: e = ln 2, ∂y = 0 − ½, ∂t = −y = 0.
+    /// At y = ln 3: σ(−y) = ¼, s = ln 4/3. t = 0: e = ln 3 + ln 4/3 = ln 4, ∂y = 1 − ¼ = ¾, ∂t = −ln 3.
+    /// Means: (ln 2 + ln 4)/2 = 1.5 ln 2, and halves of the slopes.
+    #[test]
+    fn by_hand_values() {
+        let (l2, l3) = (2f64.ln(), 3f64.ln());
+        let want = [[-0.25, 0.375], [0.0, -0.5 * l3]];
+        by_hand(&BceWithLogits::new(), [[0.0, l3], [1.0, 0.0]], 1.5 * l2, want);
+    }
+
+    /// w = 3 and p = 2 at y = 0, t = 1: l = 2, e = 3·2 ln 2, ∂y = 3 (0 − 2·½) = −3, ∂t = 3 ln 2.
+    #[test]
+    fn weights_by_hand() {
+        let loss = BceWithLogits::new().weight(Tensor::from([3.0])).pos_weight(Tensor::from([2.0]));
+        by_hand(&loss, [[0.0], [1.0]], 6.0 * 2f64.ln(), [[-3.0], [3.0 * 2f64.ln()]]);
+        let y = Tensor::<f64>::zeros([2, 3]);
+        assert!(loss.value(&y, &y).is_ok());
+        assert!(BceWithLogits::new().pos_weight(Tensor::zeros([2])).value(&y, &y).is_err());
+    }
+
+    #[test]
+    fn far_logits_stay_finite() {
+        let (y, t) = (Tensor::from([-1e4f32, 1e4]), Tensor::from([1.0, 0.0]));
+        assert_eq!(BceWithLogits::new().value(&y, &t).unwrap().data(), [1e4]);
+    }
+}
