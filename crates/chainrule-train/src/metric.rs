@@ -55,6 +55,27 @@ pub trait Metric<T: Scalar>: Send {
     }
 }
 
+/// (N, C, …) as a number of lines, each of C classes, and how far apart the classes of a line are.
+fn lines<T: Scalar>(y: &Tensor<T>) -> Result<(usize, usize, usize)> {
+    match y.shape()[..] {
+        [n, classes, ref inner @ ..] if classes > 0 => {
+            let inner: usize = inner.iter().product();
+            Ok((n * inner, classes, inner))
+        }
+        _ => Err(Error::shape(format!("expected predictions (N, classes, ..), got {}", y.shape()))),
+    }
+}
+
+/// The class with the largest number of a line.
+fn class_of<T: Scalar>(y: &Tensor<T>, line: usize, classes: usize, inner: usize) -> usize {
+    if inner == 1 {
+        return argmax(&y.data()[line * classes..][..classes]);
+    }
+    let start = line / inner * classes * inner + line % inner;
+    let at = |c: usize| y.data()[start + c * inner];
+    (1..classes).fold(0, |best, c| if at(c) > at(best) { c } else { best })
+}
+
 /// Calls `f(predicted, true)` with the classes of a batch.
 ///
 /// # Shapes
@@ -67,32 +88,20 @@ pub(crate) fn for_each_class<T: Scalar>(
     labels: &[usize],
     mut f: impl FnMut(usize, usize),
 ) -> Result<()> {
-    let &[n, classes, ref inner @ ..] = &y.shape()[..] else {
-        return Err(Error::shape(format!("expected predictions (N, classes, ..), got {}", y.shape())));
-    };
-    let inner: usize = inner.iter().product();
-    if classes == 0 || labels.len() != n * inner {
+    let (count, classes, inner) = lines(y)?;
+    if labels.len() != count {
         return Err(Error::shape(format!(
-            "expected {} labels for predictions {}, got {}",
-            n * inner,
+            "expected {count} labels for predictions {}, got {}",
             y.shape(),
             labels.len()
         )));
     }
-    if inner == 1 {
-        y.data().chunks_exact(classes).zip(labels).for_each(|(row, &label)| f(argmax(row), label));
-        return Ok(());
-    }
-    for (i, &label) in labels.iter().enumerate() {
-        let start = i / inner * classes * inner + i % inner;
-        let at = |c: usize| y.data()[start + c * inner];
-        let best = (1..classes).fold(0, |best, c| if at(c) > at(best) { c } else { best });
-        f(best, label);
-    }
+    labels.iter().enumerate().for_each(|(i, &label)| f(class_of(y, i, classes, inner), label));
     Ok(())
 }
 
 /// The share of samples whose largest output is their class, named `accuracy`; a label that is no class (ignored by the loss) does not count.
+/// If the target is made of probabilities, their largest is the class.
 #[derive(Clone, Debug, Default)]
 pub struct Accuracy {
     right: usize,
@@ -116,14 +125,22 @@ impl<T: Scalar> Metric<T> for Accuracy {
     }
 
     fn add(&mut self, y: &Tensor<T>, target: Target<'_, T>) -> Result<()> {
-        let Target::Classes(labels) = target else {
-            return Err(Error::value("accuracy: expected classes as the target, got numbers"));
-        };
-        let classes = y.shape().get(1).copied().unwrap_or(0);
-        for_each_class(y, labels, |predicted, label| {
-            self.right += usize::from(predicted == label);
-            self.all += usize::from(label < classes);
-        })
+        let (count, classes, inner) = lines(y)?;
+        match target {
+            Target::Classes(labels) => for_each_class(y, labels, |predicted, label| {
+                self.right += usize::from(predicted == label);
+                self.all += usize::from(label < classes);
+            }),
+            Target::Values(t) if t.shape() == y.shape() => {
+                let right = |&i: &usize| class_of(y, i, classes, inner) == class_of(t, i, classes, inner);
+                self.right += (0..count).filter(right).count();
+                self.all += count;
+                Ok(())
+            }
+            Target::Values(t) => {
+                Err(Error::shape(format!("accuracy: expected a target {}, got {}", y.shape(), t.shape())))
+            }
+        }
     }
 
     fn value(&self) -> f64 {
@@ -287,7 +304,11 @@ mod tests {
         accuracy.add(&planes, (&[1, usize::MAX, 0]).into()).unwrap();
         assert_eq!(Metric::<f64>::value(&accuracy), 0.5);
         assert!(accuracy.add(&planes, (&[1, 0]).into()).is_err());
-        assert!(accuracy.add(&rows, (&rows).into()).is_err());
+        Metric::<f64>::reset(&mut accuracy);
+        accuracy.add(&rows, (&Tensor::from([[0.2, 0.8], [0.9, 0.1], [0.3, 0.7]])).into()).unwrap();
+        assert_eq!(Metric::<f64>::value(&accuracy), 2.0 / 3.0);
+        assert!(accuracy.add(&rows, (&planes).into()).is_err());
+        assert!(accuracy.add(&Tensor::from([1.0]), (&[0]).into()).is_err());
     }
 
     #[test]

@@ -5,13 +5,14 @@ mod common;
 use chainrule_core::{Init, Kind, Layer, Parameters, Reduction, Scalar, Tensor};
 use chainrule_data::Dataset;
 use chainrule_layers::{Linear, Sequential, Tanh};
+use chainrule_losses::{CrossEntropy, Mse};
 use chainrule_train::{Checkpoint, EarlyStopping, Progress, Trainer};
-use common::{Broken, CrossEntropy, Mse, Sgd, iris, mlp, numbers};
+use common::{Broken, Sgd, iris, mlp, numbers};
 
 type Flowers = Trainer<Sequential, CrossEntropy, Sgd>;
 
 fn flowers() -> Flowers {
-    Trainer::new(mlp([4, 8, 3], 1), CrossEntropy, Sgd(0.1)).epochs(2).progress(Progress::Silent)
+    Trainer::new(mlp([4, 8, 3], 1), CrossEntropy::new(), Sgd(0.1)).epochs(2).progress(Progress::Silent)
 }
 
 fn refused(mut trainer: Flowers, data: &Dataset) -> String {
@@ -45,9 +46,9 @@ fn data_that_do_not_fit_are_errors() {
     assert_eq!(text, "validation data: expected samples of shape [4] as in the training data, got [2]");
     let ten = Dataset::classification(Tensor::zeros([3, 4]), [0, 1, 9], 10).unwrap();
     assert!(refused(flowers(), &ten).contains("expected classes below 3, got 9"));
-    let values = Dataset::regression(Tensor::zeros([3, 4]), Tensor::zeros([3, 3])).unwrap();
+    let values = Dataset::regression(Tensor::zeros([3, 4]), Tensor::zeros([3, 2])).unwrap();
     assert!(flowers().fit(&values).is_err() && flowers().evaluate(&values).is_err());
-    let mut each = Trainer::new(mlp::<f32>([4, 8, 3], 1), Mse(Reduction::None), Sgd(0.1));
+    let mut each = Trainer::new(mlp::<f32>([4, 8, 3], 1), Mse::new().reduction(Reduction::None), Sgd(0.1));
     assert!(each.fit(&values).unwrap_err().to_string().contains("got reduction none"));
     // NaN never gets into a dataset, and an empty one cannot be made.
     assert!(Dataset::classification(Tensor::from([[f32::NAN]]), [0], 1).is_err());
@@ -57,7 +58,7 @@ fn data_that_do_not_fit_are_errors() {
 #[test]
 fn a_model_without_numbers_is_an_error_that_names_the_parameter() {
     let model: Sequential = Sequential::new().add(Linear::new(4, 3));
-    let error = Trainer::new(model, CrossEntropy, Sgd(0.1)).fit(&iris()).unwrap_err();
+    let error = Trainer::new(model, CrossEntropy::new(), Sgd(0.1)).fit(&iris()).unwrap_err();
     assert!(matches!(error.kind(), Kind::State(_)) && error.to_string().contains("`weight`"), "{error}");
 }
 
@@ -69,7 +70,7 @@ fn a_sample_that_is_not_finite_is_named() {
     let before = numbers(trainer.model());
     let text = trainer.step(&x, &[0, 1, 2]).unwrap_err().to_string();
     assert_eq!(text, "input: expected finite numbers, got NaN in sample 1 of the batch, position [2]");
-    let mut regression = Trainer::new(mlp::<f32>([4, 8, 1], 1), Mse(Reduction::Mean), Sgd(0.1));
+    let mut regression = Trainer::new(mlp::<f32>([4, 8, 1], 1), Mse::new(), Sgd(0.1));
     let t = Tensor::from([[0.0], [0.0], [f32::INFINITY]]);
     let text = regression.step(&Tensor::zeros([3, 4]), &t).unwrap_err().to_string();
     assert_eq!(text, "target: expected finite numbers, got inf in sample 2 of the batch, position [0]");
@@ -78,7 +79,7 @@ fn a_sample_that_is_not_finite_is_named() {
 
 fn first_error<T: Scalar>(model: Sequential<T>, rate: f64) -> String {
     let mut trainer =
-        Trainer::new(model.init(1).unwrap(), CrossEntropy, Sgd(rate)).progress(Progress::Silent);
+        Trainer::new(model.init(1).unwrap(), CrossEntropy::new(), Sgd(rate)).progress(Progress::Silent);
     trainer.fit(&iris()).unwrap_err().to_string()
 }
 
@@ -107,7 +108,8 @@ fn a_weight_that_is_not_finite_is_named() {
 #[test]
 fn a_gradient_that_is_not_finite_is_named_and_no_step_is_taken() {
     let model: Sequential = Sequential::new().add(Linear::new(4, 3)).add(Broken);
-    let mut trainer = Trainer::new(model.init(1).unwrap(), CrossEntropy, Sgd(0.1)).progress(Progress::Silent);
+    let mut trainer =
+        Trainer::new(model.init(1).unwrap(), CrossEntropy::new(), Sgd(0.1)).progress(Progress::Silent);
     let before = numbers(trainer.model());
     let text = trainer.fit(&iris()).unwrap_err().to_string();
     assert_eq!(text, "in layer `0`: expected the gradient of `weight` to be finite, got NaN at [0, 0]");
@@ -123,9 +125,8 @@ fn a_step_into_infinity_is_found_in_the_same_epoch() {
 
 #[test]
 fn a_loss_that_grows_out_of_bounds_is_told_with_the_size_of_the_outputs() {
-    let mut trainer = Trainer::new(mlp::<f32>([2, 4, 1], 1), Mse(Reduction::Mean), Sgd(3.0))
-        .epochs(500)
-        .progress(Progress::Silent);
+    let mut trainer =
+        Trainer::new(mlp::<f32>([2, 4, 1], 1), Mse::new(), Sgd(3.0)).epochs(500).progress(Progress::Silent);
     let data =
         Dataset::regression(Tensor::from([[0.0, 1.0], [1.0, 1.0]]), Tensor::from([[1.0], [-1.0]])).unwrap();
     let text = trainer.fit(&data).unwrap_err().to_string();

@@ -5,9 +5,10 @@ mod common;
 use chainrule_core::{Layer, Reduction, Scalar, Tensor};
 use chainrule_data::Dataset;
 use chainrule_layers::{BatchNorm1d, Dropout, Linear, Sequential, Tanh};
+use chainrule_losses::{CrossEntropy, Mse};
 use chainrule_tensor::par;
 use chainrule_train::{Callback, Checkpoint, EarlyStopping, Ended, Epoch, Progress, Trainer};
-use common::{Counting, CrossEntropy, Mse, Sgd, iris, mlp, numbers};
+use common::{Counting, Sgd, iris, mlp, numbers};
 use std::{
     io,
     ops::ControlFlow,
@@ -19,13 +20,13 @@ fn xor<T: Scalar>() -> Dataset<T> {
     Dataset::regression(x.cast(), Tensor::from([[0.0], [1.0], [1.0], [0.0f64]]).cast()).unwrap()
 }
 
-fn flowers<T: Scalar>(seed: u64) -> Trainer<Sequential<T>, CrossEntropy, Sgd, T> {
-    Trainer::new(mlp([4, 8, 3], seed), CrossEntropy, Sgd(0.1)).seed(seed).progress(Progress::Silent)
+fn flowers<T: Scalar>(seed: u64) -> Trainer<Sequential<T>, CrossEntropy<T>, Sgd, T> {
+    Trainer::new(mlp([4, 8, 3], seed), CrossEntropy::new(), Sgd(0.1)).seed(seed).progress(Progress::Silent)
 }
 
 #[test]
 fn xor_is_learned() {
-    let mut trainer = Trainer::new(mlp::<f32>([2, 4, 1], 1), Mse(Reduction::Mean), Sgd(0.1))
+    let mut trainer = Trainer::new(mlp::<f32>([2, 4, 1], 1), Mse::new(), Sgd(0.1))
         .batch_size(1)
         .epochs(1000)
         .progress(Progress::Silent);
@@ -76,7 +77,7 @@ fn accumulated_batches_are_one_large_batch() {
 fn a_summed_loss_is_accumulated_as_a_sum_and_told_as_a_mean() {
     let data = iris::<f64>().one_hot().unwrap();
     let run = |reduction, rate, batch_size, accumulate| {
-        let mut trainer = Trainer::new(mlp::<f64>([4, 8, 3], 1), Mse(reduction), Sgd(rate))
+        let mut trainer = Trainer::new(mlp::<f64>([4, 8, 3], 1), Mse::new().reduction(reduction), Sgd(rate))
             .batch_size(batch_size)
             .accumulate(accumulate)
             .epochs(2)
@@ -97,7 +98,7 @@ fn a_summed_loss_is_accumulated_as_a_sum_and_told_as_a_mean() {
 #[test]
 fn every_pass_is_absorbed_once() {
     let model = Sequential::<f32>::new().add(Counting::new()).add(mlp([4, 4, 3], 1)).init(1).unwrap();
-    let mut trainer = Trainer::new(model, CrossEntropy, Sgd(0.1))
+    let mut trainer = Trainer::new(model, CrossEntropy::new(), Sgd(0.1))
         .batch_size(10)
         .accumulate(4)
         .epochs(2)
@@ -125,7 +126,7 @@ fn one_seed_gives_the_same_bits_with_any_number_of_threads() {
 #[test]
 fn gradients_are_clipped_by_value_and_by_norm() {
     let data = iris::<f64>();
-    let step = |trainer: Trainer<Sequential<f64>, CrossEntropy, Sgd, f64>| {
+    let step = |trainer: Trainer<Sequential<f64>, CrossEntropy<f64>, Sgd, f64>| {
         let mut trainer = trainer;
         trainer.step(data.x(), data.labels().unwrap()).unwrap();
         trainer.grads().values().to_vec()
@@ -158,7 +159,9 @@ fn noisy(seed: u64) -> Trainer<Sequential, CrossEntropy, Sgd> {
         .add(Tanh::new())
         .add(Dropout::new(0.5))
         .add(Linear::new(32, 3));
-    Trainer::new(model.init(seed).unwrap(), CrossEntropy, Sgd(0.2)).seed(seed).progress(Progress::Silent)
+    Trainer::new(model.init(seed).unwrap(), CrossEntropy::new(), Sgd(0.2))
+        .seed(seed)
+        .progress(Progress::Silent)
 }
 
 #[test]
@@ -216,7 +219,7 @@ fn early_stopping_brings_the_best_bits_back() {
     let seen: Arc<Mutex<Vec<(f64, Vec<f64>)>>> = Arc::default();
     let log = Arc::clone(&seen);
     // A rate so large that the validation loss goes up and down.
-    let mut trainer = Trainer::new(mlp::<f32>([4, 8, 3], 1), CrossEntropy, Sgd(4.0))
+    let mut trainer = Trainer::new(mlp::<f32>([4, 8, 3], 1), CrossEntropy::new(), Sgd(4.0))
         .epochs(200)
         .validation(validation)
         .early_stopping(4)
@@ -317,7 +320,7 @@ fn another_model_put_in_place_gets_gradients_of_its_own() {
     trainer.step(data.x(), data.labels().unwrap()).unwrap();
     *trainer.model_mut() = mlp([4, 16, 3], 2);
     trainer.step(data.x(), data.labels().unwrap()).unwrap();
-    let mut fresh = Trainer::new(mlp::<f32>([4, 16, 3], 2), CrossEntropy, Sgd(0.1));
+    let mut fresh = Trainer::new(mlp::<f32>([4, 16, 3], 2), CrossEntropy::new(), Sgd(0.1));
     fresh.step(data.x(), data.labels().unwrap()).unwrap();
     assert_eq!(numbers(trainer.model()), numbers(fresh.model()));
 }

@@ -2,11 +2,12 @@
 
 mod common;
 
+use chainrule_losses::CrossEntropy;
 use chainrule_train::{
     Progress, Trainer,
     pictures::{Svg, learning_curves, mistakes},
 };
-use common::{CrossEntropy, Sgd, iris, mlp};
+use common::{Sgd, iris, mlp};
 
 /// Every element is closed, and nothing but numbers stands in the attributes of shapes.
 fn check(svg: &Svg) {
@@ -21,7 +22,7 @@ fn curves_and_mistakes_are_drawn_and_saved() {
     let data = chainrule_data::samples::digits::<f32>();
     let (train, test) = data.flatten().split_stratified(0.2, 1).unwrap();
     let (train, validation) = train.split_stratified(0.2, 1).unwrap();
-    let mut trainer = Trainer::new(mlp([64, 24, 10], 1), CrossEntropy, Sgd(0.3))
+    let mut trainer = Trainer::new(mlp([64, 24, 10], 1), CrossEntropy::new(), Sgd(0.3))
         .epochs(8)
         .validation(validation)
         .early_stopping(4)
@@ -50,7 +51,7 @@ fn curves_and_mistakes_are_drawn_and_saved() {
 #[test]
 fn a_report_about_other_data_is_an_error() {
     let data = iris::<f32>();
-    let report = Trainer::new(mlp([4, 8, 3], 1), CrossEntropy, Sgd(0.3)).evaluate(&data).unwrap();
+    let report = Trainer::new(mlp([4, 8, 3], 1), CrossEntropy::new(), Sgd(0.3)).evaluate(&data).unwrap();
     assert!(mistakes(&report, &data, 3).unwrap_err().to_string().contains("expected images"));
     let square = data.reshape(&[2, 2]).unwrap();
     assert!(mistakes(&report, &square, 3).is_ok());
@@ -61,7 +62,8 @@ fn a_report_about_other_data_is_an_error() {
 #[test]
 fn a_class_that_the_data_do_not_have_counts_as_wrong() {
     let data = iris::<f32>();
-    let report = Trainer::new(mlp::<f32>([4, 8, 5], 1), CrossEntropy, Sgd(0.3)).evaluate(&data).unwrap();
+    let report =
+        Trainer::new(mlp::<f32>([4, 8, 5], 1), CrossEntropy::new(), Sgd(0.3)).evaluate(&data).unwrap();
     let confusion = report.confusion().unwrap();
     assert_eq!((confusion.classes(), confusion.total()), (5, 150));
     assert_eq!(report.accuracy(), report.scores().accuracy());

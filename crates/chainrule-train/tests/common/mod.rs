@@ -1,9 +1,9 @@
-//! The plainest losses and optimizer: what is tested here is the trainer.
+//! The plainest optimizer, and layers that do odd things: what is tested here is the trainer.
 #![allow(dead_code, reason = "no test file needs all of it")]
 
 use chainrule_core::{
-    Call, Context, Error, Grads, Layer, Loss, Optimizer, Param, Parameters, Params, ParamsMut, Reduction,
-    Result, Scalar, Shape, Target, Tensor,
+    Call, Context, Grads, Layer, Optimizer, Param, Parameters, Params, ParamsMut, Result, Scalar, Shape,
+    Tensor,
 };
 use chainrule_data::Dataset;
 use chainrule_layers::{Linear, Sequential, Tanh};
@@ -70,101 +70,6 @@ impl<T: Scalar> Layer<T> for Broken {
     ) -> Result<()> {
         dx.into_iter().for_each(|dx| dx.reset(*call.x.shape()).fill(T::from_f64(f64::NAN)));
         Ok(())
-    }
-}
-
-/// The mean of (y − t)², or their sum.
-pub struct Mse(pub Reduction);
-
-impl Mse {
-    fn count(&self, n: usize) -> f64 {
-        if self.0 == Reduction::Mean { n as f64 } else { 1.0 }
-    }
-}
-
-impl<T: Scalar> Loss<T> for Mse {
-    fn reduction(&self) -> Reduction {
-        self.0
-    }
-    fn output_shape(&self, y: &[usize], target: Target<'_, T>) -> Result<Shape> {
-        if target.values()?.shape()[..] != *y {
-            return Err(Error::shape(format!(
-                "Mse: expected a target {y:?}, got {}",
-                target.values()?.shape()
-            )));
-        }
-        Ok(Shape::default())
-    }
-    fn forward(&self, y: &Tensor<T>, target: Target<'_, T>, loss: &mut Tensor<T>) -> Result<()> {
-        self.output_shape(y.shape(), target)?;
-        let sum: T = y.data().iter().zip(target.values()?.data()).map(|(&y, &t)| (y - t) * (y - t)).sum();
-        loss.reset([])[0] = sum / T::from_f64(self.count(y.len()));
-        Ok(())
-    }
-    fn backward(
-        &self,
-        y: &Tensor<T>,
-        target: Target<'_, T>,
-        dloss: &Tensor<T>,
-        dy: Option<&mut Tensor<T>>,
-        _: Option<&mut Tensor<T>>,
-    ) -> Result<()> {
-        let scale = dloss.data()[0] * T::from_f64(2.0 / self.count(y.len()));
-        if let Some(dy) = dy {
-            let pairs = y.data().iter().zip(target.values()?.data());
-            dy.reset(*y.shape()).iter_mut().zip(pairs).for_each(|(dy, (&y, &t))| *dy = scale * (y - t));
-        }
-        Ok(())
-    }
-}
-
-/// Cross-entropy on logits, the mean over the rows.
-pub struct CrossEntropy;
-
-impl<T: Scalar> Loss<T> for CrossEntropy {
-    fn output_shape(&self, y: &[usize], target: Target<'_, T>) -> Result<Shape> {
-        match target {
-            Target::Classes(c) if y.len() == 2 && c.len() == y[0] => match c.iter().find(|&&c| c >= y[1]) {
-                Some(c) => Err(Error::index(format!("expected classes below {}, got {c}", y[1]))),
-                None => Ok(Shape::default()),
-            },
-            _ => Err(Error::shape("expected (N, C) and a class for each row")),
-        }
-    }
-    fn forward(&self, y: &Tensor<T>, target: Target<'_, T>, loss: &mut Tensor<T>) -> Result<()> {
-        let mut dy = Tensor::default();
-        loss.reset([])[0] = self.value_and_gradient(y, target, &mut dy)?;
-        Ok(())
-    }
-    fn backward(
-        &self,
-        y: &Tensor<T>,
-        target: Target<'_, T>,
-        dloss: &Tensor<T>,
-        dy: Option<&mut Tensor<T>>,
-        _: Option<&mut Tensor<T>>,
-    ) -> Result<()> {
-        if let Some(dy) = dy {
-            self.value_and_gradient(y, target, dy)?;
-            dy.data_mut().iter_mut().for_each(|v| *v *= dloss.data()[0]);
-        }
-        Ok(())
-    }
-    fn value_and_gradient(&self, y: &Tensor<T>, target: Target<'_, T>, dy: &mut Tensor<T>) -> Result<T> {
-        self.output_shape(y.shape(), target)?;
-        let Target::Classes(classes) = target else { unreachable!("the shape was checked") };
-        let n = T::from_usize(classes.len());
-        dy.copy_from(y);
-        let mut loss = T::ZERO;
-        for (row, &class) in dy.data_mut().chunks_exact_mut(y.shape()[1]).zip(classes) {
-            let max = row.iter().copied().fold(T::NEG_INFINITY, T::max);
-            row.iter_mut().for_each(|v| *v = (*v - max).exp());
-            let sum: T = row.iter().copied().sum();
-            loss += (sum.ln() - row[class].ln()) / n;
-            row.iter_mut().for_each(|v| *v = *v / sum / n);
-            row[class] += -T::ONE / n;
-        }
-        Ok(loss)
     }
 }
 
