@@ -97,6 +97,10 @@ fn main() {
         (1, 6, 64),
         (4, 2, 3),
     ]);
+    let size: Vec<usize> = filter.split(' ').filter_map(|v| v.parse().ok()).collect();
+    if let [m, k, n] = size[..] {
+        return par::with_threads(threads, || case(m, k, n, threads));
+    }
     println!("{:?}, {threads} threads; share of the peak, in %; NN: A B, NT: A Bᵀ, TN: Aᵀ B", isa());
     println!(
         "{:>20} {:>8} | {:>5} {:>5} {:>5} {:>5} {:>5} | matrixmultiply NN NT TN",

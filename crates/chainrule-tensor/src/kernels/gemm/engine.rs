@@ -1,4 +1,4 @@
-//! Which way a product is computed, in which blocks, and by how many threads.
+//! From a product to its blocks and to the threads that share them.
 //!
 //! The way and the blocks of the inner dimension follow from the sizes and strides of the whole product alone, and
 //! threads share out rows or columns of C: an element's sum has the same order however many threads there are.
@@ -7,20 +7,15 @@ use super::{
     dot::Dots,
     kernels::{Engine, Kernels},
     pack::{Buffer, Pack, Scratch},
+    plan::{Plan, orient, plan, tile_rows},
     tile::{Block, Finish},
 };
 use crate::{Scalar, par};
 
 /// Multiply-adds below which a product stays in its thread: a few times what waking another costs.
-const SERIAL: usize = 1 << 19;
+pub(super) const SERIAL: usize = 1 << 19;
 /// Multiply-adds up to which plain loops are the quickest.
 const TINY: usize = 48;
-/// Bytes of a packed block of A, which stays in the second-level cache, and of B, in the third.
-const A_BYTES: usize = 512 << 10;
-const B_BYTES: usize = 4 << 20;
-/// Most of the inner dimension that is packed at a time.
-const DEPTH: usize = 512;
-
 /// An operand: element (j, k) at `data[j·side + k·inner]`, j along C and k along the sum. Or, when `width` is not 0,
 /// panels of that width as `Pack` makes them.
 #[derive(Clone, Copy, Debug)]
@@ -48,19 +43,6 @@ pub(super) struct Product<T> {
 // SAFETY: a product stands for two shared borrows and an exclusive one, of which each thread gets rows or columns.
 unsafe impl<T: Sync> Sync for Product<T> {}
 
-/// How a product is computed.
-#[derive(Clone, Copy, Debug)]
-struct Plan {
-    dots: bool,
-    pack_a: bool,
-    pack_b: bool,
-    mr: usize,
-    nr: usize,
-    mc: usize,
-    nc: usize,
-    kc: usize,
-}
-
 /// Computes a product with n, m > 0.
 ///
 /// # Safety
@@ -74,13 +56,18 @@ pub(super) unsafe fn run<T: Scalar + Engine>(p: &mut Product<T>, kernels: &Kerne
     }
     let dots = !packed && orient(p, kernels.lanes);
     let plan = plan(p, dots, work, kernels);
-    let pieces = if work < SERIAL { 1 } else { par::threads() };
+    // One to three rows or columns wait for memory, not for arithmetic.
+    let time = if p.m.min(p.n) < 4 { work.saturating_mul(4) } else { work };
+    let pieces = if time < SERIAL { 1 } else { par::threads() };
     if pieces < 2 {
         // SAFETY: the caller's.
         return unsafe { serial(p, &plan, kernels) };
     }
-    let by_rows = p.m * plan.nr >= p.n * plan.mr;
-    let (all, unit) = if by_rows { (p.m, plan.mr) } else { (p.n, plan.nr) };
+    // By rows, as long as that does not make pieces flatter than by columns; whole panels in any case.
+    let panels = p.n.div_ceil(plan.nr);
+    let even = panels.is_multiple_of(pieces) || panels >= 8 * pieces;
+    let by_rows = p.m >= 2 * pieces && (p.m >= p.n || !even);
+    let (all, unit) = if by_rows { (p.m, p.a.width.max(1)) } else { (p.n, plan.nr) };
     let step = all.div_ceil(pieces).next_multiple_of(unit);
     let p = &*p;
     par::for_each(all.div_ceil(step), |i| {
@@ -138,7 +125,7 @@ impl<T: Scalar> Product<T> {
     }
 
     /// Cᵀ = Bᵀ Aᵀ
-    fn t(self) -> Self {
+    pub(super) fn t(self) -> Self {
         Self {
             m: self.n,
             n: self.m,
@@ -150,86 +137,6 @@ impl<T: Scalar> Product<T> {
             ..self
         }
     }
-}
-
-/// Chooses between C and Cᵀ, and whether dot products are the cheaper way: by an estimate of cycles.
-#[inline]
-fn orient<T: Scalar>(p: &mut Product<T>, lanes: usize) -> bool {
-    // A side of one element adjoins in any way.
-    if p.m == 1 {
-        (p.a.side, p.c_row) = (1, 1);
-    }
-    if p.n == 1 {
-        (p.b.side, p.c_col) = (1, 1);
-    }
-    if p.k == 1 {
-        (p.a.inner, p.b.inner) = (1, 1);
-    }
-    // In sixteenths of a cycle, for vectors of sixteen.
-    let cost = |p: &Product<T>| {
-        let pack = if p.b.side == 1 { 0 } else { p.n * (6 * p.k + 26 * (p.k % lanes)) };
-        let scatter = if p.c_col == 1 { 0 } else { 10 * p.m * p.n };
-        p.m * p.k * p.n.next_multiple_of(lanes) + pack + scatter
-    };
-    let (straight, turned) = (cost(p), cost(&p.t()));
-    if p.a.inner == 1 && p.b.inner == 1 {
-        let dots = p.m * p.n * (p.k.next_multiple_of(lanes) + 60);
-        if dots < straight.min(turned) {
-            return true;
-        }
-    }
-    if turned < straight {
-        *p = p.t();
-    }
-    false
-}
-
-fn plan<T: Scalar>(p: &Product<T>, dots: bool, work: usize, kernels: &Kernels<T>) -> Plan {
-    let lanes = kernels.lanes;
-    if dots {
-        return Plan { dots, pack_a: false, pack_b: false, mr: 4, nr: 8, mc: p.m, nc: p.n, kc: p.k };
-    }
-    let vectors = match p.b.width / lanes {
-        0 if p.m <= kernels.rows[3] && p.n > 4 * lanes => 8,
-        0 if p.m <= kernels.rows[2] && p.n > 2 * lanes => 4,
-        0 if p.n > lanes => 2,
-        0 => 1,
-        packed => packed,
-    };
-    let nr = vectors * lanes;
-    let mr = match p.a.width {
-        0 => tile_rows(p.m, kernels.rows[vectors.ilog2() as usize]),
-        packed => packed,
-    };
-    // A stride of many pages maps a whole panel to a few sets of the cache.
-    let awkward = |stride: usize| (stride * size_of::<T>()).is_multiple_of(2048);
-    let big = |len: usize| len * size_of::<T>() > 128 << 10;
-    let pack_b = p.b.width == 0
-        && (p.b.side != 1 || (p.m > 4 * mr && big(p.n * p.k)) || (p.m > 2 * mr && awkward(p.b.inner)));
-    let pack_a = p.a.width == 0
-        && p.n > 4 * nr
-        && ((p.a.side != 1 && p.a.inner != 1) || big(p.m * p.k) || awkward(p.a.side.max(p.a.inner)));
-    if !pack_a && !pack_b && work < SERIAL {
-        return Plan { dots, pack_a, pack_b, mr, nr, mc: p.m, nc: p.n, kc: p.k };
-    }
-    let kc =
-        if p.k <= DEPTH * 3 / 2 || !(pack_a || pack_b) { p.k } else { p.k.div_ceil(p.k.div_ceil(DEPTH)) };
-    let fit = |bytes: usize, unit: usize| (bytes / size_of::<T>() / kc.max(1) / unit).max(1) * unit;
-    Plan {
-        dots,
-        pack_a,
-        pack_b,
-        mr,
-        nr,
-        mc: fit(A_BYTES, mr),
-        nc: fit(if pack_a { B_BYTES } else { A_BYTES / 2 }, nr),
-        kc,
-    }
-}
-
-/// Rows of a tile: at most `most`, and all tiles about as high.
-pub(super) fn tile_rows(m: usize, most: usize) -> usize {
-    m.div_ceil(m.div_ceil(most).max(1)).max(1)
 }
 
 /// The product in this thread.
@@ -251,6 +158,8 @@ unsafe fn serial<T: Scalar + Engine>(p: &Product<T>, plan: &Plan, kernels: &Kern
         // SAFETY: the caller's.
         return unsafe { (kernels.dots)(&d) };
     }
+    let mr = if p.a.width == 0 { tile_rows(p.m, plan.mr) } else { plan.mr };
+    let plan = &Plan { mr, mc: (plan.mc / mr).max(1) * mr, ..*plan };
     if plan.kc >= p.k && !plan.pack_a && !plan.pack_b && plan.mc >= p.m && plan.nc >= p.n {
         let panel = |s: &Side<T>, width: usize| if s.width == 0 { width * s.side } else { p.k * width };
         let b = Block {

@@ -235,6 +235,10 @@ lanes!(
         let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
         let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
         _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+    },
+    unsafe fn transpose(from: *const f32, from_stride: usize, rows: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: the caller vouches for the instruction set and the memory.
+        unsafe { turn8(from, from_stride, rows, to, to_stride) }
     }
 );
 
@@ -260,3 +264,40 @@ lanes!(
         _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)))
     }
 );
+
+/// `Lanes::transpose` for 8 lanes.
+#[inline(never)]
+#[target_feature(enable = "avx2")]
+unsafe fn turn8(from: *const f32, from_stride: usize, rows: usize, to: *mut f32, to_stride: usize) {
+    // SAFETY: the caller vouches for `rows` rows of 8 elements at `from`, 8 rows of `rows` elements at `to`.
+    unsafe {
+        let mut r = [_mm256_setzero_ps(); 8];
+        for (i, r) in r.iter_mut().enumerate() {
+            *r = _mm256_loadu_ps(from.add(i.min(rows - 1) * from_stride));
+        }
+        let (mut t, mut u) = (r, r);
+        for i in 0..4 {
+            t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+            t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+        }
+        for i in 0..2 {
+            let [a, b, c, d] = [t[4 * i], t[4 * i + 1], t[4 * i + 2], t[4 * i + 3]];
+            u[4 * i] = _mm256_shuffle_ps::<0x44>(a, c);
+            u[4 * i + 1] = _mm256_shuffle_ps::<0xee>(a, c);
+            u[4 * i + 2] = _mm256_shuffle_ps::<0x44>(b, d);
+            u[4 * i + 3] = _mm256_shuffle_ps::<0xee>(b, d);
+        }
+        for c in 0..4 {
+            t[c] = _mm256_permute2f128_ps::<0x20>(u[c], u[4 + c]);
+            t[4 + c] = _mm256_permute2f128_ps::<0x31>(u[c], u[4 + c]);
+        }
+        let mask = _mm256_loadu_si256(MASK32.as_ptr().add(8 - rows).cast());
+        for (k, &v) in t.iter().enumerate() {
+            if rows == 8 {
+                _mm256_storeu_ps(to.add(k * to_stride), v);
+            } else {
+                _mm256_maskstore_ps(to.add(k * to_stride), mask, v);
+            }
+        }
+    }
+}

@@ -11,6 +11,7 @@ mod kernels;
 mod lanes;
 mod operand;
 mod pack;
+mod plan;
 mod tile;
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 
 use super::{
     Mat, Side,
-    engine::tile_rows,
     kernels::Kernels,
     pack::{Buffer, Pack},
+    plan::tile_rows,
 };
 use crate::{
     Scalar,
