@@ -226,10 +226,10 @@ impl<T: Scalar> Loss<T> for CrossEntropy<T> {
                     }
                 }
             }
-            if self.reduction == Reduction::None {
-                out[line] = e;
+            match (self.reduction, out.get_mut(line)) {
+                (Reduction::None, Some(out)) => *out = e,
+                _ => sum += e,
             }
-            sum += e;
         }
         if self.reduction != Reduction::None {
             out[0] = sum / divisor;

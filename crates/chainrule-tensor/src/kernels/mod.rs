@@ -10,6 +10,7 @@ pub mod loss;
 pub mod math;
 pub mod noise;
 pub mod norm;
+pub mod optim;
 mod parts;
 pub mod pool;
 pub mod reduce;
@@ -75,9 +76,9 @@ pub fn best() -> Isa {
 
 /// Compiles a function for every [`Isa`] and dispatches at run time. The body must be safe code.
 macro_rules! simd {
-    ($(#[$meta:meta])* pub fn $name:ident [$($generics:tt)*] ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident [$($generics:tt)*] ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
-        pub fn $name<$($generics)*>($($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name<$($generics)*>($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
             fn body<$($generics)*>($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
