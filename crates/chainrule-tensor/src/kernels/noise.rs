@@ -3,30 +3,26 @@
 use super::simd;
 use crate::{Scalar, noise, par};
 
-/// Elements of a piece, and of a block: one hash of 64 bits serves elements i and i + 8 of a block of 16.
+/// Elements of a piece, and of a block: one hash of 64 bits serves elements i and i + HALF of a block.
 const PIECE: usize = 1 << 14;
-const BLOCK: usize = 16;
+const BLOCK: usize = 2 * HALF;
+const HALF: usize = 128;
 
 simd! {
     /// [`dropout`] of one piece that begins with block number `first`.
     pub fn dropout_piece[T: Scalar](x: &[T], y: &mut [T], key: u64, first: usize, threshold: u32, scale: T) {
-        let factor = |bits: u32| if bits >= threshold { scale } else { T::ZERO };
-        let hash = |block: usize, j: usize| noise(key, (block * (BLOCK / 2) + j) as u64);
-        let ((xs, x_rest), (ys, y_rest)) = (x.as_chunks::<BLOCK>(), y.as_chunks_mut::<BLOCK>());
-        let blocks = xs.len();
-        for (block, (x, y)) in (first..).zip(xs.iter().zip(ys)) {
-            let mut bits = [0; BLOCK / 2];
+        let mut bits = [0; HALF];
+        for (block, (x, y)) in (first..).zip(x.chunks(BLOCK).zip(y.chunks_mut(BLOCK))) {
             for (j, bits) in bits.iter_mut().enumerate() {
-                *bits = hash(block, j);
+                *bits = noise(key, (block * HALF + j) as u64);
             }
-            for (j, &bits) in bits.iter().enumerate() {
-                y[j] = x[j] * factor(bits as u32);
-                y[j + BLOCK / 2] = x[j + BLOCK / 2] * factor((bits >> 32) as u32);
+            let (low, high) = y.split_at_mut(HALF.min(x.len()));
+            for ((y, &x), &bits) in low.iter_mut().zip(x).zip(&bits) {
+                *y = x * if bits as u32 >= threshold { scale } else { T::ZERO };
             }
-        }
-        for (i, (y, &x)) in y_rest.iter_mut().zip(x_rest).enumerate() {
-            let bits = hash(first + blocks, i % (BLOCK / 2));
-            *y = x * factor(if i < BLOCK / 2 { bits as u32 } else { (bits >> 32) as u32 });
+            for ((y, &x), &bits) in high.iter_mut().zip(&x[low.len()..]).zip(&bits) {
+                *y = x * if (bits >> 32) as u32 >= threshold { scale } else { T::ZERO };
+            }
         }
     }
 }
@@ -74,7 +70,7 @@ mod tests {
             let zeros = y.iter().filter(|v| **v == 0.0).count() as f64 / n as f64;
             assert!((zeros - p).abs() < 4.0 * (p * (1.0 - p) / n as f64).sqrt() + 1e-12, "{p} {zeros}");
             // Neighbours, and the two elements of one hash, fall independently.
-            for apart in [1, 8, 16] {
+            for apart in [1, HALF, BLOCK] {
                 let both = (apart..n).filter(|&i| y[i] == 0.0 && y[i - apart] == 0.0).count() as f64;
                 let both = both / (n - apart) as f64;
                 assert!((both - p * p).abs() < 0.01, "{p} {apart} {both}");

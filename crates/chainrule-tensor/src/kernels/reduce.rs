@@ -36,7 +36,9 @@ simd! {
 
 /// The sum of N lanes, N a power of two: halves are added until one is left.
 #[inline(always)]
-pub(super) fn fold<T: Scalar, const N: usize>(mut lanes: [T; N]) -> T {
+pub(super) fn fold<T: Scalar, const N: usize>(lanes: [T; N]) -> T {
+    // Out of sight of the optimiser: it would plan the loop before for the last, narrowest additions, two lanes at a time.
+    let mut lanes = std::hint::black_box(lanes);
     let mut width = N / 2;
     while width > 0 {
         for i in 0..width {

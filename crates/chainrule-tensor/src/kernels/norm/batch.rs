@@ -13,8 +13,9 @@ const GROUP: usize = 1 << 15;
 const NARROW: usize = 16;
 /// Most columns of a group where L is narrow, most channels elsewhere.
 const WIDE: usize = 256;
-/// Lanes of a partial sum, and elements after which they are added up.
+/// Lanes of a partial sum, those for what is left at the end of an axis, and elements after which lanes are added up.
 const LANES: usize = 32;
+const FEW: usize = 8;
 const BLOCK: usize = 4096;
 /// Rows after which the sums of columns are added up.
 const ROWS: usize = 128;
@@ -121,6 +122,23 @@ impl Group {
     }
 }
 
+/// laneᵢ += f(xᵢ, zᵢ, m).
+#[inline(always)]
+fn add_lanes<T: Scalar, const K: usize, const N: usize>(
+    x: &[T; N],
+    z: &[T; N],
+    m: T,
+    lanes: &mut [[T; N]; K],
+    f: &impl Fn(T, T, T) -> [T; K],
+) {
+    for i in 0..N {
+        let v = f(x[i], z[i], m);
+        for k in 0..K {
+            lanes[k][i] += v[k];
+        }
+    }
+}
+
 simd! {
     /// Σ f(x, z, m) of each channel of a group. Lanes are added up now and then, so that no sum has many terms.
     pub fn run_sums[T: Scalar, const K: usize, F: Fn(T, T, T) -> [T; K]](
@@ -133,30 +151,31 @@ simd! {
     ) {
         for c in 0..g.width / g.l {
             let mut lanes = [[T::ZERO; LANES]; K];
-            let mut rest = [T::ZERO; K];
+            let (mut few, mut rest) = ([[T::ZERO; FEW]; K], [T::ZERO; K]);
             let mut pending = 0;
             for image in 0..g.n {
                 let at = g.start(image) + c * g.l;
-                let (xs, x_rest) = x[at..][..g.l].as_chunks::<LANES>();
-                let (zs, z_rest) = z[at..][..g.l].as_chunks::<LANES>();
+                let (xs, x) = x[at..][..g.l].as_chunks::<LANES>();
+                let (zs, z) = z[at..][..g.l].as_chunks::<LANES>();
                 for (x, z) in xs.iter().zip(zs) {
-                    for i in 0..LANES {
-                        let v = f(x[i], z[i], m[c]);
-                        (0..K).for_each(|k| lanes[k][i] += v[k]);
-                    }
+                    add_lanes(x, z, m[c], &mut lanes, f);
                 }
-                for (&x, &z) in x_rest.iter().zip(z_rest) {
+                let ((xs, x), (zs, z)) = (x.as_chunks::<FEW>(), z.as_chunks::<FEW>());
+                for (x, z) in xs.iter().zip(zs) {
+                    add_lanes(x, z, m[c], &mut few, f);
+                }
+                for (&x, &z) in x.iter().zip(z) {
                     let v = f(x, z, m[c]);
-                    (0..K).for_each(|k| rest[k] += v[k]);
+                    for k in 0..K { rest[k] += v[k]; }
                 }
                 pending += g.l;
                 if pending >= BLOCK {
                     pending = 0;
-                    (0..K).for_each(|k| out[k][c] += fold(lanes[k]) + rest[k]);
-                    (lanes, rest) = ([[T::ZERO; LANES]; K], [T::ZERO; K]);
+                    for k in 0..K { out[k][c] += fold(lanes[k]); }
+                    lanes = [[T::ZERO; LANES]; K];
                 }
             }
-            (0..K).for_each(|k| out[k][c] += fold(lanes[k]) + rest[k]);
+            for k in 0..K { out[k][c] += fold(lanes[k]) + (fold(few[k]) + rest[k]); }
         }
     }
 }
@@ -171,16 +190,20 @@ simd! {
         out: &mut [Each<T>; K],
         f: &F,
     ) {
+        let width = g.width.min(WIDE);
         for start in (0..g.n).step_by(ROWS) {
             let mut block = [[T::ZERO; WIDE]; K];
             for image in start..g.n.min(start + ROWS) {
-                for (j, (&x, &z)) in g.row(x, image).iter().zip(g.row(z, image)).enumerate().take(WIDE) {
-                    let v = f(x, z, m[j]);
-                    (0..K).for_each(|k| block[k][j] += v[k]);
+                let (x, z) = (&g.row(x, image)[..width], &g.row(z, image)[..width]);
+                for j in 0..width {
+                    let v = f(x[j], z[j], m[j]);
+                    for k in 0..K { block[k][j] += v[k]; }
                 }
             }
             for (out, block) in out.iter_mut().zip(&block) {
-                out.iter_mut().zip(block).for_each(|(o, &b)| *o += b);
+                for (o, &b) in out.iter_mut().zip(block) {
+                    *o += b;
+                }
             }
         }
     }
@@ -204,7 +227,9 @@ simd! {
         }
         let runs = y.chunks_exact_mut(run).zip(x.chunks_exact(run));
         for ((((y, x), &m), &s), &b) in runs.zip(m).zip(s).zip(b) {
-            y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - m) * s + b);
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = (x - m) * s + b;
+            }
         }
     }
 }

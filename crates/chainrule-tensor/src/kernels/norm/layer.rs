@@ -9,7 +9,9 @@ use crate::{
 /// Elements of a piece of rows, and most pieces whose ∂γ and ∂β are added up at the end.
 const PIECE: usize = 1 << 14;
 const PIECES: usize = 32;
+/// Lanes of a partial sum, and those for what is left at the end of a row.
 const LANES: usize = 32;
+const FEW: usize = 8;
 
 /// Rows of one piece, by sizes alone.
 fn rows_per_piece(rows: usize, d: usize) -> usize {
@@ -21,9 +23,22 @@ fn row_sum<T: Scalar>(x: &[T], f: impl Fn(T) -> T) -> T {
     let mut lanes = [T::ZERO; LANES];
     let (chunks, rest) = x.as_chunks::<LANES>();
     for chunk in chunks {
-        lanes.iter_mut().zip(chunk).for_each(|(lane, &v)| *lane += f(v));
+        for i in 0..LANES {
+            lanes[i] += f(chunk[i]);
+        }
     }
-    fold(lanes) + rest.iter().map(|&v| f(v)).sum::<T>()
+    let mut few = [T::ZERO; FEW];
+    let (chunks, rest) = rest.as_chunks::<FEW>();
+    for chunk in chunks {
+        for i in 0..FEW {
+            few[i] += f(chunk[i]);
+        }
+    }
+    let mut total = fold(lanes) + fold(few);
+    for &v in rest {
+        total += f(v);
+    }
+    total
 }
 
 simd! {
@@ -50,9 +65,15 @@ simd! {
                     }
                 }
                 (Some(w), None) => {
-                    y.iter_mut().zip(x).zip(w).for_each(|((y, &x), &w)| *y = (x - m) * r * w);
+                    for ((y, &x), &w) in y.iter_mut().zip(x).zip(w) {
+                        *y = (x - m) * r * w;
+                    }
                 }
-                _ => y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - m) * r),
+                _ => {
+                    for (y, &x) in y.iter_mut().zip(x) {
+                        *y = (x - m) * r;
+                    }
+                }
             }
         }
     }
@@ -78,35 +99,51 @@ pub fn layer_norm<T: Scalar>(
     });
 }
 
+/// Elements `at` to `at + N` of a row: adds to the lanes of Σ g and Σ g x̂, and to ∂γ and ∂β. W: there is a γ.
+#[inline(always)]
+fn add_lanes<T: Scalar, const W: bool, const N: usize>(
+    at: usize,
+    (x, dy, w): (&[T], &[T], &[T]),
+    (m, r): (T, T),
+    (dw, db): (&mut [T], &mut [T]),
+    (sum_g, sum_gx): (&mut [T; N], &mut [T; N]),
+) {
+    let (x, dy, w) = (&x[at..][..N], &dy[at..][..N], if W { &w[at..][..N] } else { w });
+    let (dw, db) = (&mut dw[at..][..N], &mut db[at..][..N]);
+    for i in 0..N {
+        let (x_hat, g) = ((x[i] - m) * r, if W { dy[i] * w[i] } else { dy[i] });
+        sum_g[i] += g;
+        sum_gx[i] += g * x_hat;
+        dw[i] += dy[i] * x_hat; // ∂γ += dy ⊙ x̂
+        db[i] += dy[i]; // ∂β += dy
+    }
+}
+
 /// One row: dx, and the row's share of ∂γ and ∂β. W: there is a γ.
 #[inline(always)]
 fn backward_row<T: Scalar, const W: bool>(
-    (x, dy, w): (&[T], &[T], &[T]),
+    row: (&[T], &[T], &[T]),
     (m, r): (T, T),
     (dw, db): (&mut [T], &mut [T]),
     dx: Option<&mut [T]>,
 ) {
-    let (d, whole) = (x.len(), x.len() / LANES * LANES);
-    let (mut sum_g, mut sum_gx) = ([T::ZERO; LANES], [T::ZERO; LANES]);
-    for at in (0..whole).step_by(LANES) {
-        let (x, dy, w) = (&x[at..][..LANES], &dy[at..][..LANES], if W { &w[at..][..LANES] } else { w });
-        let (dw, db) = (&mut dw[at..][..LANES], &mut db[at..][..LANES]);
-        for i in 0..LANES {
-            let (x_hat, g) = ((x[i] - m) * r, if W { dy[i] * w[i] } else { dy[i] });
-            sum_g[i] += g;
-            sum_gx[i] += g * x_hat;
-            dw[i] += dy[i] * x_hat; // ∂γ += dy ⊙ x̂
-            db[i] += dy[i]; // ∂β += dy
-        }
+    let d = row.0.len();
+    let (many, some) = (d / LANES * LANES, d / FEW * FEW);
+    let (mut g, mut gx) = ([T::ZERO; LANES], [T::ZERO; LANES]);
+    for at in (0..many).step_by(LANES) {
+        add_lanes::<T, W, LANES>(at, row, (m, r), (dw, db), (&mut g, &mut gx));
     }
-    let (mut sum_g, mut sum_gx) = (fold(sum_g), fold(sum_gx));
-    for i in whole..d {
-        let (x_hat, g) = ((x[i] - m) * r, if W { dy[i] * w[i] } else { dy[i] });
-        sum_g += g;
-        sum_gx += g * x_hat;
-        dw[i] += dy[i] * x_hat;
-        db[i] += dy[i];
+    let (mut few_g, mut few_gx) = ([T::ZERO; FEW], [T::ZERO; FEW]);
+    for at in (many..some).step_by(FEW) {
+        add_lanes::<T, W, FEW>(at, row, (m, r), (dw, db), (&mut few_g, &mut few_gx));
     }
+    let (mut one_g, mut one_gx) = ([T::ZERO], [T::ZERO]);
+    for at in some..d {
+        add_lanes::<T, W, 1>(at, row, (m, r), (dw, db), (&mut one_g, &mut one_gx));
+    }
+    let sum_g = fold(g) + fold(few_g) + one_g[0];
+    let sum_gx = fold(gx) + fold(few_gx) + one_gx[0];
+    let (x, dy, w) = row;
     let Some(dx) = dx else { return };
     let by = T::ONE / T::from_usize(d);
     // dx = ρ (g − mean(g) − x̂ mean(g ⊙ x̂)) = ρ g − (a + b (x − μ)) with a = ρ mean(g), b = ρ² mean(g ⊙ x̂)
@@ -116,7 +153,9 @@ fn backward_row<T: Scalar, const W: bool>(
             *dx = r * (dy * w) - (a + b * (x - m));
         }
     } else {
-        dx.iter_mut().zip(x).zip(dy).for_each(|((dx, &x), &dy)| *dx = r * dy - (a + b * (x - m)));
+        for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
+            *dx = r * dy - (a + b * (x - m));
+        }
     }
 }
 

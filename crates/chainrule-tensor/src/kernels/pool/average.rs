@@ -58,17 +58,22 @@ simd! {
                 None => line.fill(T::ZERO),
             }
             for x in lines {
-                line.iter_mut().zip(x).for_each(|(sum, &v)| *sum += v);
+                for (sum, &v) in line.iter_mut().zip(x) {
+                    *sum += v;
+                }
             }
             if cut.pairs {
                 let share = cut.share::<T>(row, &cut.cols[0]);
-                let pairs = line.as_chunks::<2>().0;
-                y.iter_mut().zip(pairs).for_each(|(y, v)| *y = (v[0] + v[1]) * share);
+                for (y, v) in y.iter_mut().zip(line.as_chunks::<2>().0) {
+                    *y = (v[0] + v[1]) * share;
+                }
                 continue;
             }
             for (y, col) in y.iter_mut().zip(cut.cols) {
                 let mut total = T::ZERO;
-                line[col.start.min(col.end)..col.end].iter().for_each(|&v| total += v);
+                for &v in &line[col.start.min(col.end)..col.end] {
+                    total += v;
+                }
                 *y = total * cut.share(row, col);
             }
         }
@@ -83,16 +88,21 @@ simd! {
             line.fill(T::ZERO);
             if cut.pairs {
                 let share = cut.share::<T>(row, &cut.cols[0]);
-                let pairs = line.as_chunks_mut::<2>().0;
-                pairs.iter_mut().zip(dy).for_each(|(line, &g)| *line = [g * share; 2]);
+                for (line, &g) in line.as_chunks_mut::<2>().0.iter_mut().zip(dy) {
+                    *line = [g * share; 2];
+                }
             } else {
                 for (&g, col) in dy.iter().zip(cut.cols) {
                     let g = g * cut.share(row, col);
-                    line[col.start.min(col.end)..col.end].iter_mut().for_each(|v| *v += g);
+                    for v in &mut line[col.start.min(col.end)..col.end] {
+                        *v += g;
+                    }
                 }
             }
             for dx in dx[row.start.min(row.end) * cut.width..row.end * cut.width].chunks_exact_mut(cut.width) {
-                dx.iter_mut().zip(&*line).for_each(|(dx, &v)| *dx += v);
+                for (dx, &v) in dx.iter_mut().zip(&*line) {
+                    *dx += v;
+                }
             }
         }
     }
