@@ -22,7 +22,7 @@ simd! {
 }
 
 simd! {
-    /// Rows of logits x (N, C) with a class each: dx = scale (softmax x − onehot), and Σ −ln softmax(x)[class] is returned.
+    /// Rows of logits x (N, C) with a class each: dx = scale (softmax x − onehot), and Σ −ln softmax(x) at the class is returned.
     pub fn softmax_cross_entropy[T: Scalar](x: &[T], classes: &[usize], dx: &mut [T], scale: T) -> T {
         let n = if classes.is_empty() { 1 } else { x.len() / classes.len() };
         let mut loss = T::ZERO;
