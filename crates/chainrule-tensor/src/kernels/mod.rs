@@ -3,9 +3,11 @@
 //! A kernel is written once as plain loops that the compiler can vectorise. The `simd!` macro compiles it for
 //! AVX-512, for AVX2 with FMA and for the portable target, and picks one at run time.
 
+pub mod conv;
 pub mod elementwise;
 pub mod embedding;
 pub mod gemm;
+mod lanes;
 pub mod loss;
 pub mod math;
 pub mod noise;

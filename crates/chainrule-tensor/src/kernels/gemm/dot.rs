@@ -1,7 +1,7 @@
 //! Products whose inner dimension adjoins in both operands, x Wᵀ: tiles of dot products, nothing packed.
 
 use super::{
-    lanes::Lanes,
+    super::lanes::Lanes,
     tile::{self, Finish},
 };
 use crate::Scalar;

@@ -1,8 +1,8 @@
 //! The kernels of each instruction set and scalar type, behind function pointers.
 
 use super::{
+    super::lanes::{self, Lanes},
     dot::{self, Dots},
-    lanes::{self, Lanes},
     pack::{self, Pack, Scratch},
     tile::{self, Block, Tile},
 };

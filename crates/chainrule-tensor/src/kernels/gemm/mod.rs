@@ -8,7 +8,6 @@
 mod dot;
 mod engine;
 mod kernels;
-mod lanes;
 mod operand;
 mod pack;
 mod plan;

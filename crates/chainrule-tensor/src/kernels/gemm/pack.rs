@@ -1,6 +1,6 @@
 //! Packing: an operand copied into panels that the kernels read front to back.
 
-use super::lanes::Lanes;
+use super::super::lanes::Lanes;
 use crate::Scalar;
 use std::{marker::PhantomData, slice};
 

@@ -1,6 +1,6 @@
 //! The innermost loops: a tile of C in registers, and blocks made of tiles.
 
-use super::lanes::Lanes;
+use super::super::lanes::Lanes;
 use crate::Scalar;
 use std::ptr;
 

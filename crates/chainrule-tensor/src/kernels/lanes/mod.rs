@@ -143,5 +143,4 @@ portable!(Portable64, f64, 2);
 pub(super) use x86::{Avx2F32, Avx2F64, Avx512F32, Avx512F64};
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-#[path = "lanes_x86.rs"]
 mod x86;
