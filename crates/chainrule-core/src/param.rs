@@ -28,6 +28,7 @@ pub struct Param<T> {
     shape: Shape,
     init: Init,
     value: Option<Tensor<T>>,
+    changes: u64,
     role: Role,
     frozen: bool,
     zero_row: Option<usize>,
@@ -49,6 +50,7 @@ impl<T: Scalar> Param<T> {
             shape: shape.into(),
             init,
             value: None,
+            changes: 0,
             role: Role::Learned,
             frozen: false,
             zero_row: None,
@@ -69,6 +71,13 @@ impl<T: Scalar> Param<T> {
     #[inline]
     pub fn id(&self) -> ParamId {
         self.id
+    }
+
+    /// The identity of its numbers: another one whenever they may have changed. What a layer derived from the numbers (a
+    /// weight in the order that a kernel likes) serves as long as this stays the same.
+    #[inline]
+    pub fn stamp(&self) -> (ParamId, u64) {
+        (self.id, self.changes)
     }
 
     /// Its own name, the last part of its path: `weight`.
@@ -117,6 +126,7 @@ impl<T: Scalar> Param<T> {
         if self.value.is_none() {
             return Err(self.empty());
         }
+        self.changes += 1;
         Ok(self.value.as_mut().expect("just looked").data_mut())
     }
 
@@ -146,6 +156,7 @@ impl<T: Scalar> Param<T> {
                 value.shape()
             )));
         }
+        self.changes += 1;
         self.value = Some(value);
         Ok(())
     }
@@ -157,6 +168,7 @@ impl<T: Scalar> Param<T> {
 
     /// Fills it by its initialiser.
     pub fn fill(&mut self, rng: &mut Rng) {
+        self.changes += 1;
         let value = self.value.get_or_insert_default();
         value.reset(self.shape);
         self.init.fill(value, rng);
@@ -316,5 +328,20 @@ mod tests {
         assert_eq!(p.value().unwrap(), [1.0, 1.0]);
         assert_ne!(p.clone().id(), p.id());
         assert!(p.set(Tensor::zeros([3])).is_err());
+    }
+
+    #[test]
+    fn the_stamp_changes_with_the_numbers() {
+        let mut p = Param::<f32>::new("weight", [2], Init::ONES);
+        let mut stamps = vec![p.stamp()];
+        p.fill(&mut Rng::new(0));
+        stamps.push(p.stamp());
+        assert_eq!(p.value().map(|_| p.stamp()).unwrap(), stamps[1]);
+        p.value_mut().unwrap()[0] = 2.0;
+        stamps.push(p.stamp());
+        p.set(Tensor::zeros([2])).unwrap();
+        stamps.push(p.stamp());
+        stamps.push(p.clone().stamp());
+        assert!(stamps.iter().enumerate().all(|(i, s)| !stamps[..i].contains(s)), "{stamps:?}");
     }
 }

@@ -11,6 +11,7 @@
 
 pub mod activation;
 pub mod container;
+pub mod conv;
 pub mod linear;
 pub mod noise;
 pub mod norm;
@@ -22,6 +23,7 @@ pub use activation::{
     Activation, Elu, Gelu, Identity, LeakyRelu, LogSoftmax, Relu, Sigmoid, Silu, Softmax, Softplus, Tanh,
 };
 pub use container::{Add, Concat, Graph, Node, Parallel, Residual, Sequential};
+pub use conv::{Conv2d, Padding, PaddingMode};
 pub use linear::{Embedding, Linear};
 pub use noise::Dropout;
 pub use norm::{BatchNorm1d, BatchNorm2d, LayerNorm};

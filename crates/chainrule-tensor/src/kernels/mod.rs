@@ -13,6 +13,7 @@ pub mod math;
 pub mod noise;
 pub mod norm;
 pub mod optim;
+pub mod pad;
 mod parts;
 pub mod pool;
 pub mod reduce;

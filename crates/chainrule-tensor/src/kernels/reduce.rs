@@ -1,7 +1,7 @@
 //! Reductions in a fixed order: the sum of a slice is the same bits however many threads there are.
 
 use super::simd;
-use crate::Scalar;
+use crate::{Scalar, par};
 
 /// Lanes of a partial sum.
 const LANES: usize = 16;
@@ -79,6 +79,28 @@ simd! {
     }
 }
 
+/// Numbers that a piece of [`add_planes_to`] sums up at least.
+const PIECE: usize = 1 << 16;
+
+/// out_k += Σ over n and p of x_nkp, for x (N, K, plane) and K the length of `out`.
+///
+/// # Panics
+/// If x does not hold whole images of `out.len()` planes.
+pub fn add_planes_to<T: Scalar>(x: &[T], plane: usize, out: &mut [T]) {
+    let image = plane * out.len();
+    if x.is_empty() {
+        return;
+    }
+    assert!(x.len().is_multiple_of(image), "x holds whole images");
+    let channels = (PIECE * out.len() / x.len()).max(1);
+    par::for_chunks(out, channels, |piece, out| {
+        for x in x.chunks(image) {
+            let planes = x[piece * channels * plane..].chunks(plane);
+            out.iter_mut().zip(planes).for_each(|(out, plane)| *out += sum(plane));
+        }
+    });
+}
+
 /// The index of the largest element, the first of equals; 0 of nothing.
 pub fn argmax<T: Scalar>(x: &[T]) -> usize {
     let mut best = 0;
@@ -119,6 +141,10 @@ mod tests {
             assert_eq!(max(&x), x.iter().copied().fold(f64::NEG_INFINITY, f64::max));
             assert!(all_finite(&x));
         }
+        let x: Vec<f64> = (0..24).map(f64::from).collect();
+        let mut out = [100.0, 0.0, 0.0];
+        add_planes_to(&x, 4, &mut out); // two images of three planes of four
+        assert_eq!(out, [160.0, 92.0, 124.0]);
         assert_eq!(argmax(&[1.0f32, 3.0, 3.0]), 1);
         for bad in [f32::NAN, f32::INFINITY] {
             for at in [0, 20, 32] {
