@@ -16,8 +16,7 @@ use chainrule_core::{
     Call, Context, Error, Grads, Init, Layer, Param, Params, ParamsMut, Result, Scalar, Shape, Tensor,
 };
 use chainrule_tensor::kernels::{
-    elementwise::add_row,
-    gemm::{Mat, MatMut, matmul},
+    gemm::{Epilogue, Mat, MatMut, matmul, matmul_with},
     reduce::add_rows_to,
 };
 
@@ -103,11 +102,9 @@ impl<T: Scalar> Layer<T> for Linear<T> {
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: &mut Context) -> Result<()> {
         let y = y.reset(self.output_shape(x.shape())?);
         let (n, i, o) = (x.len() / self.inputs, self.inputs, self.outputs);
-        let w = self.weight.value()?; // (O, I)
-        matmul(T::ONE, Mat::new(x.data(), n, i), Mat::new(w, o, i).t(), T::ZERO, MatMut::new(y, n, o)); // Y = X Wᵀ
-        if let Some(bias) = &self.bias {
-            add_row(y, bias.value()?); // Y += b
-        }
+        let w = Mat::new(self.weight.value()?, o, i);
+        let bias = Epilogue { row: self.bias.as_ref().map(Param::value).transpose()?, ..Epilogue::default() };
+        matmul_with(T::ONE, Mat::new(x.data(), n, i), w.t(), T::ZERO, MatMut::new(y, n, o), bias); // Y = X Wᵀ + b
         Ok(())
     }
 

@@ -86,15 +86,3 @@ pub fn add_scaled<T: Scalar>(y: &mut [T], a: T, x: &[T]) {
 pub fn scale<T: Scalar>(y: &mut [T], a: T) {
     par::for_chunks(y, PIECE, |_, y| y.iter_mut().for_each(|v| *v *= a));
 }
-
-/// Adds a row of `bias.len()` elements to every row of y.
-///
-/// # Panics
-/// If y is not made of whole rows.
-pub fn add_row<T: Scalar>(y: &mut [T], bias: &[T]) {
-    if bias.is_empty() {
-        return;
-    }
-    assert_eq!(y.len() % bias.len(), 0);
-    y.chunks_exact_mut(bias.len()).for_each(|row| update_serial(row, bias, &|y, b| y + b));
-}
