@@ -150,6 +150,23 @@ impl<T: Scalar> Layer<T> for Linear<T> {
 mod tests {
     use super::*;
     use chainrule_core::Parameters;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(
+            rows in 1..6usize, inputs in 1..9usize, outputs in 1..9usize, bias in any::<bool>(),
+        ) {
+            layer: Linear::new(inputs, outputs).bias(bias),
+            input: [rows, inputs],
+            wrong: [rows, inputs + 1],
+            wrong: [],
+        }
+        obeys_the_laws_over_any_leading_axes(rows in 1..4usize, time in 1..4usize, inputs in 1..5usize) {
+            layer: Linear::new(inputs, 3),
+            input: [rows, time, inputs],
+            large: [4, 50, inputs],
+        }
+    }
 
     /// W = (1 2; 3 4; 5 6), b = (10, 20, 30), x = (1, −1):
     /// y = (1−2+10, 3−4+20, 5−6+30) = (9, 19, 29).

@@ -1,0 +1,146 @@
+//! The macros.
+
+/// Tests every law of layers over random shapes and hyper-parameters. How a block is written: [`laws`](mod@crate::laws).
+///
+/// ```ignore
+/// laws! {
+///     obeys_the_laws(rows in 1..5usize, inputs in 1..8usize, outputs in 1..8usize, bias in any::<bool>()) {
+///         layer: Linear::new(inputs, outputs).bias(bias),
+///         input: [rows, inputs],
+///         wrong: [rows, inputs + 1],
+///     }
+/// }
+/// ```
+#[macro_export]
+macro_rules! laws {
+    (
+        $(#![cases = $cases:expr])?
+        $(
+            $(#[$attribute:meta])*
+            $name:ident($($pattern:pat_param in $strategy:expr),* $(,)?) {
+                layer: $layer:expr,
+                $kind:ident: $shape:expr
+                $(, $option:ident: $value:expr)* $(,)?
+            }
+        )+
+    ) => {
+        $crate::__tests! {
+            ($(Some($cases))?)
+            $(
+                $(#[$attribute])*
+                $name($($pattern in $strategy),*) |seed| {
+                    $crate::laws::layer_laws(
+                        &$crate::laws::Case::new(seed).$kind($shape)$(.$option($value))*,
+                        || {
+                            #[allow(dead_code)]
+                            type T = f64;
+                            $crate::laws!(@subject $kind, $layer)
+                        },
+                        || {
+                            #[allow(dead_code)]
+                            type T = f32;
+                            $crate::laws!(@subject $kind, $layer)
+                        },
+                    )
+                }
+            )+
+        }
+    };
+    (@subject input, $layer:expr) => { $crate::laws::One($layer) };
+    (@subject inputs, $layer:expr) => { $layer };
+}
+
+/// Tests every law of losses over random shapes and hyper-parameters.
+///
+/// `loss:` is a closure from the reduction to the loss, `prediction:` the shape of y, `target:` a
+/// [`Targets`](crate::laws::Targets); `wrong: [..]` is a shape of predictions that must be refused.
+///
+/// ```ignore
+/// loss_laws! {
+///     obeys_the_laws(rows in 1..5usize, width in 1..8usize) {
+///         loss: |reduction| Mse::new().reduction(reduction),
+///         prediction: [rows, width],
+///         target: Targets::Numbers,
+///     }
+/// }
+/// ```
+#[macro_export]
+macro_rules! loss_laws {
+    (
+        $(#![cases = $cases:expr])?
+        $(
+            $(#[$attribute:meta])*
+            $name:ident($($pattern:pat_param in $strategy:expr),* $(,)?) {
+                loss: |$reduction:ident| $loss:expr,
+                prediction: $shape:expr,
+                target: $target:expr
+                $(, $option:ident: $value:expr)* $(,)?
+            }
+        )+
+    ) => {
+        $crate::__tests! {
+            ($(Some($cases))?)
+            $(
+                $(#[$attribute])*
+                $name($($pattern in $strategy),*) |seed| {
+                    $crate::laws::loss_laws(
+                        &$crate::laws::LossCase::new(seed, $shape, $target)$(.$option($value))*,
+                        |$reduction| {
+                            #[allow(dead_code)]
+                            type T = f64;
+                            $loss
+                        },
+                        |$reduction| {
+                            #[allow(dead_code)]
+                            type T = f32;
+                            $loss
+                        },
+                    )
+                }
+            )+
+        }
+    };
+}
+
+/// A test over random cases for each body.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __tests {
+    (
+        $cases:tt
+        $(
+            $(#[$attribute:meta])*
+            $name:ident($($pattern:pat_param in $strategy:expr),*) |$seed:ident| $body:block
+        )+
+    ) => {
+        $(
+            $(#[$attribute])*
+            #[test]
+            fn $name() {
+                #[allow(unused_imports)]
+                use $crate::laws::{Targets, Values};
+                #[allow(unused_imports)]
+                use $crate::proptest::prelude::*;
+                let strategy = ($($strategy,)* $crate::proptest::prelude::any::<u64>().no_shrink(),);
+                $crate::laws::run(
+                    (file!(), concat!(module_path!(), "::", stringify!($name))),
+                    $crate::__cases!($cases),
+                    &strategy,
+                    |($($pattern,)* $seed,)| $body,
+                );
+            }
+        )+
+    };
+}
+
+/// The number of cases, if it was given.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __cases {
+    (()) => {
+        ::core::option::Option::None
+    };
+    ((Some($cases:expr))) => {
+        ::core::option::Option::Some($cases)
+    };
+}
