@@ -103,8 +103,8 @@ fn main() {
     }
     println!("{:?}, {threads} threads; share of the peak, in %; NN: A B, NT: A Bᵀ, TN: Aᵀ B", isa());
     println!(
-        "{:>20} {:>8} | {:>5} {:>5} {:>5} {:>5} {:>5} | matrixmultiply NN NT TN",
-        "m k n", "ns NN", "NN", "NT", "TN", "A pk", "B pk"
+        "{:>20} {:>8} | {:>5} {:>5} {:>5} {:>5} {:>5} {:>5} | matrixmultiply NN NT TN",
+        "m k n", "ns NN", "NN", "NT", "TN", "A pk", "B pk", "both"
     );
     for (m, k, n) in cases.into_iter().filter(|case| format!("{case:?}").contains(&filter)) {
         par::with_threads(threads, || case(m, k, n, threads));
@@ -124,7 +124,7 @@ fn case(m: usize, k: usize, n: usize, threads: usize) {
     let tn = (Mat::new(&a, k, m).t(), Mat::new(&b, k, n));
     let flops = 2.0 * (m * k * n) as f64;
     let repeat = (2e6 / flops).ceil() as usize;
-    let mut best = [f64::INFINITY; 9];
+    let mut best = [f64::INFINITY; 10];
     let rounds = (4e9 / (flops * repeat as f64)).clamp(10.0, 300.0) as usize;
     for _ in 0..rounds {
         best[0] = best[0].min(peak());
@@ -139,7 +139,7 @@ fn case(m: usize, k: usize, n: usize, threads: usize) {
             });
             best[1 + i] = best[1 + i].min(t / repeat as f64);
         }
-        for (i, left) in [Left::from(&pa), Left::from(nn.0)].into_iter().enumerate() {
+        for (i, left) in [Left::from(&pa), Left::from(nn.0), Left::from(&pa)].into_iter().enumerate() {
             let out = &mut c;
             let t = seconds(|| {
                 for _ in 0..repeat {
@@ -166,13 +166,13 @@ fn case(m: usize, k: usize, n: usize, threads: usize) {
                     }
                 }
             });
-            best[6 + i] = best[6 + i].min(t / repeat as f64);
+            best[7 + i] = best[7 + i].min(t / repeat as f64);
         }
     }
     let share = |t: f64| 100.0 * best[0] * flops / t / threads as f64;
     print!("{:>20} {:>8.0} |", format!("{m} {k} {n}"), best[1] * 1e9);
-    best[1..6].iter().for_each(|&t| print!(" {:>5.1}", share(t)));
+    best[1..7].iter().for_each(|&t| print!(" {:>5.1}", share(t)));
     print!(" |");
-    best[6..].iter().for_each(|&t| print!(" {:>5.1}", share(t)));
+    best[7..].iter().for_each(|&t| print!(" {:>5.1}", share(t)));
     println!("  ({:.1} GFLOP/s peak)", 1e-9 / best[0]);
 }

@@ -156,7 +156,6 @@ pub(super) unsafe fn tile<L: Lanes, const R: usize, const V: usize, const ROWS_A
     // SAFETY: A is read at R rows and k columns, B and C at the tile's n columns.
     unsafe {
         let mask = L::mask(t.n - (V - 1) * L::N);
-        let a_row = if ROWS_ADJOIN { 1 } else { t.a_row };
         if t.c_col == 1 {
             for i in 0..R {
                 let row = t.c.add(i * t.c_row);
@@ -165,21 +164,11 @@ pub(super) unsafe fn tile<L: Lanes, const R: usize, const V: usize, const ROWS_A
                 }
             }
         }
-        let mut acc = [[L::splat(L::T::ZERO); V]; R];
-        let (mut a, mut b) = (t.a, t.b);
-        for _ in 0..t.k {
-            let mut row = [acc[0][0]; V];
-            for (v, row) in row.iter_mut().enumerate() {
-                *row = part::<L>(b.add(v * L::N), v + 1 == V, mask);
-            }
-            for (i, acc) in acc.iter_mut().enumerate() {
-                let x = L::splat(*a.add(i * a_row));
-                for (acc, &y) in acc.iter_mut().zip(&row) {
-                    *acc = x.mul_add(y, *acc);
-                }
-            }
-            (a, b) = (a.wrapping_add(t.a_col), b.wrapping_add(t.b_row));
-        }
+        let acc = if t.n == V * L::N {
+            sums::<L, R, V, ROWS_ADJOIN, true>(t, mask)
+        } else {
+            sums::<L, R, V, ROWS_ADJOIN, false>(t, mask)
+        };
         if t.c_col == 1 && t.finish.row.is_null() && t.finish.col.is_null() && !t.finish.relu {
             let (alpha, beta) = (L::splat(t.finish.alpha), L::splat(t.finish.beta));
             for (i, acc) in acc.iter().enumerate() {
@@ -201,6 +190,37 @@ pub(super) unsafe fn tile<L: Lanes, const R: usize, const V: usize, const ROWS_A
             }
             (t.write)(flat.as_ptr().cast(), R, V * L::N, t);
         }
+    }
+}
+
+/// The sums of a tile. `WHOLE` tiles have V whole vectors in a row: some processors mask in the units that multiply.
+///
+/// # Safety
+/// As `tile`.
+#[inline(always)]
+unsafe fn sums<L: Lanes, const R: usize, const V: usize, const ROWS_ADJOIN: bool, const WHOLE: bool>(
+    t: &Tile<L::T>,
+    mask: L::Mask,
+) -> [[L; V]; R] {
+    // SAFETY: A is read at R rows and k columns, B at the tile's n columns.
+    unsafe {
+        let a_row = if ROWS_ADJOIN { 1 } else { t.a_row };
+        let mut acc = [[L::splat(L::T::ZERO); V]; R];
+        let (mut a, mut b) = (t.a, t.b);
+        for _ in 0..t.k {
+            let mut row = [acc[0][0]; V];
+            for (v, row) in row.iter_mut().enumerate() {
+                *row = part::<L>(b.add(v * L::N), !WHOLE && v + 1 == V, mask);
+            }
+            for (i, acc) in acc.iter_mut().enumerate() {
+                let x = L::splat(*a.add(i * a_row));
+                for (acc, &y) in acc.iter_mut().zip(&row) {
+                    *acc = x.mul_add(y, *acc);
+                }
+            }
+            (a, b) = (a.wrapping_add(t.a_col), b.wrapping_add(t.b_row));
+        }
+        acc
     }
 }
 
