@@ -1,6 +1,6 @@
 //! The two number types: `f32` for work, `f64` for checking.
 
-use crate::kernels::{gemm::GemmScalar, math::MathScalar};
+use crate::kernels::{VectorScalar, gemm::GemmScalar, math::MathScalar};
 use std::{
     fmt::{Debug, Display, LowerExp},
     iter::Sum,
@@ -18,6 +18,7 @@ pub trait Scalar:
     sealed::Sealed
     + GemmScalar
     + MathScalar
+    + VectorScalar
     + Copy
     + Default
     + PartialEq

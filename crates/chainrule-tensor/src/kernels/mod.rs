@@ -33,6 +33,12 @@ pub enum Isa {
     Avx512 = 3,
 }
 
+/// The vectors of each scalar type.
+#[expect(private_bounds)]
+pub trait VectorScalar: lanes::Vectors {}
+impl VectorScalar for f32 {}
+impl VectorScalar for f64 {}
+
 static CHOSEN: AtomicU8 = AtomicU8::new(0);
 
 /// The instruction set in use: the best that this processor has, or less if `CHAINRULE_ISA` is `portable` or `avx2`.

@@ -8,6 +8,7 @@
 
 mod geometry;
 mod plain;
+pub mod winograd;
 
 pub use geometry::Geometry;
 

@@ -20,7 +20,12 @@ pub use operand::{Epilogue, Left, PackedA, PackedB, Right};
 
 use crate::{Scalar, kernels::Isa};
 use engine::{Product, Side};
-use tile::Finish;
+
+/// What kernels that lay out their own panels need of the products: blocks, and memory for panels.
+use kernels::Engine;
+pub(super) use pack::Buffer;
+pub(super) use plan::tile_rows;
+pub(super) use tile::{Block, Finish};
 
 /// A matrix of `rows × cols` over a slice: element (i, j) stands at `i·row_stride + j·col_stride`.
 #[derive(Clone, Copy, Debug)]
@@ -217,6 +222,6 @@ fn product<T: Scalar>(
 
 /// The matrix product of each scalar type.
 #[expect(private_bounds)]
-pub trait GemmScalar: kernels::Engine {}
+pub trait GemmScalar: Engine {}
 impl GemmScalar for f32 {}
 impl GemmScalar for f64 {}

@@ -113,19 +113,19 @@ unsafe fn one_by_one<T: Copy>(p: &Pack<T>, from: *const T, to: *mut T, cols: usi
 struct Line([u8; 64]);
 
 /// Memory for packed panels that begins at a cache line and is kept for the next time.
-pub(super) struct Buffer<T> {
+pub(in crate::kernels) struct Buffer<T> {
     lines: Vec<Line>,
     len: usize,
     of: PhantomData<T>,
 }
 
 impl<T: Scalar> Buffer<T> {
-    pub(super) const fn new() -> Self {
+    pub(in crate::kernels) const fn new() -> Self {
         Self { lines: Vec::new(), len: 0, of: PhantomData }
     }
 
     /// Makes it `len` elements long; what they hold is left over or zero.
-    pub(super) fn reset(&mut self, len: usize) {
+    pub(in crate::kernels) fn reset(&mut self, len: usize) {
         let lines = len.div_ceil(64 / size_of::<T>());
         if self.lines.len() < lines {
             self.lines.clear();
@@ -134,12 +134,12 @@ impl<T: Scalar> Buffer<T> {
         self.len = len;
     }
 
-    pub(super) fn as_slice(&self) -> &[T] {
+    pub(in crate::kernels) fn as_slice(&self) -> &[T] {
         // SAFETY: the lines hold at least `len` numbers, for which every bit pattern is valid.
         unsafe { slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
     }
 
-    pub(super) fn as_mut_slice(&mut self) -> &mut [T] {
+    pub(in crate::kernels) fn as_mut_slice(&mut self) -> &mut [T] {
         // SAFETY: as above, and borrowed exclusively.
         unsafe { slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
     }

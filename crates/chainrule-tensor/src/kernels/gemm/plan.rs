@@ -106,6 +106,6 @@ pub(super) fn plan<T: Scalar>(p: &Product<T>, dots: bool, work: usize, kernels: 
 }
 
 /// Rows of a tile: at most `most`, and all tiles about as high.
-pub(super) fn tile_rows(m: usize, most: usize) -> usize {
+pub(in crate::kernels) fn tile_rows(m: usize, most: usize) -> usize {
     m.div_ceil(m.div_ceil(most).max(1)).max(1)
 }

@@ -6,7 +6,7 @@ use std::ptr;
 
 /// What is done to C besides the product: C = act(α A B + β C + bias).
 #[derive(Clone, Copy)]
-pub(super) struct Finish<T> {
+pub(in crate::kernels) struct Finish<T> {
     pub alpha: T,
     pub beta: T,
     /// One number a column, or null.
@@ -19,7 +19,7 @@ pub(super) struct Finish<T> {
 /// A block of C: m × n. Element (i, k) of A stands at `a[(i / mr)·a_panel + (i % mr)·a_row + k·a_col]`, row k of the
 /// columns j.. of B at `b[(j / nr)·b_panel + j % nr + k·b_row]`.
 #[derive(Clone, Copy)]
-pub(super) struct Block<T> {
+pub(in crate::kernels) struct Block<T> {
     pub m: usize,
     pub n: usize,
     pub k: usize,

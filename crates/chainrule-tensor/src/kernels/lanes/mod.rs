@@ -29,7 +29,10 @@ pub(super) trait Lanes: Copy {
     unsafe fn store_masked(self, to: *mut Self::T, mask: Self::Mask);
     /// self · b + c
     unsafe fn mul_add(self, b: Self, c: Self) -> Self;
+    /// c − self · b
+    unsafe fn neg_mul_add(self, b: Self, c: Self) -> Self;
     unsafe fn add(self, b: Self) -> Self;
+    unsafe fn sub(self, b: Self) -> Self;
     unsafe fn mul(self, b: Self) -> Self;
     /// max(self, 0); NaN stays.
     unsafe fn relu(self) -> Self;
@@ -121,6 +124,14 @@ macro_rules! portable {
                 Self(std::array::from_fn(|i| self.0[i] + b.0[i]))
             }
             #[inline(always)]
+            unsafe fn neg_mul_add(self, b: Self, c: Self) -> Self {
+                Self(std::array::from_fn(|i| c.0[i] - self.0[i] * b.0[i]))
+            }
+            #[inline(always)]
+            unsafe fn sub(self, b: Self) -> Self {
+                Self(std::array::from_fn(|i| self.0[i] - b.0[i]))
+            }
+            #[inline(always)]
             unsafe fn mul(self, b: Self) -> Self {
                 Self(std::array::from_fn(|i| self.0[i] * b.0[i]))
             }
@@ -144,3 +155,64 @@ pub(super) use x86::{Avx2F32, Avx2F64, Avx512F32, Avx512F64};
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod x86;
+
+/// The vectors of each instruction set for a scalar type.
+pub(super) trait Vectors: Sized {
+    type Portable: Lanes<T = Self>;
+    type Avx2: Lanes<T = Self>;
+    type Avx512: Lanes<T = Self>;
+}
+
+macro_rules! vectors {
+    ($t:ty, $portable:ty, $avx2:ty, $avx512:ty) => {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        impl Vectors for $t {
+            type Portable = $portable;
+            type Avx2 = $avx2;
+            type Avx512 = $avx512;
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+        impl Vectors for $t {
+            type Portable = $portable;
+            type Avx2 = $portable;
+            type Avx512 = $portable;
+        }
+    };
+}
+
+vectors!(f32, Portable32, Avx2F32, Avx512F32);
+vectors!(f64, Portable64, Avx2F64, Avx512F64);
+
+/// Compiles an `unsafe fn name<L: Lanes>(job: &Job<L::T>)` of the module `$body` for every instruction set, as
+/// `name(isa, job)`.
+macro_rules! for_each_isa {
+    ($vis:vis fn $name:ident($job:ident) = $body:ident) => {
+        /// # Safety
+        /// As the function that it compiles, and the processor has `isa`.
+        $vis unsafe fn $name<T: $crate::Scalar>(isa: $crate::kernels::Isa, job: &$job<T>) {
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+            unsafe fn avx512<T: $crate::Scalar>(job: &$job<T>) {
+                // SAFETY: the caller's, here and below.
+                unsafe { $body::<T::Avx512>(job) }
+            }
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
+            #[target_feature(enable = "avx2,fma")]
+            unsafe fn avx2<T: $crate::Scalar>(job: &$job<T>) {
+                // SAFETY: as above.
+                unsafe { $body::<T::Avx2>(job) }
+            }
+            // SAFETY: as above.
+            unsafe {
+                match isa {
+                    #[cfg(all(target_arch = "x86_64", not(miri)))]
+                    $crate::kernels::Isa::Avx512 => avx512(job),
+                    #[cfg(all(target_arch = "x86_64", not(miri)))]
+                    $crate::kernels::Isa::Avx2 => avx2(job),
+                    _ => $body::<T::Portable>(job),
+                }
+            }
+        }
+    };
+}
+pub(super) use for_each_isa;

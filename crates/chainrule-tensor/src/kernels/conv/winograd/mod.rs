@@ -1,0 +1,247 @@
+//! 3 × 3 convolutions by Winograd's F(4 × 4, 3 × 3): 36 multiplications for each 4 × 4 tile of the output and pair of
+//! channels, where the sum takes 144 (Lavin and Gray, Fast algorithms for convolutional neural networks, 2016).
+//!
+//! ```text
+//! y = Aᵀ [ Σ over c of (G g Gᵀ) ⊙ (Bᵀ d B) ] A
+//! ```
+//!
+//! for tiles d of 6 × 6 pixels that overlap by two. The sum over channels of each of the 36 positions, over many tiles and
+//! filters, is a product of matrices, tiles × channels times channels × filters. A block of tiles at a time goes through
+//! all of this and stays in the second-level cache; filters are transformed once a call, or once for many calls
+//! ([`Prepared`]). The input gradient is the same convolution with filters and channels exchanged and taps turned. That of
+//! the weights is its adjoint,
+//!
+//! ```text
+//! dw = Gᵀ [ Σ over tiles of (A dy Aᵀ) ⊙ (Bᵀ d B) ] G
+//! ```
+
+mod forward;
+mod gradient;
+mod lines;
+mod tiles;
+mod weights;
+
+#[cfg(test)]
+mod tests;
+
+use super::Geometry;
+use crate::{
+    Scalar,
+    kernels::{Isa, gemm::Buffer, isa},
+};
+use std::fmt;
+
+/// Memory that the kernels keep from one call to the next.
+pub struct Workspace<T> {
+    /// Transformed filters, or their gradient.
+    u: Buffer<T>,
+    /// What each thread needs for a block of tiles.
+    slots: Buffer<T>,
+    /// Transformed tiles that threads share.
+    tiles: Buffer<T>,
+}
+
+/// Filters, transformed.
+pub struct Prepared<T> {
+    u: Buffer<T>,
+    of: Option<(Isa, usize, usize)>,
+}
+
+impl<T: Scalar> Default for Workspace<T> {
+    fn default() -> Self {
+        Self { u: Buffer::new(), slots: Buffer::new(), tiles: Buffer::new() }
+    }
+}
+
+impl<T: Scalar> Default for Prepared<T> {
+    fn default() -> Self {
+        Self { u: Buffer::new(), of: None }
+    }
+}
+
+/// A copy has no memory yet.
+impl<T: Scalar> Clone for Workspace<T> {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl<T> fmt::Debug for Workspace<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Workspace").finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for Prepared<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared").field("of", &self.of).finish_non_exhaustive()
+    }
+}
+
+/// Whether [`forward`], [`weight_gradient`] and [`prepare`] can compute it.
+fn possible(g: &Geometry) -> bool {
+    let ones = [1, 1];
+    g.kernel == [3, 3] && g.stride == ones && g.dilation == ones && g.groups == 1 && !g.output().contains(&0)
+}
+
+/// Whether [`forward`] is the way to compute it.
+#[must_use]
+pub fn serves(g: &Geometry) -> bool {
+    possible(g) && g.channels >= 8 && g.filters >= 8
+}
+
+/// Whether [`input_gradient`] is the way to compute it.
+#[must_use]
+pub fn serves_input_gradient(g: &Geometry) -> bool {
+    serves(g) && g.padding.iter().flatten().all(|&p| p <= 2)
+}
+
+/// Whether [`weight_gradient`] is the way to compute it.
+#[must_use]
+pub fn serves_weight_gradient(g: &Geometry) -> bool {
+    serves(g)
+}
+
+/// A convolution or an input gradient: `outer` channels of size `output` from `inner` ones of size `input`.
+#[derive(Clone, Copy)]
+struct Pass {
+    images: usize,
+    inner: usize,
+    outer: usize,
+    input: [usize; 2],
+    output: [usize; 2],
+    before: [usize; 2],
+    /// Whether it is the gradient, and the filters are turned.
+    turned: bool,
+}
+
+impl Pass {
+    fn forward(g: &Geometry) -> Self {
+        assert!(possible(g), "not a 3 × 3 convolution of stride 1: {g:?}");
+        Self {
+            images: g.images,
+            inner: g.channels,
+            outer: g.filters,
+            input: g.input,
+            output: g.output(),
+            before: g.padding.map(|p| p[0]),
+            turned: false,
+        }
+    }
+
+    fn input_gradient(g: &Geometry) -> Self {
+        let pass = Self::forward(g);
+        assert!(g.padding.iter().flatten().all(|&p| p <= 2), "padding of more than 2: {g:?}");
+        Self {
+            inner: pass.outer,
+            outer: pass.inner,
+            input: pass.output,
+            output: pass.input,
+            before: pass.before.map(|p| 2 - p),
+            turned: true,
+            ..pass
+        }
+    }
+
+    /// Tiles by height and width.
+    fn tiles(&self) -> [usize; 2] {
+        self.output.map(|n| n.div_ceil(4))
+    }
+}
+
+/// A pointer that several threads use, each for its own part.
+#[derive(Clone, Copy)]
+struct Shared<T>(*mut T);
+
+// SAFETY: it stands for an exclusive borrow whose parts the threads keep apart.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// # Safety
+    /// `at` lies in what is borrowed.
+    unsafe fn at(&self, at: usize) -> *mut T {
+        // SAFETY: the caller's.
+        unsafe { self.0.add(at) }
+    }
+}
+
+/// `n` numbers up to the end of a cache line.
+fn whole_lines<T>(n: usize) -> usize {
+    let line = 64 / size_of::<T>();
+    n.div_ceil(line) * line
+}
+
+/// The distance of `n` numbers and a little more, such that 36 of them begin in different sets of the caches.
+fn apart<T>(n: usize) -> usize {
+    let line = 64 / size_of::<T>();
+    (n.div_ceil(line) | 1) * line
+}
+
+/// The distance of the channels of one tile from those of the next: whole lines, rows not in the same set of the cache.
+fn row<T>(channels: usize) -> usize {
+    let line = 64 / size_of::<T>();
+    let lines = channels.div_ceil(line);
+    (lines + usize::from(lines.is_multiple_of(16))) * line
+}
+
+/// y = w ⋆ x + b
+///
+/// # Panics
+/// If the geometry is not one of 3 × 3, stride 1, dilation 1, groups 1, or a slice is not as long as it says.
+pub fn forward<T: Scalar>(
+    g: &Geometry,
+    x: &[T],
+    w: &[T],
+    bias: Option<&[T]>,
+    y: &mut [T],
+    work: &mut Workspace<T>,
+) {
+    forward::with_weights(isa(), &Pass::forward(g), x, w, bias, y, work);
+}
+
+/// dx = wᵀ ⋆ dy
+///
+/// # Panics
+/// If a padding is more than 2, the geometry is not one of 3 × 3, stride 1, dilation 1, groups 1, or a slice is not as long as it says.
+pub fn input_gradient<T: Scalar>(g: &Geometry, w: &[T], dy: &[T], dx: &mut [T], work: &mut Workspace<T>) {
+    forward::with_weights(isa(), &Pass::input_gradient(g), dy, w, None, dx, work);
+}
+
+/// dw += dy ⋆ x
+///
+/// # Panics
+/// If the geometry is not one of 3 × 3, stride 1, dilation 1, groups 1, or a slice is not as long as it says.
+pub fn weight_gradient<T: Scalar>(g: &Geometry, x: &[T], dy: &[T], dw: &mut [T], work: &mut Workspace<T>) {
+    gradient::weight_gradient(isa(), &Pass::forward(g), x, dy, dw, work);
+}
+
+/// Transforms the filters for [`forward_prepared`].
+///
+/// # Panics
+/// If the geometry is not one of 3 × 3, stride 1, dilation 1, groups 1, or a slice is not as long as it says.
+pub fn prepare<T: Scalar>(g: &Geometry, w: &[T], prepared: &mut Prepared<T>) {
+    let (isa, pass) = (isa(), Pass::forward(g));
+    forward::transform_weights(isa, &pass, w, &mut prepared.u);
+    prepared.of = Some((isa, pass.inner, pass.outer));
+}
+
+/// y = w ⋆ x + b, with the filters that [`prepare`] has transformed.
+///
+/// # Panics
+/// If the geometry is not one of 3 × 3, stride 1, dilation 1, groups 1, or a slice is not as long as it says.
+pub fn forward_prepared<T: Scalar>(
+    g: &Geometry,
+    x: &[T],
+    w: &Prepared<T>,
+    bias: Option<&[T]>,
+    y: &mut [T],
+    work: &mut Workspace<T>,
+) {
+    let (isa, pass) = (isa(), Pass::forward(g));
+    assert_eq!(
+        w.of,
+        Some((isa, pass.inner, pass.outer)),
+        "the filters were prepared for another convolution"
+    );
+    forward::with_prepared(isa, &pass, x, w.u.as_slice(), bias, y, &mut work.slots);
+}

@@ -1,0 +1,140 @@
+//! Against the plain loops, for every instruction set.
+
+use super::{super::plain, *};
+use crate::{kernels::best, par};
+
+fn isas() -> impl Iterator<Item = Isa> {
+    [Isa::Portable, Isa::Avx2, Isa::Avx512].into_iter().filter(|&isa| isa <= best())
+}
+
+/// Numbers of about a normal distribution, the same for the same seed.
+fn numbers<T: Scalar>(n: usize, seed: u64) -> Vec<T> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut uniform = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f64 / (1u64 << 24) as f64 - 0.5
+    };
+    (0..n).map(|_| T::from_f64((0..12).map(|_| uniform()).sum())).collect()
+}
+
+fn geometry(
+    images: usize,
+    [channels, filters]: [usize; 2],
+    input: [usize; 2],
+    padding: [[usize; 2]; 2],
+) -> Geometry {
+    Geometry {
+        images,
+        channels,
+        filters,
+        groups: 1,
+        input,
+        kernel: [3, 3],
+        stride: [1, 1],
+        dilation: [1, 1],
+        padding,
+    }
+}
+
+fn geometries() -> Vec<Geometry> {
+    let mut seed = 12345usize;
+    let mut below = |n: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % n
+    };
+    let mut all = vec![
+        geometry(0, [3, 4], [5, 5], [[1, 1], [1, 1]]),
+        geometry(5, [16, 32], [8, 8], [[1, 1], [1, 1]]),
+        geometry(2, [70, 33], [16, 16], [[1, 1], [1, 1]]),
+        geometry(1, [1, 1], [1, 1], [[1, 1], [1, 1]]),
+        geometry(1, [2, 3], [1, 300], [[1, 1], [1, 1]]),
+        geometry(1, [2, 3], [70, 40], [[0, 0], [0, 0]]),
+    ];
+    while all.len() < 60 {
+        let images = [1, 1, 2, 5][below(4)];
+        let mut pair = |from: usize, n: usize| [from + below(n), from + below(n)];
+        let (channels, input) = (pair(1, if all.len() % 3 == 0 { 70 } else { 20 }), pair(1, 21));
+        let g = geometry(images, channels, input, [pair(0, 3), pair(0, 3)]);
+        if possible(&g) {
+            all.push(g);
+        }
+    }
+    all
+}
+
+/// The largest difference as a share of what the terms of a sum of `terms` numbers of size 1 make.
+fn distance<T: Scalar>(got: &[T], want: &[f64], terms: usize) -> f64 {
+    let scale = (terms as f64).sqrt();
+    got.iter().zip(want).map(|(g, w)| (g.to_f64() - w).abs() / scale).fold(0.0, f64::max)
+}
+
+fn check<T: Scalar>(isa: Isa, g: &Geometry, bound: f64) {
+    let (x, w, bias): (Vec<f64>, _, _) =
+        (numbers(g.x_len(), 1), numbers(g.w_len(), 2), numbers(g.filters, 3));
+    let dy: Vec<f64> = numbers(g.y_len(), 4);
+    let own = |v: &[f64]| v.iter().map(|&v| T::from_f64(v)).collect::<Vec<T>>();
+    let (x, w, bias, dy): (Vec<T>, Vec<T>, Vec<T>, Vec<T>) = (own(&x), own(&w), own(&bias), own(&dy));
+    let wide = |v: &[T]| v.iter().map(|v| v.to_f64()).collect::<Vec<f64>>();
+    let mut work = Workspace::default();
+    let nan = T::from_f64(f64::NAN);
+
+    let mut want = vec![0.0; g.y_len()];
+    plain::forward(g, &wide(&x), &wide(&w), Some(&wide(&bias)), &mut want);
+    let mut y = vec![nan; g.y_len()];
+    forward::with_weights(isa, &Pass::forward(g), &x, &w, Some(&bias), &mut y, &mut work);
+    let d = distance(&y, &want, 9 * g.channels);
+    assert!(d < bound, "{isa:?} {g:?}: y is {d} off");
+
+    if g.padding.iter().flatten().all(|&p| p <= 2) {
+        let mut want = vec![0.0; g.x_len()];
+        plain::input_gradient(g, &wide(&w), &wide(&dy), &mut want);
+        let mut dx = vec![nan; g.x_len()];
+        forward::with_weights(isa, &Pass::input_gradient(g), &dy, &w, None, &mut dx, &mut work);
+        let d = distance(&dx, &want, 9 * g.filters);
+        assert!(d < bound, "{isa:?} {g:?}: dx is {d} off");
+    }
+
+    let mut want = vec![3.0; g.w_len()];
+    plain::weight_gradient(g, &wide(&x), &wide(&dy), &mut want);
+    let mut dw = vec![T::from_f64(3.0); g.w_len()];
+    gradient::weight_gradient(isa, &Pass::forward(g), &x, &dy, &mut dw, &mut work);
+    let [oh, ow] = g.output();
+    let d = distance(&dw, &want, (g.images * oh * ow).max(9));
+    assert!(d < bound, "{isa:?} {g:?}: dw is {d} off");
+}
+
+#[test]
+fn all_directions_agree_with_the_plain_loops() {
+    for isa in isas() {
+        for g in geometries() {
+            check::<f32>(isa, &g, 3e-5);
+            check::<f64>(isa, &g, 1e-13);
+        }
+    }
+}
+
+#[test]
+fn more_threads_give_the_same_bits() {
+    for isa in isas() {
+        for g in [
+            geometry(3, [40, 33], [17, 19], [[1, 1], [1, 1]]),
+            geometry(1, [70, 70], [8, 8], [[1, 1], [1, 1]]),
+            geometry(1, [20, 70], [4, 4], [[0, 2], [1, 1]]),
+        ] {
+            let (x, w, dy) = (numbers::<f32>(g.x_len(), 1), numbers(g.w_len(), 2), numbers(g.y_len(), 3));
+            let bits = |threads| {
+                let (mut y, mut dx, mut dw) =
+                    (vec![0.0; g.y_len()], vec![0.0; g.x_len()], vec![1.0; g.w_len()]);
+                par::with_threads(threads, || {
+                    let mut work = Workspace::default();
+                    forward::with_weights(isa, &Pass::forward(&g), &x, &w, None, &mut y, &mut work);
+                    forward::with_weights(isa, &Pass::input_gradient(&g), &dy, &w, None, &mut dx, &mut work);
+                    gradient::weight_gradient(isa, &Pass::forward(&g), &x, &dy, &mut dw, &mut work);
+                });
+                [y, dx, dw].concat().into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            let one = bits(1);
+            assert!((2..5).all(|threads| bits(threads) == one), "{isa:?} {g:?}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Filters to transformed filters, and transformed gradients back.
+
+use super::{
+    super::super::lanes::{Lanes, for_each_isa},
+    lines,
+    tiles::load,
+};
+use crate::Scalar;
+use std::ops::Range;
+
+/// A panel of filters, to be transformed: column k of row c stands, tap by tap, at `w[k·column + c·row ..][..9]`, and its
+/// position p goes to `u[(p·rows + c)·width + k]`.
+pub(super) struct Weights<T> {
+    pub w: *const T,
+    /// Numbers from `w` on.
+    pub len: usize,
+    pub columns: usize,
+    pub column: usize,
+    pub row: usize,
+    /// Whether the taps are turned by 180°.
+    pub turned: bool,
+    /// Rows to be transformed, and all rows.
+    pub range: Range<usize>,
+    pub rows: usize,
+    pub u: *mut T,
+    pub width: usize,
+}
+
+for_each_isa!(pub(super) fn weights(Weights) = spread);
+for_each_isa!(pub(super) fn weight_gradient(Gradient) = gather);
+
+/// G g Gᵀ
+///
+/// # Safety
+/// The memory of `j` is valid, what it writes nobody else's.
+#[inline(always)]
+unsafe fn spread<L: Lanes>(j: &Weights<L::T>) {
+    // SAFETY: the filters and their places lie in the memory that the caller vouches for; `taps` holds 9·N vectors.
+    unsafe {
+        let mut taps = [L::splat(L::T::ZERO); 16 * 9];
+        let taps = taps.as_mut_ptr().cast::<L::T>();
+        for k in (0..j.columns).step_by(L::N) {
+            let columns = L::N.min(j.columns - k);
+            let group = if j.row == 9 { L::N } else { 1 };
+            for c in j.range.clone().step_by(group) {
+                let rows = group.min(j.range.end - c);
+                let first = k * j.column + c * j.row;
+                turn::<L>(j.w.add(first), j.len - first, j.column, columns, 9 * rows, taps);
+                for i in 0..rows {
+                    let tap = |at: usize| {
+                        let at = if j.turned { 8 - at } else { at };
+                        L::load(taps.add((9 * i + at) * L::N))
+                    };
+                    let columns: [[L; 6]; 3] =
+                        std::array::from_fn(|s| lines::g([tap(s), tap(3 + s), tap(6 + s)]));
+                    let to = j.u.add((c + i) * j.width + k);
+                    for p in 0..6 {
+                        let line = lines::g([columns[0][p], columns[1][p], columns[2][p]]);
+                        for (q, v) in line.into_iter().enumerate() {
+                            v.store(to.add((6 * p + q) * j.rows * j.width));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// to[e·N + k] = from[k·column + e] for e < len, k < columns; `from` has `readable` numbers, `to` room for N·N at least.
+#[inline(always)]
+unsafe fn turn<L: Lanes>(
+    from: *const L::T,
+    readable: usize,
+    column: usize,
+    columns: usize,
+    len: usize,
+    to: *mut L::T,
+) {
+    // SAFETY: N numbers are read of a column only where they are in it, or readable.
+    unsafe {
+        if len >= L::N {
+            for e in (0..len).step_by(L::N) {
+                let e = e.min(len - L::N);
+                L::transpose(from.add(e), column, columns, to.add(e * L::N), L::N);
+            }
+        } else if (columns - 1) * column + L::N <= readable {
+            L::transpose(from, column, columns, to, L::N);
+        } else {
+            for e in 0..len {
+                for k in 0..columns {
+                    *to.add(e * L::N + k) = *from.add(k * column + e);
+                }
+            }
+        }
+    }
+}
+
+/// The gradient of one filter, to be transformed back: position p of channel c at `u[p·plane + c]`, added to `dw[9·c ..][..9]`.
+pub(super) struct Gradient<T> {
+    pub u: *const T,
+    pub plane: usize,
+    pub channels: usize,
+    pub dw: *mut T,
+}
+
+/// Gᵀ U G
+///
+/// # Safety
+/// The memory of `j` is valid, what it writes nobody else's; up to N − 1 numbers after the channels may be read.
+#[inline(always)]
+unsafe fn gather<L: Lanes>(j: &Gradient<L::T>) {
+    // SAFETY: the positions and taps lie in the memory that the caller vouches for; `taps` and `flat` hold 9·N numbers.
+    unsafe {
+        let zero = L::splat(L::T::ZERO);
+        let (mut taps, mut flat) = ([zero; 16], [zero; 16]);
+        let (taps, flat) = (taps.as_mut_ptr().cast::<L::T>(), flat.as_mut_ptr().cast::<L::T>());
+        for c in (0..j.channels).step_by(L::N) {
+            let columns: [[L; 3]; 6] =
+                std::array::from_fn(|q| lines::gt(load::<L, 6>(j.u.add(q * j.plane + c), 6 * j.plane)));
+            for r in 0..3 {
+                let line = lines::gt(std::array::from_fn(|q| columns[q][r]));
+                for (s, v) in line.into_iter().enumerate() {
+                    v.store(taps.add((3 * r + s) * L::N));
+                }
+            }
+            for e in (0..9).step_by(L::N) {
+                L::transpose(taps.add(e * L::N), L::N, L::N.min(9 - e), flat.add(e), 9);
+            }
+            let len = 9 * L::N.min(j.channels - c);
+            let dw = j.dw.add(9 * c);
+            for i in 0..len {
+                *dw.add(i) += *flat.add(i);
+            }
+        }
+    }
+}
