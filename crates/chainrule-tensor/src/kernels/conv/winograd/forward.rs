@@ -4,7 +4,6 @@ use super::{
     Pass, Shared, Workspace, apart, row,
     tiles::{self, Input, Output},
     weights::{self, Weights},
-    whole_lines,
 };
 use crate::{
     Scalar,
@@ -22,70 +21,76 @@ use std::{
 
 /// Tiles of a block: about so many.
 const TILES: usize = 56;
+/// Up to so many tiles are one block, of which threads share the channels and then the filters.
+const FEW: usize = 96;
 /// Rows of a panel that are transformed at a time.
 const ROWS: usize = 32;
 
-/// C = A B, nothing besides.
+/// C = A B + β C
 pub(super) fn plain<T: Scalar>(beta: T) -> Finish<T> {
     Finish { alpha: T::ONE, beta, row: ptr::null(), col: ptr::null(), relu: false }
 }
 
-/// U, in panels of filters: position p of panel j at `u[(j·36 + p)·inner·width ..]`, channel by channel.
-pub(super) fn transform_weights<T: Scalar>(isa: Isa, pass: &Pass, w: &[T], u: &mut Buffer<T>) {
-    let width = 2 * T::kernels(isa).lanes;
-    let (panels, parts) = (pass.outer.div_ceil(width), pass.inner.div_ceil(ROWS));
-    assert_eq!(
-        w.len(),
-        9 * pass.inner * pass.outer,
-        "as many weights as {} × {} × 3 × 3",
-        pass.outer,
-        pass.inner
-    );
-    u.reset(panels * 36 * pass.inner * width);
-    let to = Shared(u.as_mut_slice().as_mut_ptr());
-    par::for_each(panels * parts, |i| {
-        let (panel, part) = (i / parts, i % parts);
-        // SAFETY: the panel's filters lie in w; nobody else has its rows.
-        unsafe {
-            let range = part * ROWS..pass.inner.min((part + 1) * ROWS);
-            transform_panel(isa, pass, w, panel, width, range, to.at(panel * 36 * pass.inner * width));
-        }
-    });
+/// Transformed filters: panels of `width` filters, each with 36 positions of `inner` rows. Position p of panel j begins at
+/// `(36·j + p)·plane`.
+#[derive(Clone, Copy)]
+struct Panels {
+    width: usize,
+    count: usize,
+    plane: usize,
 }
 
-/// Some rows of a panel of U.
-///
-/// # Safety
-/// The processor has `isa`; w holds the filters; `u` is the panel, and nobody else has those rows.
-unsafe fn transform_panel<T: Scalar>(
-    isa: Isa,
-    pass: &Pass,
-    w: &[T],
-    panel: usize,
-    width: usize,
-    range: Range<usize>,
-    u: *mut T,
-) {
-    let (column, row) = if pass.turned { (9, 9 * pass.outer) } else { (9 * pass.inner, 9) };
-    let first = panel * width;
-    // SAFETY: the caller's.
-    unsafe {
-        weights::weights(
-            isa,
-            &Weights {
+impl Panels {
+    fn new<T: Scalar>(isa: Isa, pass: &Pass) -> Self {
+        let width = 2 * T::kernels(isa).lanes;
+        Self { width, count: pass.outer.div_ceil(width), plane: apart::<T>(pass.inner * width) }
+    }
+
+    /// Transforms some rows of panel `panel`.
+    ///
+    /// # Safety
+    /// The processor has `isa`; w holds the filters; `u` is the panel, and nobody else has those rows.
+    unsafe fn transform<T: Scalar>(
+        &self,
+        (isa, pass, w): (Isa, &Pass, &[T]),
+        panel: usize,
+        range: Range<usize>,
+        u: *mut T,
+    ) {
+        let (column, row) = if pass.turned { (9, 9 * pass.outer) } else { (9 * pass.inner, 9) };
+        let first = panel * self.width;
+        // SAFETY: the caller's.
+        unsafe {
+            let job = Weights {
                 w: w.as_ptr().add(first * column),
                 len: w.len() - first * column,
-                columns: width.min(pass.outer - first),
+                columns: self.width.min(pass.outer - first),
                 column,
                 row,
                 turned: pass.turned,
                 range,
-                rows: pass.inner,
                 u,
-                width,
-            },
-        );
+                plane: self.plane,
+                width: self.width,
+            };
+            weights::weights(isa, &job);
+        }
     }
+}
+
+/// All filters to `u`.
+pub(super) fn transform_weights<T: Scalar>(isa: Isa, pass: &Pass, w: &[T], u: &mut Buffer<T>) {
+    let panels = Panels::new::<T>(isa, pass);
+    let parts = pass.inner.div_ceil(ROWS);
+    assert_eq!(w.len(), 9 * pass.inner * pass.outer, "the length of w");
+    u.reset(panels.count * 36 * panels.plane);
+    let to = Shared(u.as_mut_slice().as_mut_ptr());
+    par::for_each(panels.count * parts, |i| {
+        let (panel, part) = (i / parts, i % parts);
+        let range = part * ROWS..pass.inner.min((part + 1) * ROWS);
+        // SAFETY: the panel's filters lie in w; nobody else has its rows.
+        unsafe { panels.transform((isa, pass, w), panel, range, to.at(36 * panel * panels.plane)) };
+    });
 }
 
 /// The convolution with the filters as they are.
@@ -98,44 +103,14 @@ pub(super) fn with_weights<T: Scalar>(
     y: &mut [T],
     work: &mut Workspace<T>,
 ) {
-    if pass.images == 0 {
-        return;
+    assert_eq!(w.len(), 9 * pass.inner * pass.outer, "the length of w");
+    if pass.images * pass.tiles()[0] * pass.tiles()[1] <= FEW {
+        return few(isa, pass, x, Filters::Plain(w), bias, y, work);
     }
-    transform_weights(isa, pass, w, &mut work.u);
-    with_prepared(isa, pass, x, work.u.as_slice(), bias, y, &mut work.slots);
-}
-
-/// How a pass is cut, and where the parts of a thread's memory begin.
-struct Plan {
-    /// Rows of tiles of a block, and tiles in a row.
-    rows: usize,
-    across: usize,
-    /// Columns of a panel.
-    width: usize,
-    v_row: usize,
-    v_plane: usize,
-    m_plane: usize,
-    m: usize,
-    padded: usize,
-    middle: usize,
-    flat: usize,
-    len: usize,
-}
-
-impl Plan {
-    fn new<T: Scalar>(pass: &Pass, lanes: usize) -> Self {
-        let [down, across] = pass.tiles();
-        let rows = (TILES / across).clamp(1, down * pass.images);
-        let width = 2 * lanes;
-        let (v_row, in_image) = (row::<T>(pass.inner), rows.min(down));
-        let (v_plane, m_plane) = (apart::<T>(rows * across * v_row), apart::<T>(rows * across * width));
-        let m = 36 * v_plane;
-        let padded = m + 36 * m_plane;
-        let middle = padded + tiles::padded_len(in_image, across, lanes);
-        let flat = middle + tiles::middle_len(across, lanes);
-        let len = apart::<T>(flat + tiles::flat_len(in_image, across, lanes));
-        Self { rows, across, width, v_row, v_plane, m_plane, m, padded, middle, flat, len }
-    }
+    let mut u = std::mem::replace(&mut work.u, Buffer::new());
+    transform_weights(isa, pass, w, &mut u);
+    many(isa, pass, x, u.as_slice(), bias, y, work);
+    work.u = u;
 }
 
 /// The convolution with filters that were transformed.
@@ -146,143 +121,270 @@ pub(super) fn with_prepared<T: Scalar>(
     u: &[T],
     bias: Option<&[T]>,
     y: &mut [T],
-    slots: &mut Buffer<T>,
+    work: &mut Workspace<T>,
 ) {
-    let lanes = T::kernels(isa).lanes;
-    let plane = |size: [usize; 2]| size[0] * size[1];
-    assert_eq!(x.len(), pass.images * pass.inner * plane(pass.input), "the length of the input");
-    assert_eq!(y.len(), pass.images * pass.outer * plane(pass.output), "the length of the output");
-    assert!(bias.is_none_or(|b| b.len() == pass.outer), "a bias has one number a filter");
-    if pass.images == 0 {
-        return;
+    if pass.images * pass.tiles()[0] * pass.tiles()[1] <= FEW {
+        few(isa, pass, x, Filters::Prepared(u), bias, y, work);
+    } else {
+        many(isa, pass, x, u, bias, y, work);
     }
-    let plan = Plan::new::<T>(pass, lanes);
-    let all = pass.images * pass.tiles()[0];
-    let blocks = all.div_ceil(plan.rows);
-    let workers = par::threads().min(blocks);
-    slots.reset(whole_lines::<T>(plan.len) * workers);
-    let (slots, y, next) =
-        (Shared(slots.as_mut_slice().as_mut_ptr()), Shared(y.as_mut_ptr()), AtomicUsize::new(0));
-    let bias = bias.map_or(ptr::null(), <[T]>::as_ptr);
-    let job = Job { isa, pass, plan: &plan, x: x.as_ptr(), u: u.as_ptr(), bias, y: y.0 };
-    let job = &job;
-    par::for_each(workers, |worker| {
-        loop {
-            let block = next.fetch_add(1, Ordering::Relaxed);
-            if block >= blocks {
-                break;
-            }
-            // SAFETY: each worker has its slot, each block its rows of y.
-            unsafe {
-                let slot = slots.at(worker * plan.len);
-                job.block(block * plan.rows..all.min((block + 1) * plan.rows), slot);
-            }
-        }
-    });
 }
 
-/// A pass, behind pointers.
+#[derive(Clone, Copy)]
+enum Filters<'a, T> {
+    Plain(&'a [T]),
+    Prepared(&'a [T]),
+}
+
+/// A pass over blocks of so many rows of tiles, and where the parts of a block's memory begin.
 struct Job<'a, T> {
     isa: Isa,
     pass: &'a Pass,
-    plan: &'a Plan,
+    panels: Panels,
     x: *const T,
-    u: *const T,
     bias: *const T,
     y: *mut T,
+    /// Rows of tiles of an image and of a block, and tiles in a row.
+    down: usize,
+    rows: usize,
+    across: usize,
+    v_row: usize,
+    v_plane: usize,
+    m_plane: usize,
+    /// Numbers of `Input::padded` and `Input::middle`, and of `Output::flat`.
+    padded: usize,
+    spread: usize,
+    flat: usize,
 }
 
 // SAFETY: it stands for shared borrows and an exclusive one, of which each thread has its own rows.
 unsafe impl<T: Sync + Send> Sync for Job<'_, T> {}
 
-impl<T: Scalar> Job<'_, T> {
-    /// Rows of tiles, counted through all images.
+impl<'a, T: Scalar> Job<'a, T> {
+    /// With blocks of about `tiles` tiles.
+    fn new(
+        isa: Isa,
+        pass: &'a Pass,
+        tiles: usize,
+        x: &'a [T],
+        bias: Option<&'a [T]>,
+        y: &'a mut [T],
+    ) -> Self {
+        let pixels = |size: [usize; 2]| size[0] * size[1];
+        assert_eq!(x.len(), pass.images * pass.inner * pixels(pass.input), "the length of the input");
+        assert_eq!(y.len(), pass.images * pass.outer * pixels(pass.output), "the length of the output");
+        assert!(bias.is_none_or(|b| b.len() == pass.outer), "a bias has one number a filter");
+        let (lanes, panels) = (T::kernels(isa).lanes, Panels::new::<T>(isa, pass));
+        let [down, across] = pass.tiles();
+        let all = down * pass.images;
+        let rows = all.div_ceil(all.div_ceil((tiles / across).max(1)).max(1));
+        let (v_row, in_image) = (row::<T>(pass.inner), rows.min(down));
+        let padded = tiles::padded_len(in_image, across, lanes);
+        Self {
+            isa,
+            pass,
+            panels,
+            x: x.as_ptr(),
+            bias: bias.map_or(ptr::null(), <[T]>::as_ptr),
+            y: y.as_mut_ptr(),
+            down,
+            rows,
+            across,
+            v_row,
+            v_plane: apart::<T>(rows * across * v_row),
+            m_plane: apart::<T>(rows * across * panels.width),
+            padded,
+            spread: apart::<T>(padded + tiles::middle_len(across, lanes)),
+            flat: apart::<T>(tiles::flat_len(in_image, across, lanes)),
+        }
+    }
+
+    /// The strips of the images that make a block of rows of tiles, which are counted through all images: image, rows in
+    /// it, and the first tile in the block.
+    fn strips(&self, block: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>, usize)> {
+        let (down, across, start) = (self.down, self.across, block.start);
+        strips(block, down).map(move |strip| {
+            let image = strip.start / down;
+            (image, strip.start - image * down..strip.end - image * down, (strip.start - start) * across)
+        })
+    }
+
+    /// V of some channels of a block of rows of tiles.
     ///
     /// # Safety
-    /// The processor has the instruction set; nobody else has these rows nor the slot.
-    unsafe fn block(&self, rows: Range<usize>, slot: *mut T) {
-        let (pass, plan) = (self.pass, self.plan);
-        let down = pass.tiles()[0];
-        let pixels = |size: [usize; 2]| size[0] * size[1];
-        let tiles = rows.len() * plan.across;
-        // SAFETY: the parts of the slot are as long as the plan says, x, u and y as the pass says.
-        unsafe {
-            for strip in strips(rows.clone(), down) {
-                let image = strip.start / down;
-                tiles::input(
-                    self.isa,
-                    &Input {
-                        x: self.x.add(image * pass.inner * pixels(pass.input)),
-                        channels: pass.inner,
-                        size: pass.input,
-                        before: pass.before,
-                        rows: strip.start - image * down..strip.end - image * down,
-                        across: plan.across,
-                        v: slot.add((strip.start - rows.start) * plan.across * plan.v_row),
-                        plane: plan.v_plane,
-                        stride: plan.v_row,
-                        padded: slot.add(plan.padded),
-                        middle: slot.add(plan.middle),
-                    },
-                );
-            }
-            for first in (0..pass.outer).step_by(plan.width) {
-                let filters = plan.width.min(pass.outer - first);
-                self.products(first, filters, tiles, slot, slot.add(plan.m));
-                for strip in strips(rows.clone(), down) {
-                    let image = strip.start / down;
-                    tiles::output(
-                        self.isa,
-                        &Output {
-                            m: slot.add(plan.m + (strip.start - rows.start) * plan.across * plan.width),
-                            plane: plan.m_plane,
-                            stride: plan.width,
-                            filters,
-                            bias: self.bias.wrapping_add(if self.bias.is_null() { 0 } else { first }),
-                            y: self.y.add((image * pass.outer + first) * pixels(pass.output)),
-                            size: pass.output,
-                            rows: strip.start - image * down..strip.end - image * down,
-                            across: plan.across,
-                            flat: slot.add(plan.flat),
-                        },
-                    );
-                }
+    /// The processor has the instruction set; nobody else has these channels of v, nor the `spread` numbers at `slot`.
+    unsafe fn spread(&self, block: Range<usize>, channels: Range<usize>, v: *mut T, slot: *mut T) {
+        let pass = self.pass;
+        for (image, rows, tile) in self.strips(block) {
+            let plane = image * pass.inner + channels.start;
+            // SAFETY: x and v are as long as the pass says, see the caller.
+            unsafe {
+                let job = Input {
+                    x: self.x.add(plane * pass.input[0] * pass.input[1]),
+                    channels: channels.len(),
+                    size: pass.input,
+                    before: pass.before,
+                    rows,
+                    across: self.across,
+                    v: v.add(tile * self.v_row + channels.start),
+                    plane: self.v_plane,
+                    stride: self.v_row,
+                    padded: slot,
+                    middle: slot.add(self.padded),
+                };
+                tiles::input(self.isa, &job);
             }
         }
     }
 
-    /// M = V U for a panel of filters from `first` on.
+    /// A panel of filters of a block of rows of tiles, from V and U to y.
     ///
     /// # Safety
-    /// As `block`; v holds the tiles.
-    unsafe fn products(&self, first: usize, filters: usize, tiles: usize, v: *const T, m: *mut T) {
-        let (plan, inner) = (self.plan, self.pass.inner);
+    /// As `spread`; nobody else has these rows and filters of y, nor the 36 planes and `flat` numbers at `slot`.
+    unsafe fn gather(&self, block: Range<usize>, panel: usize, u: *const T, v: *const T, slot: *mut T) {
+        let (pass, Panels { width, plane, .. }) = (self.pass, self.panels);
+        let first = panel * width;
+        let filters = width.min(pass.outer - first);
+        let tiles = block.len() * self.across;
         let kernels = T::kernels(self.isa);
         let mr = tile_rows(tiles, kernels.rows[1]);
         for p in 0..36 {
-            // SAFETY: the caller's.
+            // SAFETY: position p of V, U and M, which are as long as the planes say.
             unsafe {
                 (kernels.block)(&Block {
                     m: tiles,
                     n: filters,
-                    k: inner,
-                    a: v.add(p * plan.v_plane),
-                    a_row: plan.v_row,
+                    k: pass.inner,
+                    a: v.add(p * self.v_plane),
+                    a_row: self.v_row,
                     a_col: 1,
-                    a_panel: mr * plan.v_row,
+                    a_panel: mr * self.v_row,
                     mr,
-                    b: self.u.add(first * 36 * inner + p * inner * plan.width),
-                    b_row: plan.width,
+                    b: u.add(p * plane),
+                    b_row: width,
                     b_panel: 0,
-                    nr: plan.width,
-                    c: m.add(p * plan.m_plane),
-                    c_row: plan.width,
+                    nr: width,
+                    c: slot.add(p * self.m_plane),
+                    c_row: width,
                     c_col: 1,
                     finish: plain(T::ZERO),
                 });
             }
         }
+        for (image, rows, tile) in self.strips(block) {
+            let y = (image * pass.outer + first) * pass.output[0] * pass.output[1];
+            // SAFETY: M and y are as long as the pass says, see the caller.
+            unsafe {
+                let job = Output {
+                    m: slot.add(tile * width),
+                    plane: self.m_plane,
+                    stride: width,
+                    filters,
+                    bias: if self.bias.is_null() { self.bias } else { self.bias.add(first) },
+                    y: self.y.add(y),
+                    size: pass.output,
+                    rows,
+                    across: self.across,
+                    flat: slot.add(36 * self.m_plane),
+                };
+                tiles::output(self.isa, &job);
+            }
+        }
     }
+
+    /// Numbers of the slot of `gather`.
+    fn gather_len(&self) -> usize {
+        36 * self.m_plane + self.flat
+    }
+}
+
+/// Many tiles: threads share the blocks.
+fn many<T: Scalar>(
+    isa: Isa,
+    pass: &Pass,
+    x: &[T],
+    u: &[T],
+    bias: Option<&[T]>,
+    y: &mut [T],
+    work: &mut Workspace<T>,
+) {
+    let job = &Job::new(isa, pass, TILES, x, bias, y);
+    let all = pass.images * job.down;
+    let blocks = all.div_ceil(job.rows.max(1));
+    let workers = par::threads().min(blocks);
+    let v_len = 36 * job.v_plane;
+    let slot_len = v_len + job.spread.max(job.gather_len());
+    work.slots.reset(slot_len * workers);
+    let slots = Shared(work.slots.as_mut_slice().as_mut_ptr());
+    share(blocks, workers, |worker, block| {
+        let block = block * job.rows..all.min((block + 1) * job.rows);
+        // SAFETY: each worker has its slot, each block its rows of y; u holds all panels.
+        unsafe {
+            let v = slots.at(worker * slot_len);
+            let slot = v.add(v_len);
+            job.spread(block.clone(), 0..pass.inner, v, slot);
+            for panel in 0..job.panels.count {
+                let u = u.as_ptr().add(36 * panel * job.panels.plane);
+                job.gather(block.clone(), panel, u, v, slot);
+            }
+        }
+    });
+}
+
+/// Few tiles: threads share the channels, then the filters, which are transformed where they are used.
+fn few<T: Scalar>(
+    isa: Isa,
+    pass: &Pass,
+    x: &[T],
+    w: Filters<'_, T>,
+    bias: Option<&[T]>,
+    y: &mut [T],
+    work: &mut Workspace<T>,
+) {
+    let job = &Job::new(isa, pass, FEW, x, bias, y);
+    let all = 0..pass.images * job.down;
+    let lanes = T::kernels(isa).lanes;
+    let (groups, panels) = (pass.inner.div_ceil(lanes), job.panels.count);
+    let workers = par::threads().min(groups.max(panels));
+    let u_len = if matches!(w, Filters::Plain(_)) { 36 * job.panels.plane } else { 0 };
+    let slot_len = job.spread.max(u_len + job.gather_len());
+    work.tiles.reset(36 * job.v_plane);
+    work.slots.reset(slot_len * workers);
+    let (v, slots) = (&mut work.tiles, &mut work.slots);
+    let (v, slots) = (Shared(v.as_mut_slice().as_mut_ptr()), Shared(slots.as_mut_slice().as_mut_ptr()));
+    share(groups, workers, |worker, group| {
+        let channels = group * lanes..pass.inner.min((group + 1) * lanes);
+        // SAFETY: each worker has its slot, each group its channels of V.
+        unsafe { job.spread(all.clone(), channels, v.at(0), slots.at(worker * slot_len)) };
+    });
+    share(panels, workers, |worker, panel| {
+        // SAFETY: each worker has its slot, each panel its filters of y.
+        unsafe {
+            let slot = slots.at(worker * slot_len);
+            let u = match w {
+                Filters::Prepared(u) => u.as_ptr().add(36 * panel * job.panels.plane),
+                Filters::Plain(w) => {
+                    job.panels.transform((isa, pass, w), panel, 0..pass.inner, slot);
+                    slot.cast_const()
+                }
+            };
+            job.gather(all.clone(), panel, u, v.at(0), slot.add(u_len));
+        }
+    });
+}
+
+/// Calls `f(worker, piece)` once for each piece; a worker has one piece at a time.
+pub(super) fn share(pieces: usize, workers: usize, f: impl Fn(usize, usize) + Sync) {
+    let next = AtomicUsize::new(0);
+    par::for_each(workers.min(pieces), |worker| {
+        loop {
+            let piece = next.fetch_add(1, Ordering::Relaxed);
+            if piece >= pieces {
+                break;
+            }
+            f(worker, piece);
+        }
+    });
 }
 
 /// Rows of tiles, image by image.

@@ -165,12 +165,6 @@ impl<T> Shared<T> {
     }
 }
 
-/// `n` numbers up to the end of a cache line.
-fn whole_lines<T>(n: usize) -> usize {
-    let line = 64 / size_of::<T>();
-    n.div_ceil(line) * line
-}
-
 /// The distance of `n` numbers and a little more, such that 36 of them begin in different sets of the caches.
 fn apart<T>(n: usize) -> usize {
     let line = 64 / size_of::<T>();
@@ -243,5 +237,5 @@ pub fn forward_prepared<T: Scalar>(
         Some((isa, pass.inner, pass.outer)),
         "the filters were prepared for another convolution"
     );
-    forward::with_prepared(isa, &pass, x, w.u.as_slice(), bias, y, &mut work.slots);
+    forward::with_prepared(isa, &pass, x, w.u.as_slice(), bias, y, work);
 }

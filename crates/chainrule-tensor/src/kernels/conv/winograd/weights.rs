@@ -9,7 +9,7 @@ use crate::Scalar;
 use std::ops::Range;
 
 /// A panel of filters, to be transformed: column k of row c stands, tap by tap, at `w[k·column + c·row ..][..9]`, and its
-/// position p goes to `u[(p·rows + c)·width + k]`.
+/// position p goes to `u[p·plane + c·width + k]`.
 pub(super) struct Weights<T> {
     pub w: *const T,
     /// Numbers from `w` on.
@@ -19,10 +19,10 @@ pub(super) struct Weights<T> {
     pub row: usize,
     /// Whether the taps are turned by 180°.
     pub turned: bool,
-    /// Rows to be transformed, and all rows.
+    /// Rows to be transformed.
     pub range: Range<usize>,
-    pub rows: usize,
     pub u: *mut T,
+    pub plane: usize,
     pub width: usize,
 }
 
@@ -57,7 +57,7 @@ unsafe fn spread<L: Lanes>(j: &Weights<L::T>) {
                     for p in 0..6 {
                         let line = lines::g([columns[0][p], columns[1][p], columns[2][p]]);
                         for (q, v) in line.into_iter().enumerate() {
-                            v.store(to.add((6 * p + q) * j.rows * j.width));
+                            v.store(to.add((6 * p + q) * j.plane));
                         }
                     }
                 }
