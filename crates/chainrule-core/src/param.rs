@@ -76,8 +76,8 @@ impl<T: Scalar> Param<T> {
     /// The identity of its numbers: another one whenever they may have changed. What a layer derived from the numbers (a
     /// weight in the order that a kernel likes) serves as long as this stays the same.
     #[inline]
-    pub fn stamp(&self) -> (ParamId, u64) {
-        (self.id, self.changes)
+    pub fn stamp(&self) -> [u64; 2] {
+        [self.id.0, self.changes]
     }
 
     /// Its own name, the last part of its path: `weight`.

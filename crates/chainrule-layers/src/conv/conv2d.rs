@@ -19,7 +19,7 @@ use chainrule_core::{
     Call, Context, Error, Grads, Init, Layer, Param, Params, ParamsMut, Result, Scalar, Shape, Tensor,
 };
 use chainrule_tensor::kernels::{
-    conv::{Geometry, Workspace, conv2d, conv2d_input_gradient, conv2d_weight_gradient},
+    conv::{Filters, Geometry, Workspace, conv2d, conv2d_input_gradient, conv2d_weight_gradient},
     pad::{pad, pad_gradient},
     reduce::add_planes_to,
 };
@@ -58,7 +58,7 @@ pub struct Conv2d<T = f32> {
 
 /// Scratch; forward leaves nothing in it that backward needs.
 #[derive(Debug, Default)]
-pub struct Conv2dCache<T> {
+pub struct Conv2dCache<T: Scalar> {
     work: Workspace<T>,
     /// With a border that is not zeros: the extended image, (N, in, H + top + bottom, W + left + right), its gradient, and
     /// the pixels that its rows and columns copy.
@@ -263,7 +263,8 @@ impl<T: Scalar> Layer<T> for Conv2d<T> {
         let Conv2dCache { work, padded, rows, cols, .. } = cache;
         let (geometry, x) = self.extended(x, padded, rows, cols);
         let bias = self.bias.as_ref().map(Param::value).transpose()?; // (K)
-        conv2d(&geometry, x, self.weight.value()?, bias, y, work); // y = W ⋆ x + b
+        let filters = Filters::stamped(self.weight.value()?, self.weight.stamp());
+        conv2d(&geometry, x, filters, bias, y, work); // y = W ⋆ x + b
         Ok(())
     }
 

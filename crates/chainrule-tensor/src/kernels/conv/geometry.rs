@@ -80,6 +80,18 @@ impl Geometry {
         (self.images * oh * ow) as u64 * self.w_len() as u64
     }
 
+    /// The same convolution with the image in rows of other lengths, where windows are single pixels that adjoin.
+    pub(super) fn flat(&self, lanes: usize) -> Self {
+        let pixels = self.input[0] * self.input[1];
+        let single = self.kernel == [1, 1] && self.stride == [1, 1] && self.padding == [[0; 2]; 2];
+        if !single || self.input[1].is_multiple_of(lanes) {
+            return *self;
+        }
+        // Rows of whole vectors if that comes out even, so that they can be shared over threads; or else one row.
+        let rows = [8, 4, 2].into_iter().find(|rows| pixels.is_multiple_of(rows * lanes)).unwrap_or(1);
+        Self { input: [rows, pixels / rows], ..*self }
+    }
+
     pub(super) fn check<T>(&self, x: &[T], w: &[T], y: &[T]) {
         let sizes = [self.x_len(), self.w_len(), self.y_len()];
         assert_eq!([x.len(), w.len(), y.len()], sizes, "x, w and y are as long as {self:?} says");

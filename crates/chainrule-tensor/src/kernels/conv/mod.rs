@@ -5,19 +5,120 @@
 //! ```
 //!
 //! with zeros outside the image, and c over the channels of k's group.
+//!
+//! Windows are never copied out. An image is copied once into a frame with its zeros around it (not even that where there
+//! are none); there tap t of window p stands at place(p) + off(t), so all products are of the form Σ a·x[place + off]. Their
+//! vectors run along the rows of the image ([`along`], and [`taps`] for ∂W) or along the filters ([`spread`], for all
+//! three), whichever leaves fewer lanes empty. ∂X is a convolution too, one for each phase of the stride. Kernels of 3 × 3 at
+//! stride 1 over enough channels go by [`winograd`].
 
+mod along;
+mod correlate;
+mod frame;
 mod geometry;
+mod gradient;
+mod layout;
+#[cfg(test)]
 mod plain;
-pub mod winograd;
+mod spread;
+mod taps;
+#[cfg(test)]
+mod tests;
+mod windows;
+mod winograd;
 
 pub use geometry::Geometry;
 
-use crate::Scalar;
+use super::{Isa, gemm::Buffer, isa};
+use crate::{Scalar, par};
+use correlate::Correlation;
+use gradient::{Gradient, Plan};
+use windows::{Target, Windows};
+
+/// Multiply-adds below which a convolution stays in its thread.
+const SERIAL: u64 = 1 << 19;
+
+/// Filters, and a stamp that is another one whenever their numbers may have changed. What [`conv2d`] derives from the filters
+/// is kept under it; without a stamp it is derived anew in every call.
+#[derive(Clone, Copy, Debug)]
+pub struct Filters<'a, T> {
+    numbers: &'a [T],
+    stamp: Option<[u64; 2]>,
+}
+
+impl<'a, T> Filters<'a, T> {
+    /// Filters that may be others in the next call.
+    #[must_use]
+    pub fn new(numbers: &'a [T]) -> Self {
+        Self { numbers, stamp: None }
+    }
+
+    /// Filters that are the same as in every other call with this stamp.
+    #[must_use]
+    pub fn stamped(numbers: &'a [T], stamp: [u64; 2]) -> Self {
+        Self { numbers, stamp: Some(stamp) }
+    }
+}
 
 /// Memory that the kernels keep from one call to the next.
-#[derive(Clone, Debug, Default)]
 pub struct Workspace<T> {
-    _numbers: Vec<T>,
+    forward: (Option<Key>, Windows),
+    input: (Option<Key>, Windows),
+    weight: (Option<Key>, Plan),
+    weights: Buffer<T>,
+    winograd: winograd::Workspace<T>,
+    prepared: winograd::Prepared<T>,
+    /// Whose transformed filters `prepared` holds, and of how many channels and filters.
+    prepared_for: Option<([u64; 2], usize, usize)>,
+    bias: Buffer<T>,
+    sums: Buffer<T>,
+    slots: Vec<Slot<T>>,
+}
+
+/// What tables are made for: sizes but for the number of images, and vectors.
+type Key = (Geometry, Target);
+
+/// Memory of a piece.
+struct Slot<T> {
+    frame: Buffer<T>,
+    strip: Buffer<T>,
+    temp: Buffer<T>,
+}
+
+impl<T: Scalar> Default for Slot<T> {
+    fn default() -> Self {
+        Self { frame: Buffer::new(), strip: Buffer::new(), temp: Buffer::new() }
+    }
+}
+
+impl<T: Scalar> Default for Workspace<T> {
+    fn default() -> Self {
+        Self {
+            forward: Default::default(),
+            input: Default::default(),
+            weight: Default::default(),
+            weights: Buffer::new(),
+            winograd: Default::default(),
+            prepared: Default::default(),
+            prepared_for: None,
+            bias: Buffer::new(),
+            sums: Buffer::new(),
+            slots: Vec::new(),
+        }
+    }
+}
+
+impl<T: Scalar> Clone for Workspace<T> {
+    /// An empty one: nothing in it outlives a call but its memory.
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl<T> std::fmt::Debug for Workspace<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Workspace").finish_non_exhaustive()
+    }
 }
 
 /// y = w ⋆ x + b, overwritten.
@@ -27,13 +128,21 @@ pub struct Workspace<T> {
 pub fn conv2d<T: Scalar>(
     g: &Geometry,
     x: &[T],
-    w: &[T],
+    w: Filters<'_, T>,
     bias: Option<&[T]>,
     y: &mut [T],
-    _work: &mut Workspace<T>,
+    work: &mut Workspace<T>,
 ) {
-    g.check(x, w, y);
-    plain::forward(g, x, w, bias, y);
+    if !winograd::serves(g) {
+        return forward(isa(), g, x, w.numbers, bias, y, work);
+    }
+    g.check(x, w.numbers, y);
+    let key = w.stamp.map(|stamp| (stamp, g.channels, g.filters));
+    if key.is_none() || work.prepared_for != key {
+        winograd::prepare(g, w.numbers, &mut work.prepared);
+        work.prepared_for = key;
+    }
+    winograd::forward_prepared(g, x, &work.prepared, bias, y, &mut work.winograd);
 }
 
 /// dx = wᵀ ⋆ dy, overwritten.
@@ -45,10 +154,14 @@ pub fn conv2d_input_gradient<T: Scalar>(
     w: &[T],
     dy: &[T],
     dx: &mut [T],
-    _work: &mut Workspace<T>,
+    work: &mut Workspace<T>,
 ) {
-    g.check(dx, w, dy);
-    plain::input_gradient(g, w, dy, dx);
+    if winograd::serves_input_gradient(g) {
+        g.check(dx, w, dy);
+        winograd::input_gradient(g, w, dy, dx, &mut work.winograd);
+    } else {
+        input_gradient(isa(), g, w, dy, dx, work);
+    }
 }
 
 /// dw += dy ⋆ x.
@@ -60,8 +173,120 @@ pub fn conv2d_weight_gradient<T: Scalar>(
     x: &[T],
     dy: &[T],
     dw: &mut [T],
-    _work: &mut Workspace<T>,
+    work: &mut Workspace<T>,
+) {
+    if winograd::serves_weight_gradient(g) {
+        g.check(x, dw, dy);
+        winograd::weight_gradient(g, x, dy, dw, &mut work.winograd);
+    } else {
+        weight_gradient(isa(), g, x, dy, dw, work);
+    }
+}
+
+fn forward<T: Scalar>(
+    isa: Isa,
+    g: &Geometry,
+    x: &[T],
+    w: &[T],
+    bias: Option<&[T]>,
+    y: &mut [T],
+    work: &mut Workspace<T>,
+) {
+    g.check(x, w, y);
+    assert!(bias.is_none_or(|b| b.len() == g.filters), "a bias has one number a filter");
+    if y.is_empty() {
+        return;
+    }
+    let target = target::<T>(isa);
+    let g = &g.flat(target.lanes);
+    renew(target, g, &mut work.forward, |windows| windows.forward::<T>(g, target));
+    let windows = &work.forward.1;
+    correlate::pack(windows, target.lanes, g.groups, w, bias, &mut work.weights, &mut work.bias);
+    let correlation = Correlation {
+        isa,
+        target,
+        windows,
+        images: g.images,
+        groups: g.groups,
+        source: x.as_ptr(),
+        weights: work.weights.as_slice(),
+        bias: work.bias.as_slice(),
+        result: y.as_mut_ptr(),
+    };
+    // SAFETY: the slices were checked against the geometry; y is borrowed exclusively; `isa` is the processor's.
+    unsafe { correlation.run(pieces(g), &mut work.slots) };
+}
+
+fn input_gradient<T: Scalar>(
+    isa: Isa,
+    g: &Geometry,
+    w: &[T],
+    dy: &[T],
+    dx: &mut [T],
+    work: &mut Workspace<T>,
+) {
+    g.check(dx, w, dy);
+    if dx.is_empty() || dy.is_empty() {
+        return dx.fill(T::ZERO);
+    }
+    let target = target::<T>(isa);
+    let g = &g.flat(target.lanes);
+    renew(target, g, &mut work.input, |windows| windows.input_gradient::<T>(g, target));
+    let windows = &work.input.1;
+    correlate::pack(windows, target.lanes, g.groups, w, None, &mut work.weights, &mut work.bias);
+    let correlation = Correlation {
+        isa,
+        target,
+        windows,
+        images: g.images,
+        groups: g.groups,
+        source: dy.as_ptr(),
+        weights: work.weights.as_slice(),
+        bias: work.bias.as_slice(),
+        result: dx.as_mut_ptr(),
+    };
+    // SAFETY: as above.
+    unsafe { correlation.run(pieces(g), &mut work.slots) };
+}
+
+fn weight_gradient<T: Scalar>(
+    isa: Isa,
+    g: &Geometry,
+    x: &[T],
+    dy: &[T],
+    dw: &mut [T],
+    work: &mut Workspace<T>,
 ) {
     g.check(x, dw, dy);
-    plain::weight_gradient(g, x, dy, dw);
+    if dy.is_empty() || dw.is_empty() {
+        return;
+    }
+    let target = target::<T>(isa);
+    let g = &g.flat(target.lanes);
+    renew(target, g, &mut work.weight, |plan| plan.set::<T>(g, target));
+    let gradient = Gradient { isa, target, g, plan: &work.weight.1, x, dy };
+    // SAFETY: as above.
+    unsafe { gradient.run(pieces(g), dw, &mut work.sums, &mut work.slots) };
+}
+
+fn target<T>(isa: Isa) -> Target {
+    let bytes = match isa {
+        Isa::Portable => 16,
+        Isa::Avx2 => 32,
+        Isa::Avx512 => 64,
+    };
+    Target { lanes: bytes / size_of::<T>(), wide: isa == Isa::Avx512 }
+}
+
+/// Makes tables anew if they were made for other sizes.
+fn renew<V>(target: Target, g: &Geometry, (of, tables): &mut (Option<Key>, V), set: impl FnOnce(&mut V)) {
+    let key = (Geometry { images: 0, ..*g }, target);
+    if *of != Some(key) {
+        set(tables);
+        *of = Some(key);
+    }
+}
+
+fn pieces(g: &Geometry) -> usize {
+    if g.multiply_adds() < SERIAL { 1 } else { par::threads() }
 }

@@ -8,7 +8,7 @@ use crate::Scalar;
 
 /// C (m × n) = A Bᵀ: row i of A at `a[i·a_row ..]`, row j of Bᵀ at `b[j·b_row ..]`, k elements each.
 #[derive(Clone, Copy)]
-pub(super) struct Dots<T> {
+pub(in crate::kernels) struct Dots<T> {
     pub m: usize,
     pub n: usize,
     pub k: usize,

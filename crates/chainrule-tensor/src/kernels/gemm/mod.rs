@@ -21,8 +21,8 @@ pub use operand::{Epilogue, Left, PackedA, PackedB, Right};
 use crate::{Scalar, kernels::Isa};
 use engine::{Product, Side};
 
-/// What kernels that lay out their own panels need of the products: blocks, and memory for panels.
 use kernels::Engine;
+/// What kernels that lay out their own panels need of the products: blocks, and memory for panels.
 pub(super) use pack::Buffer;
 pub(super) use plan::tile_rows;
 pub(super) use tile::{Block, Finish};

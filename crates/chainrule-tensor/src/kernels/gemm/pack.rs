@@ -7,7 +7,7 @@ use std::{marker::PhantomData, slice};
 /// Panels of `width` along one side of a matrix: `to[(j / width)·k·width + k'·width + j % width] = from[j·side + k'·inner]`
 /// for j < n, k' < k. What is missing of the last panel is zero.
 #[derive(Clone, Copy)]
-pub(super) struct Pack<T> {
+pub(in crate::kernels) struct Pack<T> {
     pub n: usize,
     pub k: usize,
     pub from: *const T,
@@ -146,7 +146,7 @@ impl<T: Scalar> Buffer<T> {
 }
 
 /// A thread's memory for A's and B's panels.
-pub(super) struct Scratch<T> {
+pub(in crate::kernels) struct Scratch<T> {
     pub a: Buffer<T>,
     pub b: Buffer<T>,
 }

@@ -78,13 +78,13 @@ impl<T> fmt::Debug for Prepared<T> {
     }
 }
 
-/// Whether [`forward`], [`weight_gradient`] and [`prepare`] can compute it.
+/// Whether [`prepare`] and [`weight_gradient`] can compute it.
 fn possible(g: &Geometry) -> bool {
     let ones = [1, 1];
     g.kernel == [3, 3] && g.stride == ones && g.dilation == ones && g.groups == 1 && !g.output().contains(&0)
 }
 
-/// Whether [`forward`] is the way to compute it.
+/// Whether [`forward_prepared`] is the way to compute it.
 #[must_use]
 pub fn serves(g: &Geometry) -> bool {
     possible(g) && g.channels >= 8 && g.filters >= 8
@@ -176,21 +176,6 @@ fn row<T>(channels: usize) -> usize {
     let line = 64 / size_of::<T>();
     let lines = channels.div_ceil(line);
     (lines + usize::from(lines.is_multiple_of(16))) * line
-}
-
-/// y = w ⋆ x + b
-///
-/// # Panics
-/// If the geometry is not one of 3 × 3, stride 1, dilation 1, groups 1, or a slice is not as long as it says.
-pub fn forward<T: Scalar>(
-    g: &Geometry,
-    x: &[T],
-    w: &[T],
-    bias: Option<&[T]>,
-    y: &mut [T],
-    work: &mut Workspace<T>,
-) {
-    forward::with_weights(isa(), &Pass::forward(g), x, w, bias, y, work);
 }
 
 /// dx = wᵀ ⋆ dy

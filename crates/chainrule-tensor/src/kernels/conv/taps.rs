@@ -1,0 +1,148 @@
+//! Gradients of few filters: dot products along the rows of an image.
+
+use crate::kernels::lanes::{Lanes, for_each_isa};
+
+/// acc[f][t] += Σ over vectors p of dy[f][y_p ..] ⊙ x[x_p + off[t] ..], lane by lane.
+#[derive(Clone, Copy)]
+pub(super) struct Taps<T> {
+    pub x: *const T,
+    pub off: *const usize,
+    pub taps: usize,
+    /// Filter f at `dy[f·plane ..]`.
+    pub dy: *const T,
+    pub plane: usize,
+    pub filters: usize,
+    /// Where each whole vector begins in x, and in the plane of dy.
+    pub whole: *const [usize; 2],
+    pub wholes: usize,
+    /// The same of the ends of rows, of `width` numbers each.
+    pub ends: *const [usize; 2],
+    pub end_count: usize,
+    pub width: usize,
+    /// filters × taps vectors
+    pub acc: *mut T,
+}
+
+for_each_isa!(pub(super) fn taps(Taps) = tiles);
+
+/// Most filters of a tile, and most taps of a tile of so many filters.
+const fn most_filters<L: Lanes>() -> usize {
+    if size_of::<L>() == 64 { 6 } else { 3 }
+}
+
+const fn most_taps<L: Lanes>(filters: usize) -> usize {
+    match (size_of::<L>() == 64, filters) {
+        (true, 1) => 10,
+        (true, 2) => 8,
+        (true, 3) => 7,
+        (true, 4) => 5,
+        (true, _) => 4,
+        (false, 1) => 10,
+        (false, 2) => 5,
+        (false, _) => 3,
+    }
+}
+
+#[inline(always)]
+unsafe fn tiles<L: Lanes>(job: &Taps<L::T>) {
+    let blocks = job.filters.div_ceil(const { most_filters::<L>() });
+    let mut f = 0;
+    for block in 0..blocks {
+        let filters = job.filters * (block + 1) / blocks - f;
+        // SAFETY: the filters exist.
+        unsafe {
+            match filters {
+                1 => row::<L, 1>(job, f),
+                2 => row::<L, 2>(job, f),
+                3 => row::<L, 3>(job, f),
+                4 => row::<L, 4>(job, f),
+                5 => row::<L, 5>(job, f),
+                6 => row::<L, 6>(job, f),
+                _ => unreachable!("a tile of {filters} filters"),
+            }
+        }
+        f += filters;
+    }
+}
+
+/// All taps of R filters.
+#[inline(always)]
+unsafe fn row<L: Lanes, const R: usize>(job: &Taps<L::T>, f: usize) {
+    let tiles = job.taps.div_ceil(const { most_taps::<L>(R) });
+    let mut t = 0;
+    for i in 0..tiles {
+        let taps = job.taps * (i + 1) / tiles - t;
+        // SAFETY: the taps exist.
+        unsafe {
+            match taps {
+                1 => tile::<L, R, 1>(job, f, t),
+                2 => tile::<L, R, 2>(job, f, t),
+                3 => tile::<L, R, 3>(job, f, t),
+                4 => tile::<L, R, 4>(job, f, t),
+                5 => tile::<L, R, 5>(job, f, t),
+                6 => tile::<L, R, 6>(job, f, t),
+                7 => tile::<L, R, 7>(job, f, t),
+                8 => tile::<L, R, 8>(job, f, t),
+                9 => tile::<L, R, 9>(job, f, t),
+                10 => tile::<L, R, 10>(job, f, t),
+                _ => unreachable!("a tile of {taps} taps"),
+            }
+        }
+        t += taps;
+    }
+}
+
+/// R filters from f on, K taps from t on.
+#[inline(always)]
+unsafe fn tile<L: Lanes, const R: usize, const K: usize>(job: &Taps<L::T>, f: usize, t: usize) {
+    if const { R > most_filters::<L>() || K > most_taps::<L>(R) } {
+        unreachable!("a tile of {R} filters and {K} taps");
+    }
+    // SAFETY: the filters and taps exist, and each vector lies in dy and, at every offset, in x.
+    unsafe {
+        let acc_at = |r: usize, k: usize| job.acc.add(((f + r) * job.taps + t + k) * L::N);
+        let (mut x, mut dy) = ([job.x; K], [job.dy; R]);
+        let mut acc = [[L::splat(crate::Scalar::from_f64(0.0)); K]; R];
+        for (k, x) in x.iter_mut().enumerate() {
+            *x = job.x.add(*job.off.add(t + k));
+        }
+        for (r, dy) in dy.iter_mut().enumerate() {
+            *dy = job.dy.add((f + r) * job.plane);
+            for k in 0..K {
+                acc[r][k] = L::load(acc_at(r, k));
+            }
+        }
+        for i in 0..job.wholes {
+            let [from, to] = *job.whole.add(i);
+            let mut ys = [acc[0][0]; R];
+            for (y, dy) in ys.iter_mut().zip(&dy) {
+                *y = L::load(dy.add(to));
+            }
+            for (k, x) in x.iter().enumerate() {
+                let x = L::load(x.add(from));
+                for (acc, &y) in acc.iter_mut().zip(&ys) {
+                    acc[k] = y.mul_add(x, acc[k]);
+                }
+            }
+        }
+        let mask = L::mask(job.width);
+        for i in 0..job.end_count {
+            let [from, to] = *job.ends.add(i);
+            let mut ys = [acc[0][0]; R];
+            for (y, dy) in ys.iter_mut().zip(&dy) {
+                *y = L::load_masked(dy.add(to), mask);
+            }
+            for (k, x) in x.iter().enumerate() {
+                let x = L::load_masked(x.add(from), mask);
+                for (acc, &y) in acc.iter_mut().zip(&ys) {
+                    acc[k] = y.mul_add(x, acc[k]);
+                }
+            }
+        }
+        for (r, acc) in acc.iter().enumerate() {
+            for (k, acc) in acc.iter().enumerate() {
+                acc.store(acc_at(r, k));
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+use super::*;
+use crate::kernels::best;
+
+fn isas() -> impl Iterator<Item = Isa> {
+    [Isa::Portable, Isa::Avx2, Isa::Avx512].into_iter().filter(|&isa| isa <= best())
+}
+
+/// A counter-based generator, for sizes and numbers alike.
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % n
+    }
+
+    fn among(&mut self, range: std::ops::RangeInclusive<usize>) -> usize {
+        range.start() + self.below(range.end() - range.start() + 1)
+    }
+
+    fn numbers<T: Scalar>(&mut self, n: usize) -> Vec<T> {
+        (0..n).map(|_| T::from_f64(self.below(2001) as f64 / 1000.0 - 1.0)).collect()
+    }
+}
+
+fn square(images: usize, channels: usize, filters: usize, size: usize, kernel: usize) -> Geometry {
+    Geometry {
+        images,
+        channels,
+        filters,
+        groups: 1,
+        input: [size; 2],
+        kernel: [kernel; 2],
+        stride: [1; 2],
+        dilation: [1; 2],
+        padding: [[0; 2]; 2],
+    }
+}
+
+/// A geometry of any kind, small enough for the plain loops.
+fn geometry(draw: &mut Draw) -> Geometry {
+    let most = [3, 17, 70][draw.below(3)];
+    let (channels, filters) = (draw.among(1..=most), draw.among(1..=most));
+    let groups = draw.among(1..=6);
+    let kind = draw.below(4);
+    let (groups, channels, filters) = match kind {
+        0 => (groups, groups * channels.div_ceil(6), groups * filters.div_ceil(6)),
+        1 => (channels, channels, channels * draw.among(1..=2)),
+        _ => (1, channels, filters),
+    };
+    let mut pair = |range: std::ops::RangeInclusive<usize>| [draw.among(range.clone()), draw.among(range)];
+    let kernel = if kind == 2 { pair(1..=1) } else { pair(1..=5) };
+    let (stride, dilation) = (pair(1..=3), pair(1..=3));
+    let padding = [pair(0..=3), pair(0..=3)];
+    let input = pair(1..=if channels * filters > 300 { 12 } else { 40 });
+    let simple = draw.below(3) == 0;
+    Geometry {
+        images: draw.below(4),
+        channels,
+        filters,
+        groups,
+        input,
+        kernel,
+        stride: if simple { [1; 2] } else { stride },
+        dilation: if simple { [1; 2] } else { dilation },
+        padding: if simple { [[0; 2]; 2] } else { padding },
+    }
+}
+
+fn close<T: Scalar>(got: &[T], want: &[T], summands: usize, what: &str) {
+    // The numbers are at most 1, so sums of n products err by at most about n²ε, and far less as a rule.
+    let n = summands as f64 + 2.0;
+    let bound = T::EPSILON.to_f64() * n * n.sqrt();
+    for (i, (&got, &want)) in got.iter().zip(want).enumerate() {
+        let error = (got - want).abs().to_f64();
+        assert!(error <= bound, "{what}: number {i} is {got}, should be {want}, off by {error:e}");
+    }
+}
+
+/// All three against the plain loops, with operands that begin `lead` numbers into their memory.
+fn check<T: Scalar>(isa: Isa, g: &Geometry, draw: &mut Draw, lead: usize, work: &mut Workspace<T>) {
+    let what = format!("{} {isa:?} {g:?}", T::NAME);
+    let x = &draw.numbers::<T>(lead + g.x_len())[lead..];
+    let w = &draw.numbers::<T>(lead + g.w_len())[lead..];
+    let dy = &draw.numbers::<T>(lead + g.y_len())[lead..];
+    let bias = draw.numbers::<T>(g.filters);
+    let bias = lead.is_multiple_of(2).then_some(&bias[..]);
+    let nan = T::from_f64(f64::NAN);
+    let [oh, ow] = g.output();
+    let taps = g.kernel[0] * g.kernel[1];
+
+    let (mut got, mut want) = (vec![nan; lead + g.y_len()], vec![T::ZERO; g.y_len()]);
+    forward(isa, g, x, w, bias, &mut got[lead..], work);
+    plain::forward(g, x, w, bias, &mut want);
+    close(&got[lead..], &want, g.group_channels() * taps, &format!("y of {what}"));
+
+    let (mut got, mut want) = (vec![nan; lead + g.x_len()], vec![T::ZERO; g.x_len()]);
+    input_gradient(isa, g, w, dy, &mut got[lead..], work);
+    plain::input_gradient(g, w, dy, &mut want);
+    close(&got[lead..], &want, g.group_filters() * taps, &format!("dx of {what}"));
+
+    let mut got = draw.numbers::<T>(g.w_len());
+    let mut want = got.clone();
+    weight_gradient(isa, g, x, dy, &mut got, work);
+    plain::weight_gradient(g, x, dy, &mut want);
+    close(&got, &want, g.images * oh * ow, &format!("dw of {what}"));
+}
+
+#[test]
+fn random_geometries_agree_with_the_plain_loops() {
+    let cases = if cfg!(miri) { 6 } else { 300 };
+    for isa in isas() {
+        let draw = &mut Draw(1);
+        let (mut work, mut work64) = Default::default();
+        for case in 0..cases {
+            let g = geometry(draw);
+            check::<f32>(isa, &g, draw, case % 4, &mut work);
+            check::<f64>(isa, &g, draw, case % 3, &mut work64);
+        }
+    }
+}
+
+#[cfg(not(miri))]
+#[test]
+fn the_sizes_of_known_networks_agree_with_the_plain_loops() {
+    for isa in isas() {
+        let draw = &mut Draw(2);
+        let padded = |p: usize, g: Geometry| Geometry { padding: [[p; 2]; 2], ..g };
+        for g in [
+            padded(2, square(3, 1, 6, 28, 5)),
+            square(3, 6, 16, 14, 5),
+            padded(1, square(2, 3, 32, 32, 3)),
+            Geometry { stride: [2; 2], ..padded(2, square(1, 3, 32, 64, 5)) },
+            square(2, 64, 128, 16, 1),
+            square(1, 40, 70, 7, 1),
+            Geometry { groups: 64, ..padded(1, square(2, 64, 64, 32, 3)) },
+            Geometry { stride: [2; 2], ..padded(1, square(2, 64, 48, 14, 3)) },
+            padded(2, square(1, 64, 64, 16, 5)),
+            Geometry { dilation: [2; 2], ..padded(2, square(1, 32, 33, 20, 3)) },
+            Geometry { stride: [2; 2], ..square(2, 64, 32, 9, 1) },
+            Geometry { kernel: [7, 1], ..padded(3, square(1, 4, 9, 50, 1)) },
+            padded(2, square(9, 70, 70, 3, 3)),
+        ] {
+            check::<f32>(isa, &g, draw, 1, &mut Workspace::default());
+            check::<f64>(isa, &g, draw, 0, &mut Workspace::default());
+        }
+    }
+}
+
+#[test]
+fn windows_without_room_give_nothing_and_no_gradient() {
+    for isa in isas() {
+        let g = square(2, 3, 4, 3, 5);
+        check::<f32>(isa, &g, &mut Draw(3), 0, &mut Workspace::default());
+        let mut dx = vec![f32::NAN; g.x_len()];
+        input_gradient(isa, &g, &vec![1.0; g.w_len()], &[], &mut dx, &mut Workspace::default());
+        assert!(dx.iter().all(|&v| v == 0.0));
+    }
+}
+
+#[test]
+fn infinities_reach_only_the_windows_that_see_them() {
+    for isa in isas() {
+        for (kernel, channels, filters) in [(3, 2, 3), (3, 8, 32), (1, 3, 5)] {
+            let g = Geometry { padding: [[1; 2]; 2], ..square(2, channels, filters, 11, kernel) };
+            let draw = &mut Draw(4);
+            let (mut x, w, mut dy) =
+                (draw.numbers::<f32>(g.x_len()), draw.numbers(g.w_len()), draw.numbers(g.y_len()));
+            (x[60], dy[40]) = (f32::INFINITY, f32::NAN);
+            let work = &mut Workspace::default();
+            let finite = |v: &[f32]| v.iter().map(|v| v.is_finite()).collect::<Vec<_>>();
+            let (mut got, mut want) = (vec![0.0; g.y_len()], vec![0.0; g.y_len()]);
+            forward(isa, &g, &x, &w, None, &mut got, work);
+            plain::forward(&g, &x, &w, None, &mut want);
+            assert_eq!(finite(&got), finite(&want), "y, {isa:?}");
+            let (mut got, mut want) = (vec![0.0; g.x_len()], vec![0.0; g.x_len()]);
+            input_gradient(isa, &g, &w, &dy, &mut got, work);
+            plain::input_gradient(&g, &w, &dy, &mut want);
+            assert_eq!(finite(&got), finite(&want), "dx, {isa:?}");
+            let (mut got, mut want) = (vec![0.0; g.w_len()], vec![0.0; g.w_len()]);
+            weight_gradient(isa, &g, &x, &dy, &mut got, work);
+            plain::weight_gradient(&g, &x, &dy, &mut want);
+            assert_eq!(finite(&got), finite(&want), "dw, {isa:?}");
+        }
+    }
+}
+
+/// The bits of y, dx and dw.
+fn bits(isa: Isa, g: &Geometry, threads: usize, work: &mut Workspace<f32>) -> [Vec<u32>; 3] {
+    let draw = &mut Draw(5);
+    let (x, w, dy) = (draw.numbers(g.x_len()), draw.numbers(g.w_len()), draw.numbers(g.y_len()));
+    let (mut y, mut dx, mut dw) = (vec![0.0; g.y_len()], vec![0.0; g.x_len()], vec![0.5; g.w_len()]);
+    par::with_threads(threads, || {
+        forward(isa, g, &x, &w, None, &mut y, work);
+        input_gradient(isa, g, &w, &dy, &mut dx, work);
+        weight_gradient(isa, g, &x, &dy, &mut dw, work);
+    });
+    [y, dx, dw].map(|v| v.into_iter().map(f32::to_bits).collect())
+}
+
+#[cfg(not(miri))]
+#[test]
+fn more_threads_give_the_same_bits() {
+    for isa in isas() {
+        for g in [
+            Geometry { padding: [[2; 2]; 2], ..square(13, 1, 6, 28, 5) },
+            square(13, 6, 16, 14, 5),
+            Geometry { stride: [2; 2], padding: [[2; 2]; 2], ..square(5, 3, 32, 33, 5) },
+            square(1, 64, 96, 16, 1),
+            square(3, 64, 96, 7, 1),
+            Geometry { groups: 64, padding: [[1; 2]; 2], ..square(3, 64, 64, 32, 3) },
+            Geometry { stride: [2; 2], ..square(1, 64, 96, 15, 3) },
+            Geometry { padding: [[2; 2]; 2], ..square(3, 64, 40, 15, 5) },
+        ] {
+            let one = bits(isa, &g, 1, &mut Workspace::default());
+            let mut work = Workspace::default();
+            for threads in [3, 2, 4] {
+                assert!(bits(isa, &g, threads, &mut work) == one, "{isa:?}, {threads} threads, {g:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_smaller_batch_after_a_larger_one_gives_its_own_bits() {
+    for isa in isas() {
+        let mut work = Workspace::default();
+        for g in [
+            Geometry { padding: [[2; 2]; 2], ..square(4, 1, 6, 12, 5) },
+            square(4, 6, 16, 9, 5),
+            Geometry { stride: [2; 2], padding: [[1; 2]; 2], ..square(4, 3, 20, 9, 3) },
+        ] {
+            for images in [4, 1, 3, 4] {
+                let g = Geometry { images, ..g };
+                let alone = bits(isa, &g, 2, &mut Workspace::default());
+                assert!(bits(isa, &g, 2, &mut work) == alone, "{isa:?} {g:?}");
+            }
+        }
+    }
+}
