@@ -1,0 +1,6 @@
+//! The networks and workloads that chainrule is measured on, shared by the criterion benches and the `workloads` binary.
+
+pub mod breakdown;
+pub mod networks;
+pub mod timing;
+pub mod workloads;

@@ -1,0 +1,56 @@
+//! The networks of the workloads.
+
+use chainrule::prelude::*;
+
+/// Linear layers of the given sizes with ReLU between them.
+pub fn mlp(sizes: &[usize]) -> Sequential {
+    let mut model = Sequential::new();
+    for (i, pair) in sizes.windows(2).enumerate() {
+        model = model.add(Linear::new(pair[0], pair[1]));
+        if i + 2 < sizes.len() {
+            model = model.add(Relu::new());
+        }
+    }
+    model
+}
+
+/// 2-3-1 with tanh after both.
+pub fn xor() -> Sequential {
+    Sequential::new().add(Linear::new(2, 3)).add(Tanh::new()).add(Linear::new(3, 1)).add(Tanh::new())
+}
+
+/// LeNet on 1×28×28.
+pub fn lenet() -> Sequential {
+    Sequential::new()
+        .add(Conv2d::new(1, 6, 5).padding(2))
+        .add(Relu::new())
+        .add(MaxPool2d::new(2))
+        .add(Conv2d::new(6, 16, 5))
+        .add(Relu::new())
+        .add(MaxPool2d::new(2))
+        .add(Flatten::new())
+        .add(Linear::new(400, 120))
+        .add(Relu::new())
+        .add(Linear::new(120, 84))
+        .add(Relu::new())
+        .add(Linear::new(84, 10))
+}
+
+/// Six 3×3 convolutions with batch norm on 3×32×32, at 32, 64 and 128 channels.
+pub fn cnn32() -> Sequential {
+    let mut model = Sequential::new();
+    let mut inputs = 3;
+    for (stage, channels) in [32, 64, 128].into_iter().enumerate() {
+        for _ in 0..2 {
+            model = model
+                .add(Conv2d::new(inputs, channels, 3).padding(1).bias(false))
+                .add(BatchNorm2d::new(channels))
+                .add(Relu::new());
+            inputs = channels;
+        }
+        if stage < 2 {
+            model = model.add(MaxPool2d::new(2));
+        }
+    }
+    model.add(GlobalAvgPool2d::new()).add(Flatten::new()).add(Linear::new(128, 10))
+}
