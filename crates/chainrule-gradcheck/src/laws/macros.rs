@@ -120,7 +120,7 @@ macro_rules! __tests {
                 #[allow(unused_imports)]
                 use $crate::laws::{Targets, Values};
                 #[allow(unused_imports)]
-                use $crate::proptest::prelude::*;
+                use $crate::proptest::{collection, option, prelude::*};
                 let strategy = ($($strategy,)* $crate::proptest::prelude::any::<u64>().no_shrink(),);
                 $crate::laws::run(
                     (file!(), concat!(module_path!(), "::", stringify!($name))),

@@ -35,7 +35,8 @@
 //! ```
 //!
 //! # Writing a block
-//! - The name becomes a `#[test]`; the list after it is proptest's: names in strategies (`proptest::prelude` is in scope).
+//! - The name becomes a `#[test]`; the list after it is proptest's: names in strategies. `proptest::prelude`,
+//!   `collection` and `option` are in scope.
 //! - `layer:` is an expression that is built once for `f64` and once for `f32`. Where the type has to be said, it is `T`:
 //!   `Sequential::<T>::new()`. Values that are not `Copy` are cloned in it.
 //! - `input:` is the shape of x, an array or a `Vec`. A [`chainrule_core::MultiLayer`] has `inputs: [[..], [..]]` instead.

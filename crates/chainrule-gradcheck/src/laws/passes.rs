@@ -19,12 +19,19 @@ pub(super) fn inference<L: MultiLayer<f64>>(bench: &Bench<'_, L>) -> Outcome {
     }
     // After an inference, a cache that was recorded for other numbers is refused, or does not matter.
     let others = bench.case.tensors(&bench.case.inputs, "others")?;
-    let (mut y, mut cache) = bench.subject.forward(&others, Context::frozen())?;
-    bench.subject.0.forward(&refs(&bench.xs), &mut y, &mut cache, &mut Context::infer())?;
-    let mut fresh = L::Cache::default();
-    for (which, cache) in [("a cache", &mut cache), ("a fresh cache", &mut fresh)] {
+    let mut y = Tensor::default();
+    for (which, before) in [
+        ("a cache of training", Some(Context::train(bench.case.seed))),
+        ("a cache of a frozen pass", Some(Context::frozen())),
+        ("a fresh cache", None),
+    ] {
+        let mut cache = L::Cache::default();
+        if let Some(mut before) = before {
+            bench.subject.0.forward(&refs(&others), &mut y, &mut cache, &mut before)?;
+            bench.subject.0.forward(&refs(&bench.xs), &mut y, &mut cache, &mut Context::infer())?;
+        }
         let (mut grads, mut dxs) = (Grads::new(&bench.subject), vec![Tensor::default(); bench.xs.len()]);
-        match bench.subject.backward((&bench.xs, &y, &bench.dy), cache, &mut grads, &mut dxs, |_| true) {
+        match bench.subject.backward((&bench.xs, &y, &bench.dy), &mut cache, &mut grads, &mut dxs, |_| true) {
             Err(error) if matches!(error.kind(), Kind::NotRecorded(_)) => {}
             Err(error) => {
                 return Err(Broken(format!(

@@ -8,6 +8,8 @@ use proptest::{
 
 /// The cases of a test, unless it says otherwise.
 const CASES: u32 = 24;
+/// The most attempts at a smaller case that fails too.
+const SHRINKS: u32 = 1_000;
 /// The cases are the same ones in every run, so that a test that passes does not fail tomorrow.
 const SEED: u64 = 0x5eed;
 
@@ -22,6 +24,7 @@ pub fn run<S: Strategy>(
     test: impl Fn(S::Value) -> Vec<Violation>,
 ) {
     let mut config = Config { source_file: Some(file), test_name: Some(name), ..Config::default() };
+    config.max_shrink_iters = SHRINKS;
     if std::env::var_os("PROPTEST_CASES").is_none() {
         config.cases = cases.unwrap_or(CASES);
     }

@@ -51,10 +51,7 @@ fn output_shape<L: MultiLayer<f64>>(
 /// Forward refuses what `output_shape` refuses, and makes what it says; an empty batch gives nothing but zeros.
 fn consistent<L: MultiLayer<f64>>(bench: &Bench<'_, L>, inputs: &[Vec<usize>]) -> Outcome {
     let shape = output_shape(bench, inputs);
-    let small = |s: &Vec<usize>| {
-        s.len() <= Shape::MAX_RANK
-            && s.iter().try_fold(1usize, |v, &n| v.checked_mul(n)).is_some_and(|v| v <= VOLUME)
-    };
+    let small = |s: &Vec<usize>| Shape::new(s).is_ok_and(|s| s.volume() <= VOLUME);
     if !inputs.iter().all(small) || shape.as_ref().is_ok_and(|s| s.volume() > 100 * VOLUME) {
         return Ok(());
     }
@@ -112,6 +109,10 @@ fn others(inputs: &[Vec<usize>]) -> Vec<Vec<Vec<usize>>> {
                 other[axis] = n;
                 near.push(other);
             }
+            // An empty batch of what no memory could hold.
+            let mut other = vec![usize::MAX / 2; shape.len()];
+            other[axis] = 0;
+            near.push(other);
         }
         out.extend(near.into_iter().map(|shape| {
             let mut all = inputs.to_vec();
