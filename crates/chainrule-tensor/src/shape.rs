@@ -23,12 +23,13 @@ impl Shape {
     /// A shape from a slice.
     ///
     /// # Errors
-    /// More than [`Shape::MAX_RANK`] axes, or a volume that overflows `isize`.
+    /// More than [`Shape::MAX_RANK`] axes, or axes whose product, empty ones left out, overflows `isize`: so every product of
+    /// some of the axes can be taken without a check.
     pub fn new(axes: &[usize]) -> Result<Self> {
         if axes.len() > Self::MAX_RANK {
             return Err(Error::shape(format!("expected at most {} axes, got {axes:?}", Self::MAX_RANK)));
         }
-        let volume = axes.iter().try_fold(1usize, |v, &n| v.checked_mul(n));
+        let volume = axes.iter().try_fold(1usize, |v, &n| v.checked_mul(n.max(1)));
         if volume.is_none_or(|v| v > isize::MAX as usize / 8) {
             return Err(Error::shape(format!("expected a volume that fits in memory, got {axes:?}")));
         }
@@ -111,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_volume_that_overflows_is_an_error() {
-        assert!(Shape::new(&[usize::MAX, 2]).is_err());
+        assert!(Shape::new(&[usize::MAX, 2]).is_err() && Shape::new(&[0, usize::MAX, 2]).is_err());
         assert!(Shape::new(&[1; 9]).is_err());
         assert_eq!(Shape::new(&[]).unwrap().volume(), 1);
         assert_eq!(*Shape::from([2, 3]).push(4).unwrap(), [2, 3, 4]);

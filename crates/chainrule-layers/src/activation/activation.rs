@@ -74,6 +74,14 @@ where
 mod tests {
     use super::*;
     use crate::activation::tests::by_hand;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(shape in collection::vec(1..6usize, 0..4)) {
+            layer: Activation::new(|x: T| x * x * x, |x: T| (T::ONE + T::ONE + T::ONE) * x * x),
+            input: shape,
+        }
+    }
 
     /// f(x) = x², f'(x) = 2x: at −1 and 3, y = 1, 9. For g = 5: ∂x = −10, 30.
     #[test]

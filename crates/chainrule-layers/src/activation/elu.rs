@@ -58,6 +58,14 @@ elementwise! {
 mod tests {
     use super::*;
     use crate::activation::tests::by_hand;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(shape in collection::vec(1..6usize, 0..4), alpha in -2.0..2.0) {
+            layer: Elu::new().alpha(alpha),
+            input: shape,
+        }
+    }
 
     /// With α = 2 at −ln 2, 0 and 3: y = 2(½ − 1) = −1, 0, 3 and y' = 2·½ = 1, 2, 1. For g = 5: ∂x = 5, 10, 5.
     #[test]

@@ -88,6 +88,14 @@ fn inner<T: Scalar>(x: T) -> (T, T) {
 mod tests {
     use super::*;
     use crate::activation::tests::by_hand;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(shape in collection::vec(1..6usize, 0..4), tanh in any::<bool>()) {
+            layer: if tanh { Gelu::new().approximate_tanh() } else { Gelu::new() },
+            input: shape,
+        }
+    }
 
     /// Φ(0) = ½ and φ(0) = 1/√(2π): y = 0 and y' = ½. At 1, Φ = 0.841344746068543 and φ = 0.241970724519143: y = 0.841344746068543
     /// and y' = 1.083315470587686. For g = 5: ∂x = 2.5 and 5.41657735293843. Φ(−1) = 1 − Φ(1): y = −0.158655253931457,

@@ -59,6 +59,14 @@ impl<T: Scalar> Layer<T> for Identity {
 mod tests {
     use super::*;
     use crate::activation::tests::by_hand;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(shape in collection::vec(1..6usize, 0..4)) {
+            layer: Identity::new(),
+            input: shape,
+        }
+    }
 
     /// y = x and y' = 1. For g = 5: ∂x = 5.
     #[test]

@@ -58,6 +58,14 @@ elementwise! {
 mod tests {
     use super::*;
     use crate::activation::tests::by_hand;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(shape in collection::vec(1..6usize, 0..4), slope in -1.0..1.5) {
+            layer: LeakyRelu::new().negative_slope(slope),
+            input: shape,
+        }
+    }
 
     /// With a = ½ at −2, 0 and 3: y = −1, 0, 3 and y' = ½, ½, 1. For g = 5: ∂x = 2.5, 2.5, 5.
     #[test]

@@ -69,6 +69,18 @@ impl<T: Scalar> Layer<T> for LogSoftmax {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws((shape, axis) in collection::vec(1..6usize, 1..5).prop_flat_map(|shape| {
+            let rank = shape.len() as isize;
+            (Just(shape), -rank..rank)
+        })) {
+            layer: LogSoftmax::new(axis),
+            input: shape,
+            wrong: vec![2; if axis < 0 { (-axis) as usize - 1 } else { axis as usize }],
+        }
+    }
 
     /// x = (0, ln 3): y = (−ln 4, ln 3 − ln 4). For g = (4, 8): Σ g = 12, ∂x = (4 − 12/4, 8 − 12·¾) = (1, −1).
     #[test]

@@ -48,6 +48,14 @@ elementwise! {
 mod tests {
     use super::*;
     use crate::activation::tests::by_hand;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(shape in collection::vec(1..6usize, 0..4)) {
+            layer: Relu::new(),
+            input: shape,
+        }
+    }
 
     /// At −2, 0 and 3: y = 0, 0, 3 and y' = 0, 0, 1. For g = 5: ∂x = 0, 0, 5.
     #[test]

@@ -48,6 +48,14 @@ elementwise! {
 mod tests {
     use super::*;
     use crate::activation::tests::by_hand;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(shape in collection::vec(1..6usize, 0..4)) {
+            layer: Sigmoid::new(),
+            input: shape,
+        }
+    }
 
     /// At 0, y = ½ and y' = ¼; at ln 3, y = 1/(1 + ⅓) = ¾ and y' = 3/16. For g = 5: ∂x = 1.25, 0.9375.
     #[test]

@@ -51,6 +51,14 @@ elementwise! {
 mod tests {
     use super::*;
     use crate::activation::tests::by_hand;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(shape in collection::vec(1..6usize, 0..4)) {
+            layer: Silu::new(),
+            input: shape,
+        }
+    }
 
     /// σ(0) = ½, σ(ln 3) = ¾: at 0, y = 0 and y' = ½; at ln 3, y = ¾ ln 3 and y' = ¾ (1 + ¼ ln 3).
     #[test]

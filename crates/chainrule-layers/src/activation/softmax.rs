@@ -69,6 +69,18 @@ impl<T: Scalar> Layer<T> for Softmax {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws((shape, axis) in collection::vec(1..6usize, 1..5).prop_flat_map(|shape| {
+            let rank = shape.len() as isize;
+            (Just(shape), -rank..rank)
+        })) {
+            layer: Softmax::new(axis),
+            input: shape,
+            wrong: vec![2; if axis < 0 { (-axis) as usize - 1 } else { axis as usize }],
+        }
+    }
 
     /// x = (0, ln 3): exp = (1, 3), y = (¼, ¾). For g = (4, 8): Σ g y = 1 + 6 = 7, ∂x = (¼·(−3), ¾·1) = (−¾, ¾).
     #[test]

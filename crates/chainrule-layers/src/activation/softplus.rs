@@ -75,6 +75,14 @@ elementwise! {
 mod tests {
     use super::*;
     use crate::activation::tests::by_hand;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(shape in collection::vec(1..6usize, 0..4), beta in prop_oneof![-3.0..-0.2, 0.2..3.0], threshold in prop_oneof![Just(20.0), 0.5..40.0]) {
+            layer: Softplus::new().beta(beta).threshold(threshold),
+            input: shape,
+        }
+    }
 
     /// With β = 2 at 0 and ½ ln 3: y = ½ ln 2 and ½ ln 4; y' = σ(0) = ½ and σ(ln 3) = ¾. For g = 5: ∂x = 2.5, 3.75.
     /// At 30, βx = 60 exceeds 20: y = 30 and ∂x = 5.

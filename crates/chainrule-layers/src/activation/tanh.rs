@@ -48,6 +48,14 @@ elementwise! {
 mod tests {
     use super::*;
     use crate::activation::tests::by_hand;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(shape in collection::vec(1..6usize, 0..4)) {
+            layer: Tanh::new(),
+            input: shape,
+        }
+    }
 
     /// At 0, y = 0 and y' = 1. At ln 2, tanh = (2 − ½)/(2 + ½) = 0.6 and y' = 0.64. For g = 5: ∂x = 5, 3.2.
     #[test]

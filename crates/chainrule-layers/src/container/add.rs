@@ -44,7 +44,7 @@ impl<T: Scalar> MultiLayer<T> for Add {
     }
 
     fn forward(&self, xs: &[&Tensor<T>], y: &mut Tensor<T>, _: &mut (), _: &mut Context) -> Result<()> {
-        super::graph::with_shapes(xs, |shapes| MultiLayer::<T>::output_shape(self, shapes))?;
+        super::single::with_shapes(xs, |shapes| MultiLayer::<T>::output_shape(self, shapes))?;
         y.copy_from(xs[0]);
         xs[1..].iter().for_each(|x| add_assign(y.data_mut(), x.data())); // y += xᵢ
         Ok(())
@@ -65,6 +65,15 @@ impl<T: Scalar> MultiLayer<T> for Add {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(shape in collection::vec(1..5usize, 1..4), count in 1..5usize) {
+            layer: Add::new(),
+            inputs: vec![shape.clone(); count],
+            wrong_inputs: [shape.clone(), [&shape[..], &[2]].concat()],
+        }
+    }
 
     /// (1, 2) + (10, 20) + (100, 200) = (111, 222); for g = (3, 4) every ∂xᵢ is (3, 4).
     #[test]

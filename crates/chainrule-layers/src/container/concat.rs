@@ -64,7 +64,10 @@ impl Concat {
 
     /// The shape of two inputs side by side.
     pub(super) fn joined(&self, a: &Shape, b: &[usize]) -> Result<Shape> {
-        Shape::new(&a.with(self.axis, a[self.axis] + b[self.axis]))
+        let length = a[self.axis].checked_add(b[self.axis]);
+        let length = length
+            .ok_or_else(|| Error::shape(format!("expected lengths that can be added, got {a} and {b:?}")))?;
+        Shape::new(&a.with(self.axis, length))
     }
 
     /// Elements that an input of this shape fills in each row.
@@ -88,7 +91,7 @@ impl<T: Scalar> MultiLayer<T> for Concat {
     }
 
     fn forward(&self, xs: &[&Tensor<T>], y: &mut Tensor<T>, _: &mut (), _: &mut Context) -> Result<()> {
-        y.reset(super::graph::with_shapes(xs, |shapes| MultiLayer::<T>::output_shape(self, shapes))?);
+        y.reset(super::single::with_shapes(xs, |shapes| MultiLayer::<T>::output_shape(self, shapes))?);
         let mut before = 0;
         for x in xs {
             self.put(x, before, y);
@@ -118,6 +121,22 @@ impl<T: Scalar> MultiLayer<T> for Concat {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(
+            (shape, axis) in collection::vec(1..5usize, 2..5).prop_flat_map(|s| { let n = s.len(); (Just(s), 0..n) }),
+            lengths in collection::vec(1..4usize, 1..5),
+        ) {
+            layer: Concat::new(axis),
+            inputs: lengths.iter().map(|&length| {
+                let mut shape = shape.clone();
+                shape[axis] = length;
+                shape
+            }),
+            wrong_inputs: [shape.clone(), [&shape[..], &[2]].concat()],
+        }
+    }
 
     /// [1 2 | 5] over [3 4 | 6]; for g = (1 2 3; 4 5 6): ∂x₀ = (1 2; 4 5), ∂x₁ = (3; 6).
     #[test]

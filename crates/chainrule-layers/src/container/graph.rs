@@ -12,25 +12,25 @@
 //!
 //! Keeps the output of every node. Derivation: docs/layers/container/graph.md.
 
-use super::{check_name, check_output};
+use super::check_output;
 use chainrule_core::{
-    AnyCache, BoxLayer, BoxMulti, Call, Context, Error, Grads, Layer, MultiCall, MultiLayer, Params,
-    ParamsMut, Result, Scalar, Shape, Summary, Tensor,
+    AnyCache, BoxMulti, Context, Error, Grads, MultiCall, MultiLayer, Params, ParamsMut, Result, Scalar,
+    Shape, Summary, Tensor,
 };
 use chainrule_tensor::kernels::elementwise::add_assign;
 use std::array;
 
 /// The most inputs of one node.
-const MAX_INPUTS: usize = 8;
+pub(super) const MAX_INPUTS: usize = 8;
 
 /// A node of a [`Graph`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Node(usize);
+pub struct Node(pub(super) usize);
 
 /// Layers in any acyclic arrangement. The graph owns each layer once, under a key; a node is one use of it.
 ///
 /// # Shapes
-/// Those of its layers. With one input it is a [`Layer`]; with more, a [`MultiLayer`].
+/// Those of its layers. With one input it is a [`chainrule_core::Layer`]; with more, a [`MultiLayer`].
 ///
 /// # Examples
 /// ```
@@ -47,93 +47,20 @@ pub struct Node(usize);
 /// ```
 #[derive(Clone)]
 pub struct Graph<T: Scalar = f32> {
-    layers: Vec<(String, BoxMulti<T>)>,
-    nodes: Vec<Use>,
-    output: usize,
+    pub(super) layers: Vec<(String, BoxMulti<T>)>,
+    pub(super) nodes: Vec<Use>,
+    pub(super) output: usize,
 }
 
 /// One node: an input of the graph, or a layer over earlier nodes.
 #[derive(Clone, Debug)]
-enum Use {
+pub(super) enum Use {
     Input(usize),
     Layer { layer: usize, inputs: Vec<usize> },
 }
 
 impl<T: Scalar> Graph<T> {
-    /// No node yet.
-    pub fn new() -> Self {
-        Self { layers: Vec::new(), nodes: Vec::new(), output: 0 }
-    }
-
-    /// One more input of the graph.
-    pub fn input(&mut self) -> Node {
-        let index = self.inputs();
-        self.push(Use::Input(index))
-    }
-
-    /// A layer over one node. The newest node is the output, unless [`Graph::output`] says otherwise.
-    ///
-    /// # Errors
-    /// The key is taken, or the node is of another graph.
-    pub fn add(&mut self, key: &str, layer: impl Layer<T> + Clone + 'static, input: Node) -> Result<Node> {
-        self.join(key, Single(BoxLayer::new(layer)), &[input])
-    }
-
-    /// A layer of several inputs over several nodes.
-    ///
-    /// # Errors
-    /// The key is taken, a node is of another graph, or there are more than eight inputs.
-    pub fn join(
-        &mut self,
-        key: &str,
-        layer: impl MultiLayer<T> + Clone + 'static,
-        inputs: &[Node],
-    ) -> Result<Node> {
-        check_name(key, self.layers.iter().map(|(k, _)| k.as_str()))?;
-        let node = self.use_of(self.layers.len(), inputs)?;
-        self.layers.push((key.to_owned(), BoxMulti::new(layer)));
-        Ok(self.push(node))
-    }
-
-    /// The layer of a key once more, over other nodes: the same parameters, another cache.
-    ///
-    /// # Errors
-    /// There is no such key, or a node is of another graph.
-    pub fn again(&mut self, key: &str, inputs: &[Node]) -> Result<Node> {
-        let layer = self
-            .layers
-            .iter()
-            .position(|(k, _)| k == key)
-            .ok_or_else(|| Error::value(format!("Graph: expected the key of a layer, got `{key}`")))?;
-        let node = self.use_of(layer, inputs)?;
-        Ok(self.push(node))
-    }
-
-    /// Makes a node the output.
-    pub fn output(&mut self, node: Node) {
-        self.output = node.0;
-    }
-
-    fn use_of(&self, layer: usize, inputs: &[Node]) -> Result<Use> {
-        if inputs.is_empty() || inputs.len() > MAX_INPUTS {
-            return Err(Error::value(format!(
-                "Graph: expected 1 to {MAX_INPUTS} inputs of a node, got {}",
-                inputs.len()
-            )));
-        }
-        if inputs.iter().any(|n| n.0 >= self.nodes.len()) {
-            return Err(Error::value("Graph: expected nodes of this graph, got one that it does not have"));
-        }
-        Ok(Use::Layer { layer, inputs: inputs.iter().map(|n| n.0).collect() })
-    }
-
-    fn push(&mut self, node: Use) -> Node {
-        self.nodes.push(node);
-        self.output = self.nodes.len() - 1;
-        Node(self.output)
-    }
-
-    fn inputs(&self) -> usize {
+    pub(super) fn inputs(&self) -> usize {
         self.nodes.iter().filter(|n| matches!(n, Use::Input(_))).count()
     }
 
@@ -163,12 +90,6 @@ impl<T: Scalar> Graph<T> {
             shapes.push(shape);
         }
         Ok(shapes[self.output])
-    }
-}
-
-impl<T: Scalar> Default for Graph<T> {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -340,134 +261,52 @@ impl<T: Scalar> Graph<T> {
     }
 }
 
-/// A graph of one input.
-impl<T: Scalar> Layer<T> for Graph<T> {
-    type Cache = GraphCache<T>;
-
-    fn check(&self) -> Result<()> {
-        MultiLayer::check(self)
-    }
-
-    fn output_shape(&self, input: &[usize]) -> Result<Shape> {
-        MultiLayer::output_shape(self, &[input])
-    }
-
-    fn forward(
-        &self,
-        x: &Tensor<T>,
-        y: &mut Tensor<T>,
-        cache: &mut GraphCache<T>,
-        cx: &mut Context,
-    ) -> Result<()> {
-        MultiLayer::forward(self, &[x], y, cache, cx)
-    }
-
-    fn backward(
-        &self,
-        call: Call<'_, T>,
-        cache: &mut GraphCache<T>,
-        grads: &mut Grads<T>,
-        dx: Option<&mut Tensor<T>>,
-    ) -> Result<()> {
-        let call = MultiCall { xs: &[call.x], y: call.y, dy: call.dy };
-        MultiLayer::backward(self, call, cache, grads, &mut [dx])
-    }
-
-    fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
-        MultiLayer::params(self, out);
-    }
-
-    fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
-        MultiLayer::params_mut(self, out);
-    }
-
-    fn absorb(&mut self, cache: &GraphCache<T>) {
-        MultiLayer::absorb(self, cache);
-    }
-
-    fn multiply_adds(&self, input: &[usize]) -> u64 {
-        MultiLayer::multiply_adds(self, &[input])
-    }
-
-    fn describe(&self, input: &[usize], out: &mut Summary) -> Result<Shape> {
-        MultiLayer::describe(self, &[input], out)
-    }
-}
-
-/// A layer of one input as a layer of several.
-#[derive(Clone)]
-struct Single<T: Scalar>(BoxLayer<T>);
-
-impl<T: Scalar> MultiLayer<T> for Single<T> {
-    type Cache = AnyCache;
-
-    fn check(&self) -> Result<()> {
-        self.0.check()
-    }
-
-    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
-        self.0.output_shape(inputs[0])
-    }
-
-    fn forward(
-        &self,
-        xs: &[&Tensor<T>],
-        y: &mut Tensor<T>,
-        cache: &mut AnyCache,
-        cx: &mut Context,
-    ) -> Result<()> {
-        self.0.forward(xs[0], y, cache, cx)
-    }
-
-    fn backward(
-        &self,
-        call: MultiCall<'_, T>,
-        cache: &mut AnyCache,
-        grads: &mut Grads<T>,
-        dxs: &mut [Option<&mut Tensor<T>>],
-    ) -> Result<()> {
-        let call = Call { x: call.xs[0], y: call.y, dy: call.dy };
-        self.0.backward(call, cache, grads, dxs[0].as_deref_mut())
-    }
-
-    fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
-        self.0.params(out);
-    }
-
-    fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
-        self.0.params_mut(out);
-    }
-
-    fn absorb(&mut self, cache: &AnyCache) {
-        self.0.absorb(cache);
-    }
-
-    fn multiply_adds(&self, inputs: &[&[usize]]) -> u64 {
-        self.0.multiply_adds(inputs[0])
-    }
-
-    fn describe(&self, inputs: &[&[usize]], out: &mut Summary) -> Result<Shape> {
-        self.0.describe(inputs[0], out)
-    }
-}
-
-/// Calls `f` with the shapes of up to eight tensors, without allocating.
-pub(super) fn with_shapes<T: Scalar, R>(
-    xs: &[&Tensor<T>],
-    f: impl FnOnce(&[&[usize]]) -> Result<R>,
-) -> Result<R> {
-    if xs.len() > MAX_INPUTS {
-        return Err(Error::shape(format!("expected at most {MAX_INPUTS} inputs, got {}", xs.len())));
-    }
-    let shapes: [&[usize]; MAX_INPUTS] = array::from_fn(|i| xs.get(i).map_or(&[][..], |x| &x.shape()[..]));
-    f(&shapes[..xs.len()])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Add, Linear};
-    use chainrule_core::Init;
+    use crate::{Add, Concat, Dropout, Linear, Sequential, Tanh};
+    use chainrule_core::{Call, Init, Layer};
+    use chainrule_gradcheck::laws;
+
+    /// Two inputs, one layer used twice, a node that reads an input beside it.
+    fn siamese<T: Scalar>(inputs: usize, width: usize, p: f64) -> Graph<T> {
+        let mut graph = Graph::new();
+        let (left, right) = (graph.input(), graph.input());
+        let encoder = Sequential::new().add(Linear::new(inputs, width)).add(Tanh::new()).add(Dropout::new(p));
+        let a = graph.add("encoder", encoder, left).unwrap();
+        let b = graph.again("encoder", &[right]).unwrap();
+        let both = graph.join("both", Concat::new(1), &[a, b, right]).unwrap();
+        let sum = graph.add("mix", Linear::new(2 * width + inputs, width), both).unwrap();
+        graph.join("sum", Add::new(), &[sum, a]).unwrap();
+        graph
+    }
+
+    /// One input, through a layer twice and around it.
+    fn around<T: Scalar>(width: usize) -> Graph<T> {
+        let mut graph = Graph::new();
+        let x = graph.input();
+        let once = graph.add("shared", Linear::new(width, width), x).unwrap();
+        let bent = graph.add("bend", Tanh::new(), once).unwrap();
+        let twice = graph.again("shared", &[bent]).unwrap();
+        let sum = graph.join("sum", Add::new(), &[x, twice, once]).unwrap();
+        graph.add("unused", Linear::new(width, 1), sum).unwrap();
+        graph.output(sum);
+        graph
+    }
+
+    laws! {
+        obeys_the_laws(rows in 1..5usize, inputs in 1..5usize, width in 1..5usize, p in 0.0..0.9) {
+            layer: siamese::<T>(inputs, width, p),
+            inputs: [[rows, inputs], [rows, inputs]],
+            wrong_inputs: [[rows, inputs + 1], [rows, inputs]],
+            wrong_inputs: [[rows, inputs]],
+        }
+        obeys_the_laws_with_one_input(rows in 1..5usize, width in 1..6usize) {
+            layer: around::<T>(width),
+            input: [rows, width],
+            wrong: [rows, width + 1],
+        }
+    }
 
     /// f(x) = 2x used twice, added to x: y = x + f(f(x)) = 5x, ∂x = 5g.
     /// ∂w sums over both uses: d(w² x)/dw = 2 w x = 4x.

@@ -3,9 +3,11 @@
 mod add;
 mod concat;
 mod graph;
+mod graph_builder;
 mod parallel;
 mod residual;
 mod sequential;
+mod single;
 
 pub use add::Add;
 pub use concat::Concat;

@@ -226,7 +226,26 @@ impl<T: Scalar> Layer<T> for Parallel<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Linear, Residual, Sequential};
+    use crate::{Dropout, Linear, Residual, Sequential, Tanh};
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(
+            rows in 1..5usize, inputs in 1..6usize, widths in collection::vec(1..5usize, 1..4), sum in any::<bool>(),
+            p in 0.0..0.9,
+        ) {
+            layer: {
+                let start = if sum { Parallel::<T>::sum() } else { Parallel::<T>::concat(1) };
+                let width = |w: usize| if sum { 3 } else { w };
+                widths.iter().fold(start, |layer, &w| {
+                    let branch = Sequential::new().add(Linear::new(inputs, width(w))).add(Dropout::new(p));
+                    layer.add(branch.add(Tanh::new()))
+                })
+            },
+            input: [rows, inputs],
+            wrong: [rows, inputs + 1],
+        }
+    }
 
     /// f₀(x) = 2x, f₁(x) = 3x at x = 5, without biases: the sum is 25 and ∂x = 2g + 3g = 5g.
     /// Side by side: (10, 15), and for g = (1, 10): ∂x = 2·1 + 3·10 = 32.

@@ -46,11 +46,12 @@ pub struct ResidualCache<T, C> {
     inner: C,
     /// f(x), of y's shape.
     fx: Tensor<T>,
+    recorded: bool,
 }
 
 impl<T: Scalar, C: Default> Default for ResidualCache<T, C> {
     fn default() -> Self {
-        Self { inner: C::default(), fx: Tensor::default() }
+        Self { inner: C::default(), fx: Tensor::default(), recorded: false }
     }
 }
 
@@ -79,6 +80,7 @@ impl<T: Scalar, L: Layer<T>> Layer<T> for Residual<L> {
         cx: &mut Context,
     ) -> Result<()> {
         let shape = self.output_shape(x.shape())?;
+        cache.recorded = false;
         if cx.recording() {
             self.0.forward(x, &mut cache.fx, &mut cache.inner, cx)?;
             map2(x.data(), cache.fx.data(), y.reset(shape), |x, fx| x + fx); // y = x + f(x)
@@ -86,6 +88,7 @@ impl<T: Scalar, L: Layer<T>> Layer<T> for Residual<L> {
             self.0.forward(x, y, &mut cache.inner, cx)?;
             add_assign(y.data_mut(), x.data()); // y = f(x) + x, the same bits
         }
+        cache.recorded = cx.recording();
         Ok(())
     }
 
@@ -96,7 +99,7 @@ impl<T: Scalar, L: Layer<T>> Layer<T> for Residual<L> {
         grads: &mut Grads<T>,
         mut dx: Option<&mut Tensor<T>>,
     ) -> Result<()> {
-        if cache.fx.shape() != call.y.shape() {
+        if !cache.recorded || cache.fx.shape() != call.y.shape() {
             return Err(Error::not_recorded("Residual: backward without a recorded forward in this cache"));
         }
         let inner = Call { y: &cache.fx, ..call };
@@ -125,5 +128,50 @@ impl<T: Scalar, L: Layer<T>> Layer<T> for Residual<L> {
 
     fn describe(&self, input: &[usize], out: &mut Summary) -> Result<Shape> {
         self.0.describe(input, out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BatchNorm1d, Dropout, Linear, Sequential, Sigmoid, Tanh};
+    use chainrule_core::Init;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(rows in 1..5usize, width in 1..7usize) {
+            layer: Residual::new(Linear::new(width, width)),
+            input: [rows, width],
+            wrong: [rows, width + 1],
+        }
+        obeys_the_laws_around_a_layer_that_reads_its_output(shape in collection::vec(1..5usize, 1..4)) {
+            layer: Residual::new(Sigmoid::new()),
+            input: shape,
+        }
+        obeys_the_laws_around_several_layers(rows in 2..5usize, width in 1..7usize, p in 0.0..0.9) {
+            layer: Residual::new(
+                Sequential::<T>::new()
+                    .add(Linear::new(width, 5))
+                    .add(BatchNorm1d::new(5))
+                    .add(Tanh::new())
+                    .add(Dropout::new(p))
+                    .add(Linear::new(5, width)),
+            ),
+            input: [rows, width],
+            wrong: [rows, width + 1],
+        }
+    }
+
+    /// f(x) = 3x at x = 5: y = 5 + 15 = 20. For g = 2: ∂x = 2 + 3·2 = 8, ∂w = g x = 10.
+    #[test]
+    fn by_hand() {
+        let inner = Linear::<f64>::new(1, 1).bias(false).weight_init(Init::Constant(3.0));
+        let layer = Residual::new(inner).init(0).unwrap();
+        let (x, dy) = (Tensor::from([[5.0]]), Tensor::from([[2.0]]));
+        let (mut y, mut dx, mut cache) = (Tensor::default(), Tensor::default(), ResidualCache::default());
+        layer.forward(&x, &mut y, &mut cache, &mut Context::train(0)).unwrap();
+        let mut grads = Grads::new(&layer);
+        layer.backward(Call { x: &x, y: &y, dy: &dy }, &mut cache, &mut grads, Some(&mut dx)).unwrap();
+        assert_eq!((y.data(), dx.data(), grads.values()), (&[20.0][..], &[8.0][..], &[10.0][..]));
     }
 }

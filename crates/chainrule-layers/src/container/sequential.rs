@@ -228,8 +228,29 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Linear;
+    use crate::{BatchNorm1d, Dropout, Gelu, Linear, LogSoftmax};
     use chainrule_core::{Init, Parameters};
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(
+            rows in 2..6usize, inputs in 1..6usize, hidden in 1..6usize, outputs in 1..6usize, p in 0.0..0.9,
+        ) {
+            layer: Sequential::<T>::new()
+                .add(Linear::new(inputs, hidden))
+                .add(BatchNorm1d::new(hidden))
+                .add(Gelu::new())
+                .add(Dropout::new(p))
+                .named("head", Linear::new(hidden, outputs))
+                .add(LogSoftmax::new(-1)),
+            input: [rows, inputs],
+            wrong: [rows, inputs + 1],
+        }
+        obeys_the_laws_with_few_layers(rows in 1..6usize, inputs in 1..6usize, count in 0..4usize) {
+            layer: (0..count).fold(Sequential::<T>::new(), |model, _| model.add(Linear::new(inputs, inputs))),
+            input: [rows, inputs],
+        }
+    }
 
     /// f₀(x) = 2x, f₁(x) = 3x at x = 5: y = 30, ∂x = 3·2·g = 6g, ∂w₁ = g·y₀ = 10g, ∂w₀ = 3g·x = 15g.
     #[test]

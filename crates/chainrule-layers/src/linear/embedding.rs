@@ -157,6 +157,20 @@ impl<T: Scalar> Layer<T> for Embedding<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(rows in 1..9usize, width in 1..7usize, shape in collection::vec(1..4usize, 1..4)) {
+            layer: Embedding::new(rows, width),
+            input: shape,
+            values: Values::Indices(0..rows),
+        }
+        obeys_the_laws_beside_a_padding_row(rows in 2..9usize, width in 1..7usize, n in 1..6usize) {
+            layer: Embedding::new(rows, width).padding_idx(rows - 1),
+            input: [n],
+            values: Values::Indices(0..rows - 1),
+        }
+    }
 
     /// W = (1 2; 3 4; 5 6), x = (2, 0, 2): y = (5 6; 1 2; 5 6).
     /// For g = (1 2; 3 4; 5 6): ∂W[0] = (3 4), ∂W[1] = 0, ∂W[2] = (1 2) + (5 6) = (6 8).

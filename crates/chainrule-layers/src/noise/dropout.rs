@@ -116,6 +116,16 @@ impl<T: Scalar> Layer<T> for Dropout {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(
+            p in prop_oneof![Just(0.0), Just(1.0), 0.0..1.0f64], shape in collection::vec(1..6usize, 1..4),
+        ) {
+            layer: Dropout::new(p),
+            input: shape,
+        }
+    }
 
     fn pass(p: f64, cx: &mut Context) -> (Vec<f64>, Vec<f64>) {
         let (x, mut y, mut dx) = (Tensor::from([3.0; 40]), Tensor::default(), Tensor::default());

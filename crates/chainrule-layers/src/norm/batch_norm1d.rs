@@ -30,6 +30,25 @@ batch_norm_layer! {
 mod tests {
     use super::*;
     use chainrule_core::{Error, Parameters};
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(
+            rows in 2..6usize, channels in 1..5usize, length in 1..5usize, sequence in any::<bool>(),
+            affine in any::<bool>(), bias in any::<bool>(), track in any::<bool>(),
+            momentum in prop_oneof![Just(None), (0.0..1.0f64).prop_map(Some)],
+            eps in prop_oneof![Just(1e-5), 1e-3..0.5f64],
+        ) {
+            layer: BatchNorm1d::new(channels)
+                .eps(eps)
+                .momentum(momentum)
+                .affine(affine)
+                .bias(bias)
+                .track_running_stats(track),
+            input: if sequence { vec![rows, channels, length] } else { vec![rows, channels] },
+            wrong: [rows, channels + 1], wrong: [rows, channels, 2, 2], wrong: [channels],
+        }
+    }
 
     fn train(layer: &mut BatchNorm1d<f64>, x: &Tensor<f64>) -> Result<Tensor<f64>> {
         let (mut y, mut cache) = (Tensor::default(), BatchNormCache::default());

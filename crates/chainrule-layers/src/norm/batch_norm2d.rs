@@ -30,6 +30,25 @@ batch_norm_layer! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(
+            rows in 2..6usize, channels in 1..5usize, height in 1..4usize, width in 1..4usize,
+            affine in any::<bool>(), bias in any::<bool>(), track in any::<bool>(),
+            momentum in prop_oneof![Just(None), (0.0..1.0f64).prop_map(Some)],
+            eps in prop_oneof![Just(1e-5), 1e-3..0.5f64],
+        ) {
+            layer: BatchNorm2d::new(channels)
+                .eps(eps)
+                .momentum(momentum)
+                .affine(affine)
+                .bias(bias)
+                .track_running_stats(track),
+            input: [rows, channels, height, width],
+            wrong: [rows, channels + 1, height, width], wrong: [rows, channels, height],
+        }
+    }
 
     /// Two images of one channel and two pixels, x = (0, 2), (4, 2), ε = 2: μ = 2, σ² = (4 + 0 + 4 + 0)/4 = 2, ρ = ½,
     /// y = x̂ = (−1, 0), (1, 0).

@@ -157,6 +157,19 @@ impl<T: Scalar> Layer<T> for LayerNorm<T> {
 mod tests {
     use super::*;
     use chainrule_core::Parameters;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(
+            rows in collection::vec(1..4usize, 1..3), axes in collection::vec(1..5usize, 1..3),
+            affine in any::<bool>(), bias in any::<bool>(), eps in prop_oneof![Just(1e-5), 1e-3..0.5f64],
+        ) {
+            layer: LayerNorm::new(Shape::new(&axes).unwrap()).eps(eps).elementwise_affine(affine).bias(bias),
+            input: [rows.clone(), axes.clone()].concat(),
+            wrong: [rows.clone(), axes[..axes.len() - 1].to_vec(), vec![axes[axes.len() - 1] + 1]].concat(),
+            wrong: [],
+        }
+    }
 
     /// x = (1, 3), ε = 3, γ = (4, 2), β = (10, 20): μ = 2, σ² = 1, ρ = ½, x̂ = (−½, ½), y = (8, 21).
     /// For g = (1, 2): ∂γ = (−½, 1), ∂β = (1, 2), h = (4, 4), mean(h) = 4, mean(h x̂) = 0, ∂x = ½ (4 − 4, 4 − 4) = 0;

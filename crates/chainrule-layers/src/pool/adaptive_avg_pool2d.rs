@@ -121,6 +121,16 @@ impl<T: Scalar> Layer<T> for AdaptiveAvgPool2d {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(n in 1..4usize, channels in 1..4usize, [h, w] in [1..8usize, 1..8], size in [option::of(1..6usize), option::of(1..6usize)]) {
+            layer: AdaptiveAvgPool2d::new((size[0], size[1])),
+            input: [n, channels, h, w],
+            wrong: [n, channels, h],
+            wrong: [n, channels, h, 0],
+        }
+    }
 
     /// Two windows along an axis of 3: ⌊0⌋ … ⌈1.5⌉ and ⌊1.5⌋ … ⌈3⌉, which is (1 3) and (3 8): means 2 and 5½.
     /// For g = (10, 20): ∂x = (10/2, 10/2 + 20/2, 20/2).

@@ -112,6 +112,23 @@ impl<T: Scalar> Layer<T> for AvgPool2d {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(
+            (kernel, padding, size) in crate::pool::tests::windows(), stride in [1..4usize, 1..4], n in 1..4usize,
+            channels in 1..4usize, ceil in any::<bool>(), include in any::<bool>(), divisor in option::of(1..6usize),
+        ) {
+            layer: AvgPool2d::new(kernel)
+                .stride(stride)
+                .padding(padding)
+                .ceil_mode(ceil)
+                .count_include_pad(include)
+                .divisor_override(divisor),
+            input: [n, channels, size[0], size[1]],
+            wrong: [n, channels, size[0]],
+        }
+    }
 
     fn row<const W: usize>(values: [f64; W]) -> Tensor<f64> {
         Tensor::from_vec([1, 1, 1, W], values.to_vec()).unwrap()

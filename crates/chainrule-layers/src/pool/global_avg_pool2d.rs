@@ -72,6 +72,16 @@ impl<T: Scalar> Layer<T> for GlobalAvgPool2d {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(n in 1..4usize, channels in 1..4usize, [h, w] in [1..8usize, 1..8]) {
+            layer: GlobalAvgPool2d::new(),
+            input: [n, channels, h, w],
+            wrong: [n, channels, h],
+            wrong: [n, channels, 0, w],
+        }
+    }
 
     /// Channels (1 2 3) and (0 0 9): means 2 and 3. For g = (6, 9): ∂x = (2 2 2), (3 3 3).
     #[test]

@@ -143,6 +143,24 @@ impl<T: Scalar> Layer<T> for MaxPool2d {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(
+            (kernel, padding, size) in crate::pool::tests::windows(), stride in [1..4usize, 1..4],
+            dilation in [1..3usize, 1..3], n in 1..4usize, channels in 1..4usize, ceil in any::<bool>(),
+        ) {
+            layer: MaxPool2d::new(kernel).stride(stride).padding(padding).dilation(dilation).ceil_mode(ceil),
+            // Room for a window that is dilated.
+            input: [n, channels, size[0] + kernel[0], size[1] + kernel[1]],
+            wrong: [n, channels, size[0]],
+        }
+        two_by_two_windows_obey_the_laws(n in 1..4usize, channels in 1..4usize, [h, w] in [2..9usize, 2..9]) {
+            layer: MaxPool2d::new(2),
+            input: [n, channels, h, w],
+            wrong: [n, channels, 1, w],
+        }
+    }
 
     fn image<const H: usize, const W: usize>(rows: [[f64; W]; H]) -> Tensor<f64> {
         Tensor::from_vec([1, 1, H, W], rows.as_flattened().to_vec()).unwrap()

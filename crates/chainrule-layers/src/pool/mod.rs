@@ -95,12 +95,15 @@ impl Sliding {
         padding: usize,
         dilation: usize,
     ) -> Option<usize> {
-        let spare = (n + 2 * padding) as i128 - dilation as i128 * (kernel as i128 - 1) - 1;
-        let up = if self.ceil_mode { stride as i128 - 1 } else { 0 };
-        let length = usize::try_from((spare + up).div_euclid(stride as i128) + 1).ok()?;
+        // Wide enough for any sizes.
+        let [n, kernel, stride, padding, dilation] =
+            [n, kernel, stride, padding, dilation].map(|v| v as i128);
+        let spare = n + 2 * padding - dilation.saturating_mul(kernel - 1) - 1;
+        let up = if self.ceil_mode { stride - 1 } else { 0 };
+        let length = (spare + up).div_euclid(stride) + 1;
         // The last window begins on the axis or in the padding before it.
-        let beyond = self.ceil_mode && length > 0 && (length - 1) * stride >= n + padding;
-        Some(length - usize::from(beyond)).filter(|&length| length > 0)
+        let beyond = self.ceil_mode && (length - 1).saturating_mul(stride) >= n + padding;
+        usize::try_from(length - i128::from(beyond)).ok().filter(|&length| length > 0)
     }
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
@@ -145,3 +148,16 @@ macro_rules! sliding_builders {
     };
 }
 use sliding_builders;
+
+#[cfg(test)]
+mod tests {
+    use chainrule_gradcheck::proptest::prelude::*;
+
+    /// A kernel, a padding of at most half of it, and an image that holds a window.
+    pub fn windows() -> impl Strategy<Value = ([usize; 2], [usize; 2], [usize; 2])> {
+        [1..4usize, 1..4].prop_flat_map(|[kh, kw]| {
+            let padding = [0..=kh / 2, 0..=kw / 2];
+            (Just([kh, kw]), padding, [kh..kh + 5, kw..kw + 5])
+        })
+    }
+}

@@ -57,7 +57,7 @@ impl<T: Scalar> Layer<T> for Flatten {
     type Cache = ();
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
-        let axes = input.len();
+        let (axes, input) = (input.len(), Shape::new(input)?);
         let at = |axis: isize| match axis {
             0.. => Some(axis as usize),
             _ => axes.checked_sub(axis.unsigned_abs()),
@@ -97,6 +97,23 @@ impl<T: Scalar> Layer<T> for Flatten {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws((shape, start, end) in collection::vec(1..4usize, 1..6).prop_flat_map(|shape| {
+            let rank = shape.len();
+            (Just(shape), 0..rank).prop_flat_map(move |(shape, start)| {
+                (Just(shape), Just(start), start..rank, any::<bool>()).prop_map(|(shape, start, end, back)| {
+                    let shift = if back { shape.len() as isize } else { 0 };
+                    (shape, start as isize - shift, end as isize - shift)
+                })
+            })
+        })) {
+            layer: Flatten::new().start_dim(start).end_dim(end),
+            input: shape,
+            wrong: vec![2; if end < 0 { (-start) as usize - 1 } else { end as usize }],
+        }
+    }
 
     fn shape(layer: Flatten, input: &[usize]) -> Result<Shape> {
         Layer::<f64>::output_shape(&layer, input)
