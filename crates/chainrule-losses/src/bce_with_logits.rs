@@ -179,6 +179,33 @@ impl<T: Scalar> Loss<T> for BceWithLogits<T> {
 mod tests {
     use super::*;
     use crate::elementwise::tests::by_hand;
+    use chainrule_gradcheck::loss_laws;
+
+    /// Positive numbers as a tensor of the last `axes` axes of a shape.
+    fn trailing<T: Scalar>(shape: &[usize], axes: usize, scale: f64) -> Tensor<T> {
+        let shape = Shape::new(&shape[shape.len() - axes.min(shape.len())..]).unwrap();
+        Tensor::from_fn(shape, |i| T::from_f64(scale * (1 + i % 5) as f64))
+    }
+
+    loss_laws! {
+        obeys_the_laws(
+            shape in collection::vec(1..5usize, 0..4), weight in option::of(0..4usize),
+            positive in option::of(0..4usize),
+        ) {
+            loss: |reduction| {
+                let mut loss = BceWithLogits::<T>::new().reduction(reduction);
+                if let Some(axes) = weight {
+                    loss = loss.weight(trailing(&shape, axes, 0.25));
+                }
+                if let Some(axes) = positive {
+                    loss = loss.pos_weight(trailing(&shape, axes, 0.5));
+                }
+                loss
+            },
+            prediction: shape.clone(),
+            target: Targets::Probabilities,
+        }
+    }
 
     /// At y = 0: σ = ½, s = ln 2. t = 1: e = ln 2, ∂y = 0 − ½, ∂t = −y = 0.
     /// At y = ln 3: σ(−y) = ¼, s = ln 4/3. t = 0: e = ln 3 + ln 4/3 = ln 4, ∂y = 1 − ¼ = ¾, ∂t = −ln 3.

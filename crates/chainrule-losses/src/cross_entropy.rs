@@ -11,7 +11,7 @@
 //! The mean divides by Σ w_t over the lines for classes, and by the number of lines for probabilities.
 //! Derivation: docs/losses/cross_entropy.md.
 
-use crate::elementwise::check_dloss;
+use crate::{elementwise::check_dloss, lines::Lines};
 use chainrule_core::{Error, Loss, Reduction, Result, Scalar, Shape, Target, Tensor};
 use chainrule_tensor::kernels::loss::softmax_cross_entropy;
 
@@ -154,32 +154,6 @@ impl<T: Scalar> Default for CrossEntropy<T> {
     }
 }
 
-/// The lines of a prediction (outer, classes, inner): line (o, i) holds one distribution.
-#[derive(Clone, Copy)]
-struct Lines {
-    outer: usize,
-    classes: usize,
-    inner: usize,
-}
-
-impl Lines {
-    fn count(self) -> usize {
-        self.outer * self.inner
-    }
-
-    /// Where class c of a line stands.
-    fn at(self, line: usize, c: usize) -> usize {
-        (line / self.inner * self.classes + c) * self.inner + line % self.inner
-    }
-
-    /// ln Σᶜ exp yᶜ of a line, the maximum subtracted first.
-    fn log_sum_exp<T: Scalar>(self, y: &[T], line: usize) -> T {
-        let each = || (0..self.classes).map(|c| y[self.at(line, c)]);
-        let max = each().fold(T::NEG_INFINITY, |m, v| if v > m { v } else { m });
-        max + each().map(|v| (v - max).v_exp()).sum::<T>().v_ln()
-    }
-}
-
 impl<T: Scalar> Loss<T> for CrossEntropy<T> {
     fn check(&self) -> Result<()> {
         if !(0.0..=1.0).contains(&self.label_smoothing) {
@@ -317,6 +291,52 @@ impl<T: Scalar> Loss<T> for CrossEntropy<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chainrule_gradcheck::loss_laws;
+
+    /// Every option that makes sense with every target.
+    fn options<T: Scalar>(
+        weights: &Option<Vec<f32>>,
+        smoothing: f64,
+        ignored: Option<usize>,
+    ) -> CrossEntropy<T> {
+        let mut loss = CrossEntropy::new().label_smoothing(smoothing);
+        if let Some(weights) = weights {
+            loss = loss.weights(weights.iter().map(|&w| T::from_f64(f64::from(w))).collect::<Vec<T>>());
+        }
+        match ignored {
+            Some(class) => loss.ignore_index(class),
+            None => loss,
+        }
+    }
+
+    loss_laws! {
+        obeys_the_laws_with_classes(
+            lines in 1..5usize, rest in collection::vec(1..4usize, 0..3),
+            (classes, weights) in (2..6usize).prop_flat_map(|c| (Just(c), option::of(collection::vec(0.1..3.0f32, c)))),
+            smoothing in prop_oneof![Just(0.0), Just(1.0), 0.0..1.0], ignored in option::of(prop_oneof![0..2usize, Just(99)]),
+        ) {
+            loss: |reduction| options::<T>(&weights, smoothing, ignored).reduction(reduction),
+            prediction: [&[lines, classes], &rest[..]].concat(),
+            target: Targets::Classes { count: lines * rest.iter().product::<usize>(), below: classes, ignored },
+            wrong: [&[lines + 1, classes], &rest[..]].concat(),
+            wrong: [],
+        }
+        obeys_the_laws_with_probabilities(
+            lines in 1..5usize, rest in collection::vec(1..4usize, 0..3),
+            (classes, weights) in (1..6usize).prop_flat_map(|c| (Just(c), option::of(collection::vec(0.1..3.0f32, c)))),
+            smoothing in prop_oneof![Just(0.0), 0.0..1.0],
+        ) {
+            loss: |reduction| options::<T>(&weights, smoothing, None).reduction(reduction),
+            prediction: [&[lines, classes], &rest[..]].concat(),
+            target: Targets::Probabilities,
+            wrong: [&[lines + 1, classes], &rest[..]].concat(),
+        }
+        obeys_the_laws_with_a_single_line(classes in 2..6usize, smoothing in 0.0..1.0) {
+            loss: |reduction| CrossEntropy::new().label_smoothing(smoothing).reduction(reduction),
+            prediction: [classes],
+            target: Targets::Classes { count: 1, below: classes, ignored: None },
+        }
+    }
 
     fn close(got: &[f64], want: &[f64]) {
         assert_eq!(got.len(), want.len());

@@ -72,6 +72,15 @@ elementwise_loss! {
 mod tests {
     use super::*;
     use crate::elementwise::tests::by_hand;
+    use chainrule_gradcheck::loss_laws;
+
+    loss_laws! {
+        obeys_the_laws(shape in collection::vec(1..5usize, 0..4), delta in 0.2..3.0) {
+            loss: |reduction| Huber::new().delta(delta).reduction(reduction),
+            prediction: shape,
+            target: Targets::Numbers,
+        }
+    }
 
     /// δ = 2, y − t = (1, −3): ½ and 2 (3 − 1) = 4, mean 2.25; ∂y = (1, −2)/2.
     #[test]

@@ -15,6 +15,7 @@ mod bce_with_logits;
 mod cross_entropy;
 mod elementwise;
 mod huber;
+mod lines;
 mod mae;
 mod mse;
 

@@ -58,6 +58,15 @@ elementwise_loss! {
 mod tests {
     use super::*;
     use crate::elementwise::tests::by_hand;
+    use chainrule_gradcheck::loss_laws;
+
+    loss_laws! {
+        obeys_the_laws(shape in collection::vec(1..5usize, 0..4)) {
+            loss: |reduction| Mae::new().reduction(reduction),
+            prediction: shape,
+            target: Targets::Numbers,
+        }
+    }
 
     /// y − t = (1, −3): (1 + 3)/2 = 2; ∂y = (1, −1)/2. Where y = t the slope is 0.
     #[test]

@@ -58,6 +58,15 @@ elementwise_loss! {
 mod tests {
     use super::*;
     use crate::elementwise::tests::by_hand;
+    use chainrule_gradcheck::loss_laws;
+
+    loss_laws! {
+        obeys_the_laws(shape in collection::vec(1..5usize, 0..4)) {
+            loss: |reduction| Mse::new().reduction(reduction),
+            prediction: shape,
+            target: Targets::Numbers,
+        }
+    }
 
     /// y − t = (1, −3): (1 + 9)/2 = 5; ∂y = 2 (1, −3)/2 = (1, −3).
     #[test]
