@@ -162,10 +162,8 @@ impl<T: Scalar> Loss<T> for CrossEntropy<T> {
                 self.label_smoothing
             )));
         }
-        match self.weights.iter().flatten().find(|w| !(**w >= T::ZERO && w.is_finite())) {
-            Some(w) => {
-                Err(Error::value(format!("CrossEntropy: expected finite class weights from 0, got {w}")))
-            }
+        match self.weights.iter().flatten().find(|w| !w.is_finite()) {
+            Some(w) => Err(Error::value(format!("CrossEntropy: expected finite class weights, got {w}"))),
             None => Ok(()),
         }
     }
@@ -361,7 +359,7 @@ mod tests {
         close(again.data(), dy.data());
     }
 
-    /// Weights (2, 6), classes 0 and 1 of the lines above: (2 ln 4 + 6 ln 4/3)/8. Smoothing ½ of class 0: q = (¾, ¼),
+    /// Weights (2, 6), classes 0 and 1 of the lines above: (2 ln 4 + 6 ln 4/3)/8; likewise with −6. Smoothing ½ of class 0: q = (¾, ¼),
     /// e = ¾ ln 4 + ¼ ln 4/3. Probabilities (½, ½): e = ½ ln 4 + ½ ln 4/3.
     #[test]
     fn weights_smoothing_and_probabilities_by_hand() {
@@ -375,6 +373,7 @@ mod tests {
             fused
         };
         close(&[value(CrossEntropy::new().weights([2.0, 6.0]), &[0, 1])], &[(2.0 * l4 + 6.0 * l43) / 8.0]);
+        close(&[value(CrossEntropy::new().weights([2.0, -6.0]), &[0, 1])], &[(2.0 * l4 - 6.0 * l43) / -4.0]);
         close(&[value(CrossEntropy::new().label_smoothing(0.5), &[0])], &[0.75 * l4 + 0.25 * l43]);
         close(&[value(CrossEntropy::new().ignore_index(7), &[7, 1])], &[l43]);
         let t = Tensor::from([[0.5, 0.5]]);
@@ -389,6 +388,7 @@ mod tests {
         assert_eq!(text, "CrossEntropy: expected classes below 10, got 10 at position 1");
         assert!(CrossEntropy::new().value(&y, &[1, 2]).is_err());
         assert!(CrossEntropy::new().weights([1.0]).value(&y, &[1, 2, 3]).is_err());
+        assert!(CrossEntropy::new().weights([f32::NAN; 10]).value(&y, &[1, 2, 3]).is_err());
         assert!(CrossEntropy::new().label_smoothing(1.5).value(&y, &[1, 2, 3]).is_err());
     }
 }

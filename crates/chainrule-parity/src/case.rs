@@ -1,0 +1,163 @@
+//! Reading cases: safetensors whose metadata entry `cases` describes them.
+
+use crate::args::Args;
+use chainrule_core::{Error, Result, Scalar, Shape, Tensor};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// A tensor of a case, with the kind of number it had.
+#[derive(Clone, Debug)]
+pub struct Array {
+    pub values: Tensor<f64>,
+    /// Floating-point: a gradient may reach it.
+    pub float: bool,
+}
+
+impl Array {
+    pub fn cast<T: Scalar>(&self) -> Tensor<T> {
+        self.values.cast()
+    }
+
+    /// Whole numbers as classes. A negative one, such as PyTorch's −100, becomes a very large one.
+    pub fn classes(&self) -> Vec<usize> {
+        self.values.data().iter().map(|&v| v as i64 as usize).collect()
+    }
+}
+
+/// An argument of forward.
+#[derive(Clone, Debug)]
+pub enum Input {
+    Array(Array),
+    /// No layer of one input takes it.
+    Other(&'static str),
+}
+
+/// One case of a module.
+#[derive(Debug)]
+pub struct Case {
+    pub id: String,
+    pub module: String,
+    pub training: bool,
+    pub args: Args,
+    /// Parameters and buffers before the pass, under PyTorch's names.
+    pub state: BTreeMap<String, Array>,
+    /// By position, then by name.
+    pub inputs: Vec<(Option<String>, Input)>,
+    pub outputs: Vec<Array>,
+    pub buffers_after: BTreeMap<String, Array>,
+    pub cotangent: Option<Array>,
+    /// Of the floating-point inputs in order; `None` where no gradient reaches one.
+    pub grad_inputs: Vec<Option<Array>>,
+    pub grad_params: BTreeMap<String, Option<Array>>,
+}
+
+/// The tensors of a file, and the list in its metadata.
+pub struct File<'b> {
+    tensors: SafeTensors<'b>,
+    pub cases: Vec<Value>,
+}
+
+impl<'b> File<'b> {
+    pub fn parse(bytes: &'b [u8]) -> Result<Self> {
+        let bad = |e: safetensors::SafeTensorError| Error::format(format!("not a safetensors file: {e}"));
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(bad)?;
+        let text = header
+            .metadata()
+            .as_ref()
+            .and_then(|m| m.get("cases"))
+            .ok_or_else(|| Error::format("expected a metadata entry `cases`, found none"))?;
+        let cases = serde_json::from_str(text)
+            .map_err(|e| Error::format(format!("metadata entry `cases` is not a list: {e}")))?;
+        Ok(Self { tensors: SafeTensors::deserialize(bytes).map_err(bad)?, cases })
+    }
+
+    pub fn array(&self, key: &str) -> Result<Array> {
+        let view =
+            self.tensors.tensor(key).map_err(|e| Error::format(format!("tensor `{key}` of a case: {e}")))?;
+        let bytes = view.data();
+        let values: Vec<f64> = match view.dtype() {
+            Dtype::F64 => bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
+            Dtype::F32 => bytes.as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect(),
+            Dtype::I64 => bytes.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect(),
+            Dtype::I32 => bytes.as_chunks().0.iter().map(|b| f64::from(i32::from_le_bytes(*b))).collect(),
+            Dtype::BOOL | Dtype::U8 => bytes.iter().map(|&b| f64::from(b)).collect(),
+            other => return Err(Error::format(format!("tensor `{key}` has dtype {other:?}"))),
+        };
+        let values = Tensor::from_vec(Shape::new(view.shape())?, values)?;
+        Ok(Array { values, float: matches!(view.dtype(), Dtype::F64 | Dtype::F32) })
+    }
+
+    /// The tensor that `{"tensor": key}` points to.
+    pub fn pointed(&self, value: &Value) -> Result<Option<Array>> {
+        value.get("tensor").and_then(Value::as_str).map(|key| self.array(key)).transpose()
+    }
+
+    fn input(&self, value: &Value) -> Result<Input> {
+        Ok(match (self.pointed(value)?, value) {
+            (Some(array), _) => Input::Array(array),
+            (None, Value::Array(_)) => Input::Other("a list"),
+            (None, _) => Input::Other("no tensor"),
+        })
+    }
+
+    fn map(&self, value: &Value) -> Result<BTreeMap<String, Option<Array>>> {
+        let object = value.as_object().into_iter().flatten();
+        object.map(|(name, v)| Ok((name.clone(), self.pointed(v)?))).collect()
+    }
+
+    fn list(&self, value: &Value) -> Result<Vec<Option<Array>>> {
+        value.as_array().into_iter().flatten().map(|v| self.pointed(v)).collect()
+    }
+}
+
+/// A text of a case.
+pub fn text<'v>(case: &'v Value, key: &str) -> Result<&'v str> {
+    case[key].as_str().ok_or_else(|| Error::format(format!("a case has no text `{key}`")))
+}
+
+/// All cases of a module's file.
+pub fn read(bytes: &[u8]) -> Result<Vec<Case>> {
+    let file = File::parse(bytes)?;
+    file.cases.iter().map(|case| file.case(case)).collect()
+}
+
+impl File<'_> {
+    fn case(&self, case: &Value) -> Result<Case> {
+        let present = |m: BTreeMap<String, Option<Array>>| -> BTreeMap<String, Array> {
+            m.into_iter().filter_map(|(k, v)| Some((k, v?))).collect()
+        };
+        let mut inputs = Vec::new();
+        for value in case["inputs"].as_array().into_iter().flatten() {
+            inputs.push((None, self.input(value)?));
+        }
+        for (name, value) in case["named_inputs"].as_object().into_iter().flatten() {
+            inputs.push((Some(name.clone()), self.input(value)?));
+        }
+        let buffers = present(self.map(&case["buffers"])?);
+        // An argument that became a buffer (class weights) has the buffer's numbers.
+        let mut tensors = present(self.map(&case["args"])?);
+        for (name, tensor) in &mut tensors {
+            if let Some(buffer) = buffers.get(name) {
+                *tensor = buffer.clone();
+            }
+        }
+        let mut state = present(self.map(&case["params"])?);
+        state.extend(buffers);
+        Ok(Case {
+            id: text(case, "id")?.to_owned(),
+            module: text(case, "module")?.to_owned(),
+            training: case["training"]
+                .as_bool()
+                .ok_or_else(|| Error::format("a case has no `training`, true or false"))?,
+            args: Args::new(case["args"].clone(), tensors),
+            state,
+            inputs,
+            outputs: self.list(&case["outputs"])?.into_iter().flatten().collect(),
+            buffers_after: present(self.map(&case["buffers_after"])?),
+            cotangent: self.list(&case["cotangents"])?.into_iter().flatten().next(),
+            grad_inputs: self.list(&case["grad_inputs"])?,
+            grad_params: self.map(&case["grad_params"])?,
+        })
+    }
+}

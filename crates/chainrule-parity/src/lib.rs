@@ -1,0 +1,96 @@
+//! Runs reference cases computed by PyTorch through chainrule's layers, losses, optimizers and schedules.
+//!
+//! A case names a module and its constructor's arguments; the runner builds ours from the arguments alone, sets the
+//! parameters, and compares outputs, buffers after the pass, and the gradients of inputs and parameters. It knows
+//! modules and arguments, never cases.
+
+mod args;
+mod case;
+mod compare;
+mod layers;
+mod losses;
+mod module;
+mod optimizers;
+mod report;
+mod schedules;
+
+pub use report::Report;
+
+use chainrule_core::{Error, Result, Scalar};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
+
+/// How one case ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// Everything agrees.
+    Passed,
+    /// The first thing that differs.
+    Failed(String),
+    /// The library does not have the module or the argument that is named.
+    Skipped(String),
+}
+
+/// A module or an argument that the library does not have, or an error while the case was run.
+enum Stop {
+    Skip(String),
+    Fail(String),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Fail(error.to_string())
+    }
+}
+
+/// What a step of a case gives.
+type Step<V> = std::result::Result<V, Stop>;
+
+/// Runs one case. A panic in it is a failure of this case.
+fn outcome(case: impl FnOnce() -> Step<()>) -> Outcome {
+    let panicked = |_| Err(Stop::Fail("it panicked".into()));
+    match catch_unwind(AssertUnwindSafe(case)).unwrap_or_else(panicked) {
+        Ok(()) => Outcome::Passed,
+        Err(Stop::Fail(why)) => Outcome::Failed(why),
+        Err(Stop::Skip(why)) => Outcome::Skipped(why),
+    }
+}
+
+/// Runs every case of a folder, or those of one module.
+///
+/// # Errors
+/// The folder or one of its files cannot be read, or there is no case.
+pub fn run<T: Scalar>(folder: &Path, only: Option<&str>) -> Result<Report> {
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
+        .map_err(|e| Error::io(e, format!("read {}", folder.display())))?
+        .into_iter()
+        .map(|entry| entry.path())
+        .collect();
+    files.sort();
+    let mut report = Report::default();
+    for file in files {
+        let read = || std::fs::read(&file).map_err(|e| Error::io(e, format!("read {}", file.display())));
+        let name = file.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let in_file = |e: Error| Error::format(format!("{name}: {e}"));
+        let wanted = |module: &str| only.is_none_or(|only| only == module);
+        if name == "schedules.json" {
+            schedules::run(&read()?, &wanted, &mut report).map_err(in_file)?;
+        } else if name == "optimizers.safetensors" {
+            optimizers::run::<T>(&read()?, &wanted, &mut report).map_err(in_file)?;
+        } else if name.ends_with(".safetensors") {
+            let bytes = read()?;
+            for case in case::read(&bytes).map_err(in_file)? {
+                if wanted(&case.module) {
+                    report.add(&case.module, &case.id, outcome(|| module::run::<T>(&case)));
+                }
+            }
+        }
+    }
+    if report.is_empty() {
+        return Err(Error::value(format!("expected reference cases in {}, found none", folder.display())));
+    }
+    Ok(report)
+}
