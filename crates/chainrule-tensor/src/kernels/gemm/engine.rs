@@ -11,6 +11,7 @@ use super::{
     tile::{Block, Finish},
 };
 use crate::{Scalar, par};
+use std::ptr;
 
 /// Multiply-adds below which a product stays in its thread: a few times what waking another costs.
 pub(super) const SERIAL: usize = 1 << 19;
@@ -160,7 +161,7 @@ unsafe fn serial<T: Scalar + Engine>(p: &Product<T>, plan: &Plan, kernels: &Kern
     }
     let mr = if p.a.width == 0 { tile_rows(p.m, plan.mr) } else { plan.mr };
     let plan = &Plan { mr, mc: (plan.mc / mr).max(1) * mr, ..*plan };
-    if plan.kc >= p.k && !plan.pack_a && !plan.pack_b && plan.mc >= p.m && plan.nc >= p.n {
+    if plan.kc >= p.k && !plan.pack_a && !plan.pack_b && !plan.keep_b && plan.mc >= p.m && plan.nc >= p.n {
         let panel = |s: &Side<T>, width: usize| if s.width == 0 { width * s.side } else { p.k * width };
         let b = Block {
             m: p.m,
@@ -175,6 +176,7 @@ unsafe fn serial<T: Scalar + Engine>(p: &Product<T>, plan: &Plan, kernels: &Kern
             b_row: p.b.inner,
             b_panel: panel(&p.b, plan.nr),
             nr: plan.nr,
+            keep: ptr::null_mut(),
             c: p.c,
             c_row: p.c_row,
             c_col: p.c_col,
@@ -192,7 +194,7 @@ unsafe fn serial<T: Scalar + Engine>(p: &Product<T>, plan: &Plan, kernels: &Kern
 /// The product block by block: columns of C, then the inner dimension, then rows of C.
 unsafe fn blocks<T: Scalar>(p: &Product<T>, plan: &Plan, kernels: &Kernels<T>, scratch: &mut Scratch<T>) {
     let one_pass = plan.kc >= p.k;
-    let plain = Finish { row: std::ptr::null(), col: std::ptr::null(), relu: false, ..p.finish };
+    let plain = Finish { row: ptr::null(), col: ptr::null(), relu: false, ..p.finish };
     for j in (0..p.n).step_by(plan.nc) {
         let n = plan.nc.min(p.n - j);
         for l in (0..p.k.max(1)).step_by(plan.kc.max(1)) {
@@ -211,6 +213,12 @@ unsafe fn blocks<T: Scalar>(p: &Product<T>, plan: &Plan, kernels: &Kernels<T>, s
                     plan.nr,
                     kernels,
                 );
+                let keep = if plan.keep_b {
+                    scratch.b.reset(k * plan.nr);
+                    scratch.b.as_mut_slice().as_mut_ptr()
+                } else {
+                    ptr::null_mut()
+                };
                 for i in (0..p.m).step_by(plan.mc) {
                     let m = plan.mc.min(p.m - i);
                     let packed = plan.pack_a || p.a.width != 0;
@@ -235,6 +243,7 @@ unsafe fn blocks<T: Scalar>(p: &Product<T>, plan: &Plan, kernels: &Kernels<T>, s
                         b_row,
                         b_panel,
                         nr: plan.nr,
+                        keep: if m > plan.mr { keep } else { ptr::null_mut() },
                         c: p.c.add(i * p.c_row + j * p.c_col),
                         c_row: p.c_row,
                         c_col: p.c_col,

@@ -1,6 +1,7 @@
 //! Which way a product is computed, and in which blocks.
 //!
-//! The figures were measured on a Zen 4 with 32 KiB, 1 MiB and 32 MiB of cache; the example `gemm_peak` shows what they give.
+//! The figures were measured on a Zen 4 with 32 KiB, 1 MiB and 32 MiB of cache and on a Sapphire Rapids with 48 KiB and
+//! 2 MiB, which does twice the arithmetic in a cycle; the example `gemm_peak` shows what they give.
 
 use super::{
     engine::{Product, SERIAL},
@@ -11,6 +12,8 @@ use crate::Scalar;
 /// Bytes of a packed block of A, which stays in the second-level cache, and of B, in the third.
 const A_BYTES: usize = 512 << 10;
 const B_BYTES: usize = 4 << 20;
+/// Bytes of a block of B that is turned as it is packed, for rows of A that are read where they stand.
+const TURNED: usize = 128 << 10;
 /// Most of the inner dimension that is packed at a time.
 const DEPTH: usize = 512;
 
@@ -20,6 +23,8 @@ pub(super) struct Plan {
     pub dots: bool,
     pub pack_a: bool,
     pub pack_b: bool,
+    /// Whether the first tile of a panel of B leaves it packed for the others.
+    pub keep_b: bool,
     /// Most rows of a tile, and its columns.
     pub mr: usize,
     pub nr: usize,
@@ -67,7 +72,17 @@ pub(super) fn orient<T: Scalar>(p: &mut Product<T>, lanes: usize) -> bool {
 pub(super) fn plan<T: Scalar>(p: &Product<T>, dots: bool, work: usize, kernels: &Kernels<T>) -> Plan {
     let lanes = kernels.lanes;
     if dots {
-        return Plan { dots, pack_a: false, pack_b: false, mr: 4, nr: 8, mc: p.m, nc: p.n, kc: p.k };
+        return Plan {
+            dots,
+            pack_a: false,
+            pack_b: false,
+            keep_b: false,
+            mr: 4,
+            nr: 8,
+            mc: p.m,
+            nc: p.n,
+            kc: p.k,
+        };
     }
     let vectors = match p.b.width / lanes {
         0 if p.m <= kernels.rows[3] && p.n > 4 * lanes => 8,
@@ -81,26 +96,30 @@ pub(super) fn plan<T: Scalar>(p: &Product<T>, dots: bool, work: usize, kernels: 
         0 => kernels.rows[vectors.ilog2() as usize],
         packed => packed,
     };
-    // Read where it stands, an operand costs nothing until it falls out of the second-level cache.
-    let big = |len: usize| len * size_of::<T>() > 1 << 20;
-    let pack_b = p.b.width == 0 && (p.b.side != 1 || (p.m > 6 * mr && big(p.n * p.k)));
-    // Rows whole pages apart share a few sets of the first-level cache.
-    let strewn = p.a.side != 1 && (p.a.inner != 1 || (p.a.side * size_of::<T>()).is_multiple_of(4096));
-    let pack_a = p.a.width == 0 && ((strewn && p.n >= 2 * nr) || (p.n > 8 * nr && big(p.m * p.k)));
-    if !pack_a && !pack_b && work < SERIAL {
-        return Plan { dots, pack_a, pack_b, mr, nr, mc: p.m, nc: p.n, kc: p.k };
+    // A block of B is packed if it has to be turned, or comes from afar for many rows. Otherwise, unless it stays in the
+    // first-level cache anyway, the first tile of a panel leaves it packed for the others, which costs that tile nothing.
+    let bytes = p.n * p.k * size_of::<T>();
+    let pack_b = p.b.width == 0 && (p.b.side != 1 || (p.m > 16 * mr && bytes >= 1 << 20));
+    let keep_b = p.b.width == 0 && !pack_b && vectors == 2 && p.m > mr && bytes > 32 << 10;
+    // Rows whole pages apart share a few sets of the first-level cache; others are worth packing for many panels.
+    let pages = |stride: usize| (stride * size_of::<T>()).is_multiple_of(4096);
+    let strewn = if p.a.side == 1 { p.k > 64 && pages(p.a.inner) } else { p.a.inner != 1 || pages(p.a.side) };
+    let pack_a = p.a.width == 0 && ((strewn && p.n >= 2 * nr) || (p.m > 6 && p.n >= 8 * nr));
+    if !pack_a && !pack_b && !keep_b && work < SERIAL {
+        return Plan { dots, pack_a, pack_b, keep_b, mr, nr, mc: p.m, nc: p.n, kc: p.k };
     }
-    let kc =
-        if p.k <= DEPTH * 3 / 2 || !(pack_a || pack_b) { p.k } else { p.k.div_ceil(p.k.div_ceil(DEPTH)) };
+    let blocked = pack_a || pack_b || keep_b || (p.a.width != 0 && p.b.width != 0);
+    let kc = if p.k <= DEPTH * 3 / 2 || !blocked { p.k } else { p.k.div_ceil(p.k.div_ceil(DEPTH)) };
     let fit = |bytes: usize, unit: usize| (bytes / size_of::<T>() / kc.max(1) / unit).max(1) * unit;
     Plan {
         dots,
         pack_a,
         pack_b,
+        keep_b,
         mr,
         nr,
         mc: fit(A_BYTES, 1),
-        nc: fit(if pack_a { B_BYTES } else { A_BYTES / 2 }, nr),
+        nc: fit(if pack_b && !pack_a && p.a.width == 0 { TURNED } else { B_BYTES }, nr),
         kc,
     }
 }

@@ -32,6 +32,8 @@ pub(in crate::kernels) struct Block<T> {
     pub b_row: usize,
     pub b_panel: usize,
     pub nr: usize,
+    /// Where the first tile of a panel of two vectors leaves the panel for the others, k rows of nr, or null.
+    pub keep: *mut T,
     pub c: *mut T,
     pub c_row: usize,
     pub c_col: usize,
@@ -48,6 +50,8 @@ pub(super) struct Tile<T> {
     pub a_col: usize,
     pub b: *const T,
     pub b_row: usize,
+    /// Where rows of B are left for the next tile, or null.
+    pub keep: *mut T,
     pub c: *mut T,
     pub c_row: usize,
     pub c_col: usize,
@@ -78,6 +82,8 @@ pub(super) unsafe fn block<L: Lanes>(
                 _ => 1,
             };
             let cols = (vectors * L::N).min(end - j);
+            let mut keep = if vectors == 2 { b.keep } else { ptr::null_mut() };
+            let (mut at, mut b_row) = (panel.wrapping_add(j - first), b.b_row);
             let mut a = b.a;
             for i in (0..b.m).step_by(b.mr) {
                 // SAFETY: (i, j) lies in the block.
@@ -88,8 +94,9 @@ pub(super) unsafe fn block<L: Lanes>(
                         a,
                         a_row: b.a_row,
                         a_col: b.a_col,
-                        b: panel.add(j - first),
-                        b_row: b.b_row,
+                        b: at,
+                        b_row,
+                        keep,
                         c: b.c.add(i * b.c_row + j * b.c_col),
                         c_row: b.c_row,
                         c_col: b.c_col,
@@ -99,6 +106,9 @@ pub(super) unsafe fn block<L: Lanes>(
                 };
                 tile(&t, b.mr.min(b.m - i), vectors);
                 a = a.wrapping_add(b.a_panel);
+                if !keep.is_null() {
+                    (at, b_row, keep) = (keep, b.nr, ptr::null_mut());
+                }
             }
             j += cols;
         }
@@ -164,10 +174,12 @@ pub(super) unsafe fn tile<L: Lanes, const R: usize, const V: usize, const ROWS_A
                 }
             }
         }
-        let acc = if t.n == V * L::N {
-            sums::<L, R, V, ROWS_ADJOIN, true>(t, mask)
+        let acc = if V == 2 && !t.keep.is_null() {
+            sums::<L, R, V, ROWS_ADJOIN, false, true>(t, mask)
+        } else if t.n == V * L::N {
+            sums::<L, R, V, ROWS_ADJOIN, true, false>(t, mask)
         } else {
-            sums::<L, R, V, ROWS_ADJOIN, false>(t, mask)
+            sums::<L, R, V, ROWS_ADJOIN, false, false>(t, mask)
         };
         if t.c_col == 1 && t.finish.row.is_null() && t.finish.col.is_null() && !t.finish.relu {
             let (alpha, beta) = (L::splat(t.finish.alpha), L::splat(t.finish.beta));
@@ -194,23 +206,34 @@ pub(super) unsafe fn tile<L: Lanes, const R: usize, const V: usize, const ROWS_A
 }
 
 /// The sums of a tile. `WHOLE` tiles have V whole vectors in a row: some processors mask in the units that multiply.
+/// With `KEEP`, the rows of B are also written to `t.keep`.
 ///
 /// # Safety
 /// As `tile`.
 #[inline(always)]
-unsafe fn sums<L: Lanes, const R: usize, const V: usize, const ROWS_ADJOIN: bool, const WHOLE: bool>(
+unsafe fn sums<
+    L: Lanes,
+    const R: usize,
+    const V: usize,
+    const ADJOIN: bool,
+    const WHOLE: bool,
+    const KEEP: bool,
+>(
     t: &Tile<L::T>,
     mask: L::Mask,
 ) -> [[L; V]; R] {
-    // SAFETY: A is read at R rows and k columns, B at the tile's n columns.
+    // SAFETY: A is read at R rows and k columns, B at the tile's n columns; `keep` has room for k rows of V vectors.
     unsafe {
-        let a_row = if ROWS_ADJOIN { 1 } else { t.a_row };
         let mut acc = [[L::splat(L::T::ZERO); V]; R];
-        let (mut a, mut b) = (t.a, t.b);
+        let a_row = if ADJOIN { 1 } else { t.a_row };
+        let (mut a, mut b, mut keep) = (t.a, t.b, t.keep);
         for _ in 0..t.k {
             let mut row = [acc[0][0]; V];
             for (v, row) in row.iter_mut().enumerate() {
                 *row = part::<L>(b.add(v * L::N), !WHOLE && v + 1 == V, mask);
+                if KEEP {
+                    row.store(keep.add(v * L::N));
+                }
             }
             for (i, acc) in acc.iter_mut().enumerate() {
                 let x = L::splat(*a.add(i * a_row));
@@ -219,6 +242,9 @@ unsafe fn sums<L: Lanes, const R: usize, const V: usize, const ROWS_ADJOIN: bool
                 }
             }
             (a, b) = (a.wrapping_add(t.a_col), b.wrapping_add(t.b_row));
+            if KEEP {
+                keep = keep.wrapping_add(V * L::N);
+            }
         }
         acc
     }
