@@ -158,6 +158,18 @@ unsafe fn turn16(from: *const f32, from_stride: usize, rows: usize, to: *mut f32
     // SAFETY: the caller vouches for `rows` rows of 16 elements at `from`, 16 rows of `rows` elements at `to`.
     unsafe {
         let mut r = [_mm512_setzero_ps(); 16];
+        if rows == 16 {
+            let (mut from, mut to) = (from, to);
+            for r in &mut r {
+                *r = _mm512_loadu_ps(from);
+                from = from.wrapping_add(from_stride);
+            }
+            for v in transpose16(r) {
+                _mm512_storeu_ps(to, v);
+                to = to.wrapping_add(to_stride);
+            }
+            return;
+        }
         for (i, r) in r.iter_mut().enumerate() {
             *r = _mm512_loadu_ps(from.add(i.min(rows - 1) * from_stride));
         }

@@ -93,6 +93,19 @@ pub(super) unsafe fn at<L: Lanes>(m: [L; 6]) -> [L; 4] {
     }
 }
 
+/// Aᵀ m + y
+///
+/// # Safety
+/// As `bt`.
+#[inline(always)]
+pub(super) unsafe fn at_plus<L: Lanes>(m: [L; 6], y: L) -> [L; 4] {
+    // SAFETY: as `c`.
+    unsafe {
+        let [a, b, c, d] = at(m);
+        [a.add(y), b.add(y), c.add(y), d.add(y)]
+    }
+}
+
 /// A y
 ///
 /// # Safety

@@ -95,17 +95,28 @@ unsafe fn spread<L: Lanes, const TAPS: usize>(j: &Input<L::T>) {
 
 #[inline(always)]
 unsafe fn line<L: Lanes, const TAPS: usize>(taps: [L; TAPS]) -> [L; 6] {
-    let tap = |i: usize| taps[i.min(TAPS - 1)];
+    let (d, last) = (taps, TAPS - 1);
     // SAFETY: the caller has the instruction set.
     unsafe {
-        if TAPS == 6 { lines::bt([0, 1, 2, 3, 4, 5].map(tap)) } else { lines::a([0, 1, 2, 3].map(tap)) }
+        if TAPS == 6 {
+            lines::bt([d[0], d[1], d[2], d[3], d[last - 1], d[last]])
+        } else {
+            lines::a([d[0], d[1], d[2], d[3]])
+        }
     }
 }
 
+/// N vectors, `step` numbers apart. A loop: a closure would not be compiled for the instruction set.
 #[inline(always)]
 pub(super) unsafe fn load<L: Lanes, const N: usize>(from: *const L::T, step: usize) -> [L; N] {
-    // SAFETY: the caller vouches for N vectors, `step` numbers apart.
-    std::array::from_fn(|i| unsafe { L::load(from.add(i * step)) })
+    // SAFETY: the caller vouches for the vectors.
+    unsafe {
+        let mut v = [L::splat(L::T::ZERO); N];
+        for (i, v) in v.iter_mut().enumerate() {
+            *v = L::load(from.add(i * step));
+        }
+        v
+    }
 }
 
 #[inline(always)]
@@ -233,12 +244,12 @@ unsafe fn gather_output<L: Lanes>(j: &Output<L::T>) {
                     let to = j.flat.add((4 * row * w + left) * L::N);
                     if left + 4 <= w && below + 4 <= h {
                         for (i, line) in middle.into_iter().enumerate() {
-                            let y = lines::at(line).map(|v| v.add(bias));
+                            let y = lines::at_plus(line, bias);
                             store(y, to.add(i * w * L::N), L::N);
                         }
                     } else {
                         for (i, line) in middle.into_iter().enumerate().take(h - below) {
-                            let y = lines::at(line).map(|v| v.add(bias));
+                            let y = lines::at_plus(line, bias);
                             for (s, y) in y.into_iter().enumerate().take(w - left) {
                                 y.store(to.add((i * w + s) * L::N));
                             }

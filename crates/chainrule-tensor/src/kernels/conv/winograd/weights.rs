@@ -3,7 +3,7 @@
 use super::{
     super::super::lanes::{Lanes, for_each_isa},
     lines,
-    tiles::load,
+    tiles::{load, store},
 };
 use crate::Scalar;
 use std::ops::Range;
@@ -42,20 +42,20 @@ unsafe fn spread<L: Lanes>(j: &Weights<L::T>) {
         for k in (0..j.columns).step_by(L::N) {
             let columns = L::N.min(j.columns - k);
             let group = if j.row == 9 { L::N } else { 1 };
-            for c in j.range.clone().step_by(group) {
-                let rows = group.min(j.range.end - c);
-                let first = k * j.column + c * j.row;
+            for row in j.range.clone().step_by(group) {
+                let rows = group.min(j.range.end - row);
+                let first = k * j.column + row * j.row;
                 turn::<L>(j.w.add(first), j.len - first, j.column, columns, 9 * rows, taps);
                 for i in 0..rows {
-                    let tap = |at: usize| {
-                        let at = if j.turned { 8 - at } else { at };
-                        L::load(taps.add((9 * i + at) * L::N))
-                    };
-                    let columns: [[L; 6]; 3] =
-                        std::array::from_fn(|s| lines::g([tap(s), tap(3 + s), tap(6 + s)]));
-                    let to = j.u.add((c + i) * j.width + k);
+                    let mut g = load::<L, 9>(taps.add(9 * i * L::N), L::N);
+                    if j.turned {
+                        g.reverse();
+                    }
+                    let (a, b) = (lines::g([g[0], g[3], g[6]]), lines::g([g[1], g[4], g[7]]));
+                    let c = lines::g([g[2], g[5], g[8]]);
+                    let to = j.u.add((row + i) * j.width + k);
                     for p in 0..6 {
-                        let line = lines::g([columns[0][p], columns[1][p], columns[2][p]]);
+                        let line = lines::g([a[p], b[p], c[p]]);
                         for (q, v) in line.into_iter().enumerate() {
                             v.store(to.add((6 * p + q) * j.plane));
                         }
@@ -115,13 +115,15 @@ unsafe fn gather<L: Lanes>(j: &Gradient<L::T>) {
         let (mut taps, mut flat) = ([zero; 16], [zero; 16]);
         let (taps, flat) = (taps.as_mut_ptr().cast::<L::T>(), flat.as_mut_ptr().cast::<L::T>());
         for c in (0..j.channels).step_by(L::N) {
-            let columns: [[L; 3]; 6] =
-                std::array::from_fn(|q| lines::gt(load::<L, 6>(j.u.add(q * j.plane + c), 6 * j.plane)));
-            for r in 0..3 {
-                let line = lines::gt(std::array::from_fn(|q| columns[q][r]));
-                for (s, v) in line.into_iter().enumerate() {
-                    v.store(taps.add((3 * r + s) * L::N));
+            let mut rows = [[zero; 6]; 3];
+            for q in 0..6 {
+                let column = lines::gt(load::<L, 6>(j.u.add(q * j.plane + c), 6 * j.plane));
+                for (row, v) in rows.iter_mut().zip(column) {
+                    row[q] = v;
                 }
+            }
+            for (r, row) in rows.into_iter().enumerate() {
+                store(lines::gt(row), taps.add(3 * r * L::N), L::N);
             }
             for e in (0..9).step_by(L::N) {
                 L::transpose(taps.add(e * L::N), L::N, L::N.min(9 - e), flat.add(e), 9);
