@@ -1,20 +1,22 @@
-//! `cargo run --release -p chainrule-benches --bin workloads -- [--threads N] [--filter NAME] [--seconds S] [--breakdown] [list]`
+//! `cargo run --release -p chainrule-benches --bin workloads -- [--threads N] [--filter NAME] [--seconds S] [--breakdown] [list|limits]`
 //!
-//! A filter is the name of a workload or a part of several; `list` prints the names. One JSON line a workload, each in a
-//! process of its own, so that the peak memory is that workload's.
+//! A filter is the name of a workload or a part of several; `list` prints the names, `limits` what the machine
+//! can do. One JSON line a workload, each in a process of its own, so that the peak memory is that workload's.
 
 use chainrule::tensor::par;
 use chainrule_benches::{
-    breakdown,
+    breakdown, limits,
     timing::{peak_rss_mb, time},
     workloads::{NAMES, build},
 };
 use std::process::{Command, ExitCode};
 
-const USAGE: &str = "usage: workloads [--threads N] [--filter NAME] [--seconds S] [--breakdown] [list]";
+const USAGE: &str =
+    "usage: workloads [--threads N] [--filter NAME] [--seconds S] [--breakdown] [list|limits]";
 
 fn main() -> ExitCode {
-    let (mut threads, mut filter, mut seconds, mut one, mut by_layer) = (0, String::new(), 1.0, None, false);
+    let (mut threads, mut filter, mut seconds, mut one) = (0, String::new(), 1.0, None);
+    let (mut by_layer, mut machine) = (false, false);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().unwrap_or_default();
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
             "--seconds" => seconds = value().parse().unwrap_or(1.0),
             "--one" => one = Some(value()),
             "--breakdown" => by_layer = true,
+            "limits" => machine = true,
             "list" => {
                 NAMES.iter().for_each(|name| println!("{name}"));
                 return ExitCode::SUCCESS;
@@ -35,6 +38,10 @@ fn main() -> ExitCode {
         }
     }
     par::set_threads(threads);
+    if machine {
+        limits::print();
+        return ExitCode::SUCCESS;
+    }
     if by_layer {
         return match breakdown::print(&filter, seconds) {
             Ok(()) => ExitCode::SUCCESS,

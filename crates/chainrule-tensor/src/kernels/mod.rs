@@ -8,6 +8,7 @@ pub mod elementwise;
 pub mod embedding;
 pub mod gemm;
 mod lanes;
+pub mod limits;
 pub mod loss;
 pub mod math;
 pub mod noise;

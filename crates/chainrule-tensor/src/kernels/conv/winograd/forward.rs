@@ -252,6 +252,7 @@ impl<'a, T: Scalar> Job<'a, T> {
             // SAFETY: position p of V, U and M, which are as long as the planes say.
             unsafe {
                 (kernels.block)(&Block {
+                    keep: ptr::null_mut(),
                     m: tiles,
                     n: filters,
                     k: pass.inner,

@@ -97,6 +97,7 @@ pub(super) fn weight_gradient<T: Scalar>(
             // SAFETY: position p of the tiles, and of U, which is nobody else's.
             unsafe {
                 (kernels.block)(&Block {
+                    keep: std::ptr::null_mut(),
                     m: filters,
                     n: channels,
                     k: block.len() * across,
