@@ -66,3 +66,8 @@ pub use optimizer::Optimizer;
 pub use param::{Param, ParamId, Parameters, Params, ParamsMut, Path};
 pub use session::Session;
 pub use summary::{Row, Summary};
+
+/// The README's example, run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -62,3 +62,8 @@ pub use report::{Disagreement, Report};
 #[doc(hidden)]
 #[cfg(feature = "laws")]
 pub use proptest;
+
+/// The README's example, run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -36,3 +36,8 @@ mod save;
 pub use atomic::write_atomically;
 pub use load::{from_bytes, load};
 pub use save::{save, to_bytes};
+
+/// The README's example, run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

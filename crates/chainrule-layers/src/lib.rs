@@ -30,3 +30,8 @@ pub use norm::{BatchNorm1d, BatchNorm2d, LayerNorm};
 pub use pair::Pair;
 pub use pool::{AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d};
 pub use shape::Flatten;
+
+/// The README's example, run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

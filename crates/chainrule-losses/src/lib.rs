@@ -24,3 +24,8 @@ pub use cross_entropy::CrossEntropy;
 pub use huber::Huber;
 pub use mae::Mae;
 pub use mse::Mse;
+
+/// The README's example, run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

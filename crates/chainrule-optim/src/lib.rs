@@ -42,3 +42,8 @@ pub use clip::{clip_norm, clip_value};
 pub use group::Group;
 pub use schedule::{Constant, Cosine, LinearWarmup, Schedule, Sequence, Step};
 pub use sgd::Sgd;
+
+/// The README's example, run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -28,3 +28,8 @@ pub use rng::{Rng, mix, noise, noise_key};
 pub use scalar::Scalar;
 pub use shape::Shape;
 pub use tensor::Tensor;
+
+/// The README's example, run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

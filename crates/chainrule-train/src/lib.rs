@@ -1,4 +1,24 @@
 //! Trainer, metrics, callbacks, progress and pictures.
+//!
+//! ```
+//! use chainrule_core::Layer;
+//! use chainrule_data::iris;
+//! use chainrule_layers::Linear;
+//! use chainrule_losses::CrossEntropy;
+//! use chainrule_optim::Adam;
+//! use chainrule_train::{Progress, Trainer};
+//!
+//! let (train, test) = iris::<f32>().split_stratified(0.2, 1)?;
+//! let model = Linear::new(4, 3).init(1)?;
+//! let mut trainer =
+//!     Trainer::new(model, CrossEntropy::new(), Adam::new(0.05)).epochs(40).progress(Progress::Silent);
+//! let history = trainer.fit(&train)?;
+//! assert!(history.last().is_some_and(|epoch| epoch.train.loss < 0.5));
+//! println!("{}", trainer.evaluate(&test)?); // loss, accuracy, confusion matrix
+//! # Ok::<(), chainrule_core::Error>(())
+//! ```
+//!
+//! The guide is docs/training.md.
 
 mod callback;
 mod clip;
@@ -22,3 +42,8 @@ pub use history::{Ended, Epoch, History, Scores};
 pub use metric::{Accuracy, BinaryAccuracy, MeanAbsoluteError, Metric, RSquared};
 pub use progress::Progress;
 pub use trainer::Trainer;
+
+/// The README's example, run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -41,8 +41,7 @@ pub struct Node(pub(super) usize);
 /// let once = graph.add("shared", Linear::new(4, 4), x)?;
 /// let twice = graph.again("shared", &[once])?;
 /// graph.join("sum", Add::new(), &[once, twice])?;
-/// let graph = graph.init(1)?;
-/// assert_eq!(graph.infer(&Tensor::zeros([2, 4]))?.shape()[..], [2, 4]);
+/// assert_eq!(graph.init(1)?.infer(&Tensor::zeros([2, 4]))?.shape()[..], [2, 4]);
 /// # Ok::<(), chainrule_core::Error>(())
 /// ```
 #[derive(Clone)]

@@ -14,7 +14,7 @@ use chainrule_tensor::kernels::pool::Window;
 /// The mean of each window of each channel. LeCun, Boser, Denker, Henderson, Howard, Hubbard and Jackel, 1989.
 ///
 /// # Shapes
-/// x (N, C, H, W), y (N, C, H′, W′) with H′ = ⌊(H + 2·padding − kernel)/stride⌋ + 1.
+/// x (N, C, H, W), y (N, C, H′, W′) with H′ = ⌊(H + 2·padding − kernel)/stride⌋ + 1, rounded up with `ceil_mode`.
 ///
 /// # Examples
 /// ```

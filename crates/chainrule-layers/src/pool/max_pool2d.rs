@@ -4,7 +4,7 @@
 //! y[o] = max over the pixels i of window o of x[i]        ∂E/∂x[i] = Σ over the o that i won of ∂E/∂y[o]
 //! ```
 //!
-//! The first of equals wins; NaN wins over all. Keeps which pixel won each window. Derivation:
+//! The first of equals wins; NaN wins over all, the last of several. Keeps which pixel won each window. Derivation:
 //! docs/layers/pool/max_pool2d.md.
 
 use super::{Sliding, planes, sliding_builders};
@@ -17,7 +17,8 @@ use chainrule_tensor::kernels::pool::{
 /// The largest pixel of each window of each channel. Yamaguchi, Sakamoto, Akabane and Fujimoto, 1990.
 ///
 /// # Shapes
-/// x (N, C, H, W), y (N, C, H′, W′) with H′ = ⌊(H + 2·padding − dilation·(kernel − 1) − 1)/stride⌋ + 1.
+/// x (N, C, H, W), y (N, C, H′, W′) with H′ = ⌊(H + 2·padding − dilation·(kernel − 1) − 1)/stride⌋ + 1, rounded up with
+/// `ceil_mode`.
 ///
 /// # Examples
 /// ```
