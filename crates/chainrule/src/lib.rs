@@ -53,3 +53,8 @@ pub mod prelude {
     pub use chainrule_optim::*;
     pub use chainrule_train::*;
 }
+
+/// The README's example, run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
