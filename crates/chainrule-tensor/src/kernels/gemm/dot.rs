@@ -2,7 +2,7 @@
 
 use super::{
     super::lanes::Lanes,
-    tile::{self, Finish},
+    finish::{self, Finish},
 };
 use crate::Scalar;
 
@@ -82,7 +82,7 @@ unsafe fn cell<L: Lanes, const R: usize, const J: usize, const G: usize>(
                 let from = sums.as_ptr().add(col);
                 let sum = if n == L::N { L::load(from) } else { L::load_masked(from, L::mask(n)) };
                 let c = d.c.add(i * d.c_row + j + col);
-                tile::write_vector::<L>(sum, c, n, &d.finish.at(i, j + col));
+                finish::write_vector::<L>(sum, c, n, &d.finish.at(i, j + col));
             }
             return;
         }

@@ -5,10 +5,11 @@
 
 use super::{
     dot::Dots,
+    finish::Finish,
     kernels::{Engine, Kernels},
     pack::{Buffer, Pack, Scratch},
     plan::{Plan, orient, plan, tile_rows},
-    tile::{Block, Finish},
+    tile::Block,
 };
 use crate::{Scalar, par};
 use std::ptr;

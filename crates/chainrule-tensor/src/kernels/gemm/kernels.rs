@@ -3,6 +3,7 @@
 use super::{
     super::lanes::{self, Lanes},
     dot::{self, Dots},
+    finish,
     pack::{self, Pack, Scratch},
     tile::{self, Block, Tile},
 };
@@ -42,7 +43,7 @@ macro_rules! kernels {
             $(#[$features])?
             unsafe fn write(from: *const $t, rows: usize, stride: usize, t: &Tile<$t>) {
                 // SAFETY: as above.
-                unsafe { tile::write::<$lanes>(from, rows, stride, t) }
+                unsafe { finish::write::<$lanes>(from, rows, stride, t) }
             }
             $(#[$features])?
             unsafe fn block(b: &Block<$t>) {

@@ -7,6 +7,7 @@
 
 mod dot;
 mod engine;
+mod finish;
 mod kernels;
 mod operand;
 mod pack;
@@ -21,11 +22,12 @@ pub use operand::{Epilogue, Left, PackedA, PackedB, Right};
 use crate::{Scalar, kernels::Isa};
 use engine::{Product, Side};
 
-use kernels::Engine;
 /// What kernels that lay out their own panels need of the products: blocks, and memory for panels.
+pub(super) use finish::Finish;
+use kernels::Engine;
 pub(super) use pack::Buffer;
 pub(super) use plan::tile_rows;
-pub(super) use tile::{Block, Finish};
+pub(super) use tile::Block;
 
 /// A matrix of `rows × cols` over a slice: element (i, j) stands at `i·row_stride + j·col_stride`.
 #[derive(Clone, Copy, Debug)]
