@@ -133,7 +133,8 @@ pub fn conv2d<T: Scalar>(
     y: &mut [T],
     work: &mut Workspace<T>,
 ) {
-    if !winograd::serves(g) {
+    let by_winograd = if w.stamp.is_some() { winograd::serves_prepared(g) } else { winograd::serves(g) };
+    if !by_winograd {
         return forward(isa(), g, x, w.numbers, bias, y, work);
     }
     g.check(x, w.numbers, y);

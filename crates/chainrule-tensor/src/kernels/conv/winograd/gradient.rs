@@ -18,7 +18,7 @@ use crate::{
 use std::ops::Range;
 
 /// Tiles of a block: about so many.
-const TILES: usize = 128;
+const TILES: usize = 56;
 
 pub(super) fn weight_gradient<T: Scalar>(
     isa: Isa,

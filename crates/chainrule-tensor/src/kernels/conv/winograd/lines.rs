@@ -12,11 +12,11 @@
 use super::super::super::lanes::Lanes;
 use crate::Scalar;
 
-/// The points, which decide the error of rounding: see the tests.
-const A: f64 = 1.0;
-const B: f64 = 2.0;
-const A2: f64 = A * A;
-const B2: f64 = B * B;
+/// The points. With 1 and 2, as in the paper, the matrices are simpler and the error is six times as large.
+const A: f64 = std::f64::consts::FRAC_1_SQRT_2;
+const B: f64 = std::f64::consts::SQRT_2;
+const A2: f64 = 0.5;
+const B2: f64 = 2.0;
 /// 1/N of 0, of ±a and of ±b.
 const N0: f64 = 1.0 / (A2 * B2);
 const NA: f64 = 1.0 / (2.0 * A2 * (A2 - B2));

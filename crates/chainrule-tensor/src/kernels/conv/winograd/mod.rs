@@ -14,10 +14,15 @@
 //! ```text
 //! dw = Gᵀ [ Σ over tiles of (A dy Aᵀ) ⊙ (Bᵀ d B) ] G
 //! ```
+//!
+//! The points of the transforms are 0, ±√½, ±√2 and ∞. In f32 the largest error is then at most four times, and the
+//! root-mean-square error at most three times, that of the plain sum in f32 (measured: 1.2 to 2.1 and 1.7 to 2.3 times; 64
+//! channels of size 1, y up to 5.7: 9e-6 where the plain sum has 5e-6). The bits do not depend on threads.
 
 mod forward;
 mod gradient;
 mod lines;
+mod panels;
 mod tiles;
 mod weights;
 
@@ -84,10 +89,32 @@ fn possible(g: &Geometry) -> bool {
     g.kernel == [3, 3] && g.stride == ones && g.dilation == ones && g.groups == 1 && !g.output().contains(&0)
 }
 
-/// Whether [`forward_prepared`] is the way to compute it.
+/// The least channels and filters, of which a vector holds sixteen, and the least tiles for which it pays to transform the
+/// filters, and to read them transformed.
+const CHANNELS: usize = 12;
+const TILES: usize = 8;
+const TILES_PREPARED: usize = 4;
+
+/// Whether there are enough channels, and at least `least` tiles that are half used.
+fn pays(g: &Geometry, least: usize) -> bool {
+    let [oh, ow] = g.output();
+    let tiles = oh.div_ceil(4) * ow.div_ceil(4);
+    possible(g)
+        && g.channels.min(g.filters) >= CHANNELS
+        && g.images * tiles >= least
+        && 2 * oh * ow >= 16 * tiles
+}
+
+/// Whether it is the way to compute it when the filters are transformed for this call alone.
 #[must_use]
 pub fn serves(g: &Geometry) -> bool {
-    possible(g) && g.channels >= 8 && g.filters >= 8
+    pays(g, TILES)
+}
+
+/// Whether it is the way to compute it when the transformed filters are kept for more calls.
+#[must_use]
+pub fn serves_prepared(g: &Geometry) -> bool {
+    pays(g, TILES_PREPARED)
 }
 
 /// Whether [`input_gradient`] is the way to compute it.
@@ -200,7 +227,7 @@ pub fn weight_gradient<T: Scalar>(g: &Geometry, x: &[T], dy: &[T], dw: &mut [T],
 /// If the geometry is not one of 3 × 3, stride 1, dilation 1, groups 1, or a slice is not as long as it says.
 pub fn prepare<T: Scalar>(g: &Geometry, w: &[T], prepared: &mut Prepared<T>) {
     let (isa, pass) = (isa(), Pass::forward(g));
-    forward::transform_weights(isa, &pass, w, &mut prepared.u);
+    panels::transform_weights(isa, &pass, w, &mut prepared.u);
     prepared.of = Some((isa, pass.inner, pass.outer));
 }
 

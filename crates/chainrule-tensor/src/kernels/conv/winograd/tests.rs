@@ -107,7 +107,7 @@ fn check<T: Scalar>(isa: Isa, g: &Geometry, bound: f64) {
 fn all_directions_agree_with_the_plain_loops() {
     for isa in isas() {
         for g in geometries() {
-            check::<f32>(isa, &g, 3e-5);
+            check::<f32>(isa, &g, 2e-5);
             check::<f64>(isa, &g, 1e-13);
         }
     }
@@ -135,6 +135,70 @@ fn more_threads_give_the_same_bits() {
             };
             let one = bits(1);
             assert!((2..5).all(|threads| bits(threads) == one), "{isa:?} {g:?}");
+        }
+    }
+}
+
+/// The largest and the root-mean-square distance from what `want` says.
+fn errors(got: &[f32], want: &[f64]) -> [f64; 2] {
+    let off = || got.iter().zip(want).map(|(&g, w)| (f64::from(g) - w).abs());
+    [off().fold(0.0, f64::max), (off().map(|e| e * e).sum::<f64>() / want.len() as f64).sqrt()]
+}
+
+/// Layers as they are met in training: inputs of size 1, weights of variance 2/(9 C), gradients of size 1.
+#[test]
+fn the_error_stays_within_what_is_stated() {
+    for [channels, filters] in [[64, 64], [256, 32]] {
+        let g = geometry(2, [channels, filters], [16, 16], [[1, 1], [1, 1]]);
+        let scale = (2.0 / (9.0 * channels as f64)).sqrt() as f32;
+        let (x, dy) = (numbers::<f32>(g.x_len(), 1), numbers::<f32>(g.y_len(), 2));
+        let w: Vec<f32> = numbers(g.w_len(), 3).into_iter().map(|v: f32| v * scale).collect();
+        let wide = |v: &[f32]| v.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
+        let (x64, w64, dy64) = (wide(&x), wide(&w), wide(&dy));
+        let (mut y64, mut dx64, mut dw64) =
+            (vec![0.0; g.y_len()], vec![0.0; g.x_len()], vec![0.0; g.w_len()]);
+        plain::forward(&g, &x64, &w64, None, &mut y64);
+        plain::input_gradient(&g, &w64, &dy64, &mut dx64);
+        plain::weight_gradient(&g, &x64, &dy64, &mut dw64);
+        let (mut y, mut dx, mut dw) = (vec![0.0; g.y_len()], vec![0.0; g.x_len()], vec![0.0; g.w_len()]);
+        plain::forward(&g, &x, &w, None, &mut y);
+        plain::input_gradient(&g, &w, &dy, &mut dx);
+        plain::weight_gradient(&g, &x, &dy, &mut dw);
+        let direct = [errors(&y, &y64), errors(&dx, &dx64), errors(&dw, &dw64)];
+        for isa in isas() {
+            let mut work = Workspace::default();
+            forward::with_weights(isa, &Pass::forward(&g), &x, &w, None, &mut y, &mut work);
+            forward::with_weights(isa, &Pass::input_gradient(&g), &dy, &w, None, &mut dx, &mut work);
+            dw.fill(0.0);
+            gradient::weight_gradient(isa, &Pass::forward(&g), &x, &dy, &mut dw, &mut work);
+            let own = [errors(&y, &y64), errors(&dx, &dx64), errors(&dw, &dw64)];
+            for (own, direct) in own.into_iter().zip(direct) {
+                let stated = own[0] <= 4.0 * direct[0] && own[1] <= 3.0 * direct[1];
+                assert!(stated, "{isa:?} {channels} {filters}: {own:?}, the direct sum {direct:?}");
+            }
+            // Where y reaches 5.7.
+            assert!(own[0][0] < 2.5e-5, "{isa:?} {channels} {filters}: {own:?}");
+        }
+    }
+}
+
+#[test]
+fn prepared_filters_give_the_same_bits() {
+    for g in [
+        geometry(3, [40, 33], [17, 19], [[1, 1], [1, 1]]),
+        geometry(1, [20, 70], [8, 8], [[1, 1], [1, 1]]),
+        geometry(2, [20, 70], [5, 33], [[0, 2], [1, 1]]),
+    ] {
+        let (w, bias) = (numbers::<f32>(g.w_len(), 2), numbers(g.filters, 3));
+        let (mut work, mut prepared) = (Workspace::default(), Prepared::default());
+        prepare(&g, &w, &mut prepared);
+        for images in [1, g.images, 9] {
+            let g = Geometry { images, ..g };
+            let x = numbers::<f32>(g.x_len(), 1);
+            let (mut one, mut two) = (vec![0.0; g.y_len()], vec![f32::NAN; g.y_len()]);
+            forward(&g, &x, &w, Some(&bias), &mut one, &mut work);
+            forward_prepared(&g, &x, &prepared, Some(&bias), &mut two, &mut work);
+            assert_eq!(one, two);
         }
     }
 }
