@@ -1,6 +1,6 @@
 //! Convolutions as a share of what the processor can do.
 //!
-//! Run: `cargo run --release -p chainrule-tensor --example conv_peak -- [word of a case] [threads]`. The peak is a loop of
+//! Run: `cargo run --release -p chainrule-tensor --example conv_peak -- [word of a case] [threads] [y, dx or dw]`. The peak is a loop of
 //! independent multiply-adds in registers; every figure is the best of many short runs that take turns with it.
 
 use chainrule_tensor::{
@@ -16,11 +16,12 @@ fn main() {
     let mut args = std::env::args().skip(1);
     let filter = args.next().unwrap_or_default();
     let threads: Option<usize> = args.next().and_then(|v| v.parse().ok());
+    let only = args.next().unwrap_or_default();
     println!("{:?}; µs, GFLOP/s and share of the peak in %", chainrule_tensor::kernels::isa());
     println!("{:>16} {:>7} | {:^22} | {:^22} | {:^22}", "", "threads", "y", "dx", "dw");
     for (name, g) in cases().into_iter().filter(|(name, _)| name.contains(&filter)) {
         for threads in threads.map_or(vec![1, 2], |n| vec![n]) {
-            par::with_threads(threads, || case(name, &g, threads));
+            par::with_threads(threads, || case(name, &g, threads, &only));
         }
     }
 }
@@ -59,7 +60,7 @@ fn cases() -> Vec<(&'static str, Geometry)> {
     ]
 }
 
-fn case(name: &str, g: &Geometry, threads: usize) {
+fn case(name: &str, g: &Geometry, threads: usize, only: &str) {
     let numbers = |n: usize| (0..n).map(|i| (i % 17) as f32 * 0.1 - 0.8).collect::<Vec<_>>();
     let (x, w, bias, dy) = (numbers(g.x_len()), numbers(g.w_len()), numbers(g.filters), numbers(g.y_len()));
     let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), w.clone());
@@ -70,9 +71,16 @@ fn case(name: &str, g: &Geometry, threads: usize) {
     let mut best = [f64::INFINITY; 4];
     for _ in 0..rounds {
         best[3] = best[3].min(1.0 / limits::flops());
-        best[0] = best[0].min(seconds(repeat, || conv2d(g, &x, Filters::new(&w), Some(&bias), &mut y, work)));
-        best[1] = best[1].min(seconds(repeat, || conv2d_input_gradient(g, &w, &dy, &mut dx, work)));
-        best[2] = best[2].min(seconds(repeat, || conv2d_weight_gradient(g, &x, &dy, &mut dw, work)));
+        if "y".contains(only) {
+            best[0] =
+                best[0].min(seconds(repeat, || conv2d(g, &x, Filters::new(&w), Some(&bias), &mut y, work)));
+        }
+        if "dx".contains(only) {
+            best[1] = best[1].min(seconds(repeat, || conv2d_input_gradient(g, &w, &dy, &mut dx, work)));
+        }
+        if "dw".contains(only) {
+            best[2] = best[2].min(seconds(repeat, || conv2d_weight_gradient(g, &x, &dy, &mut dw, work)));
+        }
     }
     print!("{name:>16} {threads:>7} |");
     for t in &best[..3] {

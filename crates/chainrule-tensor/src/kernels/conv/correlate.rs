@@ -37,16 +37,15 @@ unsafe impl<T: Sync> Sync for Correlation<'_, T> {}
 
 /// The weights of all groups in panels, and the bias filled up.
 pub(super) fn pack<T: Scalar>(
+    (isa, lanes): (Isa, usize),
     windows: &Windows,
-    lanes: usize,
     groups: usize,
     w: &[T],
     bias: Option<&[T]>,
     weights: &mut Buffer<T>,
     full_bias: &mut Buffer<T>,
 ) {
-    let (inputs, outputs) = (windows.inputs, windows.outputs);
-    let full = outputs.next_multiple_of(lanes);
+    let (outputs, full) = (windows.outputs, windows.outputs.next_multiple_of(lanes));
     weights.reset(groups * windows.weights);
     full_bias.reset(groups * full);
     for g in 0..groups {
@@ -58,18 +57,49 @@ pub(super) fn pack<T: Scalar>(
         let w = &w[g * (w.len() / groups)..][..w.len() / groups];
         let packed = &mut weights.as_mut_slice()[g * windows.weights..][..windows.weights];
         for p in &windows.passes {
-            let mut to = packed[p.weights..].iter_mut();
+            let mut packed = &mut packed[p.weights..];
             for first in (0..outputs).step_by(p.panel) {
                 let count = p.panel.min(outputs - first);
-                let fill = if p.way == Way::Spread { count.next_multiple_of(lanes) - count } else { 0 };
-                for i in 0..inputs {
-                    for t in windows.taps(p) {
-                        let from = w[first * windows.w_out + i * windows.w_in + t..].iter();
-                        let from = from.step_by(windows.w_out).take(count);
-                        to.by_ref().zip(from).for_each(|(to, &w)| *to = w);
-                        to.by_ref().take(fill).for_each(|to| *to = T::ZERO);
-                    }
-                }
+                let width = if p.way == Way::Spread { count.next_multiple_of(lanes) } else { count };
+                let (panel, rest) = packed.split_at_mut(windows.off(p).len() * width);
+                pack_panel(isa, windows, p, &w[first * windows.w_out..], panel, (count, width));
+                packed = rest;
+            }
+        }
+    }
+}
+
+/// A panel of `count` outputs, filled up to `width` with zeros; w begins with the first of them.
+fn pack_panel<T: Scalar>(
+    isa: Isa,
+    windows: &Windows,
+    p: &Pass,
+    w: &[T],
+    to: &mut [T],
+    (count, width): (usize, usize),
+) {
+    let (taps, w_in, w_out) = (windows.taps(p), windows.w_in, windows.w_out);
+    if count < width {
+        to.fill(T::ZERO);
+    }
+    // All taps of a channel adjoin, or even those of all channels.
+    let (runs, run) = match taps.len() {
+        n if n == w_in => (1, n * windows.inputs),
+        n if n == w_out => (windows.inputs, n),
+        _ => (0, 0),
+    };
+    for i in 0..runs {
+        assert!(i * w_in + (count - 1) * w_out + run <= w.len() && (i + 1) * run * width <= to.len());
+        let (from, to) = (w[i * w_in..].as_ptr(), to[i * run * width..].as_mut_ptr());
+        let turn = Turn { from, from_row: w_out, rows: count, cols: run, padded: false, to, to_row: width };
+        // SAFETY: both matrices lie in the slices; the caller's `isa` is the processor's.
+        unsafe { layout::turn(isa, &turn) };
+    }
+    if runs == 0 && !taps.is_empty() {
+        for (row, to) in to.chunks_mut(width).enumerate() {
+            let from = &w[row / taps.len() * w_in + taps[row % taps.len()]..];
+            for (f, to) in to[..count].iter_mut().enumerate() {
+                *to = from[f * w_out];
             }
         }
     }
@@ -90,8 +120,7 @@ impl<T: Scalar> Correlation<'_, T> {
         let units = self.images * cuts;
         par::for_chunks(&mut slots[..pieces], 1, |i, slot| {
             let (begin, end) = (units * i / pieces, units * (i + 1) / pieces);
-            slot[0].frame.reset(self.windows.frame.len());
-            slot[0].frame.as_mut_slice().fill(T::ZERO);
+            self.windows.frame.prepare(&mut slot[0].frame);
             let mut unit = begin;
             while unit < end {
                 let (image, from) = (unit / cuts, unit % cuts);

@@ -1,7 +1,10 @@
 //! An image with its zeros around it, or as much of it as windows see.
 
 use super::layout::{self, Rows};
-use crate::{Scalar, kernels::Isa};
+use crate::{
+    Scalar,
+    kernels::{Isa, gemm::Buffer},
+};
 
 /// Where the pixels of a source stand for the kernels. The frame spans source rows `lo[0]..hi[0]` and columns
 /// `lo[1]..hi[1]`, zero where the source has none. Its columns are split by their remainder modulo `phases`, so that
@@ -19,6 +22,8 @@ pub(super) struct Frame {
     pub plane: usize,
     /// Windows lie within the source, which is read where it stands.
     direct: bool,
+    /// Or there are zeros around it.
+    border: bool,
 }
 
 impl Frame {
@@ -43,12 +48,20 @@ impl Frame {
         if !direct && strewn(plane) {
             plane += 512 / size_of::<T>();
         }
-        Self { lo, hi, source, channels, phases, phase, row, plane, direct }
+        Self { lo, hi, source, channels, phases, phase, row, plane, direct, border: !inside }
     }
 
     /// Numbers of memory that it takes.
-    pub(super) fn len(&self) -> usize {
+    fn len(&self) -> usize {
         if self.direct { 0 } else { self.channels * self.plane }
+    }
+
+    /// Makes memory ready for sources to be filled in.
+    pub(super) fn prepare<T: Scalar>(&self, memory: &mut Buffer<T>) {
+        memory.reset(self.len());
+        if self.border {
+            memory.as_mut_slice().fill(T::ZERO);
+        }
     }
 
     /// Where row i, column j of the source stands, counted from `lo`.
@@ -59,8 +72,8 @@ impl Frame {
     /// Pixels of the frame from (lo[0], lo[1]) on, with the rows `rows` of the frame filled.
     ///
     /// # Safety
-    /// The source's channels stand at `source`; `memory` is `len` numbers, nobody else's, and held nothing but zeros or
-    /// another source of this frame before.
+    /// The source's channels stand at `source`; `memory` was prepared, is nobody else's, and held nothing but sources of
+    /// this frame since.
     pub(super) unsafe fn fill<T: Scalar>(
         &self,
         isa: Isa,

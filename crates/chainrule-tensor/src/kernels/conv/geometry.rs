@@ -80,11 +80,15 @@ impl Geometry {
         (self.images * oh * ow) as u64 * self.w_len() as u64
     }
 
+    /// Whether windows are single pixels that adjoin.
+    pub(super) fn is_single(&self) -> bool {
+        self.kernel == [1, 1] && self.stride == [1, 1] && self.padding == [[0; 2]; 2]
+    }
+
     /// The same convolution with the image in rows of other lengths, where windows are single pixels that adjoin.
     pub(super) fn flat(&self, lanes: usize) -> Self {
         let pixels = self.input[0] * self.input[1];
-        let single = self.kernel == [1, 1] && self.stride == [1, 1] && self.padding == [[0; 2]; 2];
-        if !single || self.input[1].is_multiple_of(lanes) {
+        if !self.is_single() || self.input[1].is_multiple_of(lanes) {
             return *self;
         }
         // Rows of whole vectors if that comes out even, so that they can be shared over threads; or else one row.

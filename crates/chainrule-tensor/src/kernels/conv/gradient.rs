@@ -10,7 +10,11 @@ use super::{
 };
 use crate::{
     Scalar,
-    kernels::{Isa, gemm::Buffer, parts::Parts},
+    kernels::{
+        Isa,
+        gemm::{self, Buffer, Epilogue, Mat, MatMut},
+        parts::Parts,
+    },
     par,
 };
 
@@ -26,6 +30,8 @@ const PIXELS: usize = 512;
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     way: Way,
+    /// Windows are single pixels that adjoin: dW of a group is a product.
+    single: bool,
     frame: Frame,
     /// Offsets of the taps of all channels of a group.
     off: Vec<usize>,
@@ -43,6 +49,7 @@ impl Default for Plan {
     fn default() -> Self {
         Self {
             way: Way::Along,
+            single: false,
             frame: Frame::new::<f32>([0; 2], 0, [0; 2], [0; 2], 1),
             off: Vec::new(),
             pixels: Vec::new(),
@@ -59,12 +66,14 @@ impl Plan {
         let ([oh, ow], lanes) = (g.output(), target.lanes);
         let taps = g.kernel[0] * g.kernel[1] * g.group_channels();
         let filters = g.group_filters();
-        // In half cycles: sums along the filters want dy turned over, those along the rows are kept in vectors.
+        // In half cycles: sums along the filters want dy turned over; those along the rows are kept in vectors, and load
+        // two numbers, most of them across cache lines, for each that the others load.
         let panels = filters.div_ceil(lanes);
         let spread = oh * ow * panels * (taps * if panels == 1 { 5 } else { 4 } / 4 + 12);
-        let along = filters * taps * (oh * ow.div_ceil(lanes) + 3);
+        let along = filters * taps * (oh * ow.div_ceil(lanes) * 7 / 4 + 6);
         let small = filters * taps * lanes * g.groups <= SUMS / SHARES as usize;
         self.way = if along <= spread && small { Way::Along } else { Way::Spread };
+        self.single = g.is_single() && taps * filters >= 256;
         let phases = if self.way == Way::Along { g.stride[1] } else { 1 };
         let lo: [isize; 2] = std::array::from_fn(|axis| -(g.padding[axis][0] as isize));
         let hi = std::array::from_fn(|axis| {
@@ -73,6 +82,7 @@ impl Plan {
         let frame = Frame::new::<T>(g.input, g.group_channels(), lo, hi, phases);
         self.frame = frame;
         (self.block, self.sums) = match self.way {
+            _ if self.single => (2 * lanes, 2 * lanes * taps),
             Way::Spread => (2 * lanes, 2 * lanes * taps),
             Way::Along => (6, 6 * taps * lanes),
         };
@@ -170,8 +180,10 @@ impl<T: Scalar> Gradient<'_, T> {
         let (g, plan) = (self.g, self.plan);
         let [oh, ow] = g.output();
         sums.fill(T::ZERO);
-        slot.frame.reset(plan.frame.len());
-        slot.frame.as_mut_slice().fill(T::ZERO);
+        if plan.single {
+            return self.products(images, blocks, sums);
+        }
+        plan.frame.prepare(&mut slot.frame);
         let (plane, per_group) = (oh * ow, g.group_filters().div_ceil(plan.block));
         let rows = (PIXELS / ow).clamp(1, oh);
         for image in images {
@@ -200,6 +212,31 @@ impl<T: Scalar> Gradient<'_, T> {
                         }
                     }
                 }
+                block = end;
+            }
+        }
+    }
+
+    /// dW += dY Xᵀ for each image; a block's sums are filters × channels.
+    fn products(&self, images: std::ops::Range<usize>, blocks: std::ops::Range<usize>, sums: &mut [T]) {
+        let (g, plan) = (self.g, self.plan);
+        let (plane, per_group) = (g.input[0] * g.input[1], g.group_filters().div_ceil(plan.block));
+        for image in images {
+            let mut block = blocks.start;
+            while block < blocks.end {
+                // The blocks of a group adjoin.
+                let group = block / per_group;
+                let end = blocks.end.min((group + 1) * per_group);
+                let first = block % per_group * plan.block;
+                let filters =
+                    (end - group * per_group).saturating_mul(plan.block).min(g.group_filters()) - first;
+                let (at, channels) = (image * g.groups + group, g.group_channels());
+                let dy = &self.dy[(at * g.group_filters() + first) * plane..];
+                let x = &self.x[at * channels * plane..];
+                let (dy, x) = (Mat::new(dy, filters, plane), Mat::new(x, channels, plane).t());
+                let sums = &mut sums[(block - blocks.start) * plan.sums..];
+                let dw = MatMut::new(sums, filters, channels);
+                gemm::product(self.isa, T::ONE, dy.into(), x.into(), T::ONE, dw, Epilogue::default());
                 block = end;
             }
         }
@@ -293,6 +330,11 @@ impl<T: Scalar> Gradient<'_, T> {
             let filters = plan.block.min(of_group - first);
             let dw = &mut dw[(block / per_group * of_group + first) * taps..][..filters * taps];
             match plan.way {
+                _ if plan.single => {
+                    for (dw, &sum) in dw.iter_mut().zip(sums) {
+                        *dw += sum;
+                    }
+                }
                 Way::Along => {
                     for (dw, sums) in dw.iter_mut().zip(sums.chunks(lanes)) {
                         *dw += sums.iter().copied().sum::<T>();

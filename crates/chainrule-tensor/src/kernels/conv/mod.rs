@@ -202,7 +202,7 @@ fn forward<T: Scalar>(
     let g = &g.flat(target.lanes);
     renew(target, g, &mut work.forward, |windows| windows.forward::<T>(g, target));
     let windows = &work.forward.1;
-    correlate::pack(windows, target.lanes, g.groups, w, bias, &mut work.weights, &mut work.bias);
+    correlate::pack((isa, target.lanes), windows, g.groups, w, bias, &mut work.weights, &mut work.bias);
     let correlation = Correlation {
         isa,
         target,
@@ -234,7 +234,7 @@ fn input_gradient<T: Scalar>(
     let g = &g.flat(target.lanes);
     renew(target, g, &mut work.input, |windows| windows.input_gradient::<T>(g, target));
     let windows = &work.input.1;
-    correlate::pack(windows, target.lanes, g.groups, w, None, &mut work.weights, &mut work.bias);
+    correlate::pack((isa, target.lanes), windows, g.groups, w, None, &mut work.weights, &mut work.bias);
     let correlation = Correlation {
         isa,
         target,

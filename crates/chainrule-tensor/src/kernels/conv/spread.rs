@@ -1,6 +1,9 @@
 //! Products whose vectors run along the filters: any pixels, any taps.
 
-use crate::kernels::lanes::{Lanes, for_each_isa};
+use crate::{
+    Scalar,
+    kernels::lanes::{Lanes, for_each_isa},
+};
 
 /// C (rows × a panel of filters) = start + A B, with A[i][k] = `x[at[i] + off[k]]`: a window of an image is a row of A
 /// without being copied out. The panel is one or two vectors wide.
@@ -83,10 +86,10 @@ unsafe fn tile<L: Lanes, const P: usize, const V: usize>(s: &Spread<L::T>, i: us
     // SAFETY: the rows exist, with `depth` elements each; B has `depth` rows of V vectors.
     unsafe {
         let mut x = [s.x; P];
-        let mut acc = [[L::splat(crate::Scalar::from_f64(0.0)); V]; P];
-        for (p, (x, acc)) in x.iter_mut().zip(&mut acc).enumerate() {
-            *x = s.x.add(*s.at.add(i + p));
-            for (v, acc) in acc.iter_mut().enumerate() {
+        let mut acc = [[L::splat(L::T::ZERO); V]; P];
+        for p in 0..P {
+            x[p] = s.x.add(*s.at.add(i + p));
+            for (v, acc) in acc[p].iter_mut().enumerate() {
                 *acc = L::load(s.start.add((i + p) * s.start_row + v * L::N));
             }
         }

@@ -1,6 +1,9 @@
 //! Gradients of few filters: dot products along the rows of an image.
 
-use crate::kernels::lanes::{Lanes, for_each_isa};
+use crate::{
+    Scalar,
+    kernels::lanes::{Lanes, for_each_isa},
+};
 
 /// acc[f][t] += Σ over vectors p of dy[f][y_p ..] ⊙ x[x_p + off[t] ..], lane by lane.
 #[derive(Clone, Copy)]
@@ -102,14 +105,14 @@ unsafe fn tile<L: Lanes, const R: usize, const K: usize>(job: &Taps<L::T>, f: us
     unsafe {
         let acc_at = |r: usize, k: usize| job.acc.add(((f + r) * job.taps + t + k) * L::N);
         let (mut x, mut dy) = ([job.x; K], [job.dy; R]);
-        let mut acc = [[L::splat(crate::Scalar::from_f64(0.0)); K]; R];
+        let mut acc = [[L::splat(L::T::ZERO); K]; R];
         for (k, x) in x.iter_mut().enumerate() {
             *x = job.x.add(*job.off.add(t + k));
         }
         for (r, dy) in dy.iter_mut().enumerate() {
             *dy = job.dy.add((f + r) * job.plane);
-            for k in 0..K {
-                acc[r][k] = L::load(acc_at(r, k));
+            for (k, acc) in acc[r].iter_mut().enumerate() {
+                *acc = L::load(acc_at(r, k));
             }
         }
         for i in 0..job.wholes {

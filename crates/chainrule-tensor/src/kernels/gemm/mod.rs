@@ -167,7 +167,7 @@ pub fn matmul_with<'a, T: Scalar>(
 }
 
 #[inline(always)]
-fn product<T: Scalar>(
+pub(super) fn product<T: Scalar>(
     isa: Isa,
     alpha: T,
     a: Left<'_, T>,
