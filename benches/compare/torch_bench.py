@@ -1,0 +1,230 @@
+#!/usr/bin/env python3
+"""PyTorch peer. usage: torch_bench.py --threads N --mode eager|compile|cl|fused WORKLOAD...
+Prints one JSON line per workload; the protocol is in README.md.
+modes: eager = defaults; fused = Adam/AdamW/SGD(fused=True); compile = torch.compile of the
+forward+loss; cl = channels_last memory format (conv nets only) + fused optimizer."""
+import argparse, json, math, time, sys
+
+ap = argparse.ArgumentParser()
+ap.add_argument("--threads", type=int, default=1)
+ap.add_argument("--mode", default="eager")
+ap.add_argument("--budget", type=float, default=1.0)
+ap.add_argument("workloads", nargs="*")
+A = ap.parse_args()
+
+import torch, torch.nn as nn, torch.nn.functional as F
+torch.set_num_threads(A.threads)
+torch.set_num_interop_threads(1)
+torch.manual_seed(0)
+MODE = A.mode
+FUSED = dict(fused=True) if MODE in ("fused", "cl") else {}
+
+
+def bench(f, budget):
+    t0 = time.perf_counter(); n = 0
+    while time.perf_counter() - t0 < 0.3 or n < 3:
+        f(); n += 1
+    t0 = time.perf_counter(); f(); per = time.perf_counter() - t0
+    k = max(1, math.ceil(20e-6 / per)); s = []
+    start = time.perf_counter()
+    while len(s) < 10 or (time.perf_counter() - start < budget and len(s) < 20000):
+        t = time.perf_counter()
+        for _ in range(k): f()
+        s.append((time.perf_counter() - t) * 1e6 / k)
+    s.sort()
+    return s[len(s) // 2], s[0], s[len(s) * 9 // 10], len(s) * k
+
+
+def peak_rss_mb():
+    for l in open("/proc/self/status"):
+        if l.startswith("VmHWM"): return float(l.split()[1]) / 1024
+
+
+# ---------------------------------------------------------------- models
+def mlp(sizes, act=nn.ReLU):
+    L = []
+    for i in range(len(sizes) - 1):
+        L.append(nn.Linear(sizes[i], sizes[i + 1]))
+        if i + 2 < len(sizes): L.append(act())
+    return nn.Sequential(*L)
+
+
+def lenet():
+    return nn.Sequential(nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+                         nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+                         nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10))
+
+
+def cnn32():
+    L = []; c = 3
+    for i, ch in enumerate((32, 64, 128)):
+        for _ in range(2):
+            L += [nn.Conv2d(c, ch, 3, padding=1, bias=False), nn.BatchNorm2d(ch), nn.ReLU()]; c = ch
+        if i < 2: L.append(nn.MaxPool2d(2))
+    return nn.Sequential(*L, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))
+
+
+class LSTMNet(nn.Module):
+    def __init__(s):
+        super().__init__(); s.l = nn.LSTM(64, 256, batch_first=True); s.o = nn.Linear(256, 64)
+    def forward(s, x): return s.o(s.l(x)[0]).reshape(-1, 64)
+
+
+class Block(nn.Module):
+    def __init__(s, d=256, h=8):
+        super().__init__(); s.h = h
+        s.n1 = nn.LayerNorm(d); s.n2 = nn.LayerNorm(d); s.qkv = nn.Linear(d, 3 * d); s.p = nn.Linear(d, d)
+        s.f1 = nn.Linear(d, 4 * d); s.f2 = nn.Linear(4 * d, d); s.out = nn.Linear(d, 96)
+    def forward(s, x):
+        B, T, D = x.shape
+        q, k, v = s.qkv(s.n1(x)).view(B, T, 3, s.h, D // s.h).permute(2, 0, 3, 1, 4)
+        a = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + s.p(a.transpose(1, 2).reshape(B, T, D))
+        x = x + s.f2(F.gelu(s.f1(s.n2(x))))
+        return s.out(x).reshape(-1, 96)
+
+
+# ---------------------------------------------------------------- workloads
+def train(model, x, loss_fn, opt):
+    if MODE == "cl":
+        model = model.to(memory_format=torch.channels_last); x = x.contiguous(memory_format=torch.channels_last)
+    fwd = lambda inp: loss_fn(model(inp))
+    if MODE == "compile": fwd = torch.compile(fwd)
+    def step():
+        opt.zero_grad()
+        fwd(x).backward()
+        opt.step()
+    return step
+
+
+def ce(n, c):
+    y = torch.randint(0, c, (n,))
+    return lambda o: F.cross_entropy(o, y)
+
+
+def infer(model, x):
+    model.eval()
+    if MODE == "cl":
+        model = model.to(memory_format=torch.channels_last); x = x.contiguous(memory_format=torch.channels_last)
+    if MODE == "compile": model = torch.compile(model)
+    def step():
+        with torch.inference_mode(): model(x)
+    return step
+
+
+def layer(fn, params, x, suffix):
+    """suffix f: forward only (no grad); fb: forward + backward wrt input and params, seed = ones."""
+    if MODE == "compile": fn = torch.compile(fn)
+    if suffix == "f":
+        def step():
+            with torch.inference_mode(): fn(x)
+        return step
+    if x.is_floating_point(): x.requires_grad_()
+    g = torch.ones_like(fn(x)).detach()
+    def step():
+        x.grad = None
+        for p in params: p.grad = None
+        fn(x).backward(g)
+    return step
+
+
+def conv(n, c, h, k, ks, p, s=1, groups=1):
+    def make(sfx):
+        m = nn.Conv2d(c, k, ks, padding=p, stride=s, groups=groups); x = torch.randn(n, c, h, h)
+        if MODE == "cl":
+            m = m.to(memory_format=torch.channels_last); x = x.contiguous(memory_format=torch.channels_last)
+        return layer(m, list(m.parameters()), x, sfx)
+    return make
+
+
+def gemm(n):
+    def make(sfx):
+        a = torch.randn(n, n); w = torch.randn(n, n, requires_grad=True)
+        return layer(lambda x: x @ w, [w], a, sfx)
+    return make
+
+
+def simple(mk, *shape):
+    def make(sfx):
+        m = mk(); x = torch.randn(*shape)
+        if MODE == "cl" and len(shape) == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return layer(m, list(m.parameters()) if isinstance(m, nn.Module) else [], x, sfx)
+    return make
+
+
+def embedding(sfx):
+    m = nn.Embedding(10000, 256); ids = torch.randint(0, 10000, (4096,))
+    return layer(m, list(m.parameters()), ids, sfx)
+
+
+def adam_1m():
+    p = nn.Parameter(torch.randn(1 << 20)); p.grad = torch.randn(1 << 20)
+    o = torch.optim.Adam([p], lr=1e-3, **FUSED); return o.step
+
+
+def opt(kind, m, **kw): return getattr(torch.optim, kind)(m.parameters(), **kw, **FUSED)
+
+
+def w_train(mk, x, loss, kind, **kw):
+    def go():
+        m = mk(); return train(m, x(), loss(), opt(kind, m, **kw))
+    return go
+
+
+def xor(b):
+    X = torch.tensor([[0., 0.], [0., 1.], [1., 0.], [1., 1.]]); Y = torch.tensor([[0.], [1.], [1.], [0.]])
+    if b == 4: return w_train(lambda: mlp([2, 3, 1], nn.Tanh).append(nn.Tanh()), lambda: X, lambda: (lambda o: F.mse_loss(o, Y)), "SGD", lr=0.1)
+    return w_train(lambda: mlp([2, 3, 1], nn.Tanh).append(nn.Tanh()), lambda: X[1:2], lambda: (lambda o: F.mse_loss(o, Y[1:2])), "SGD", lr=0.1)
+
+
+R = torch.randn
+W = {
+    "w1_xor_b1": xor(1), "w1_xor_b4": xor(4),
+    "w2_mlp_b32": w_train(lambda: mlp([784, 128, 64, 10]), lambda: R(32, 784), lambda: ce(32, 10), "Adam", lr=1e-3),
+    "w2_mlp_b128": w_train(lambda: mlp([784, 128, 64, 10]), lambda: R(128, 784), lambda: ce(128, 10), "Adam", lr=1e-3),
+    "w2_mlp512_b128": w_train(lambda: mlp([784, 512, 512, 10]), lambda: R(128, 784), lambda: ce(128, 10), "Adam", lr=1e-3),
+    "w3_lenet_b64": w_train(lenet, lambda: R(64, 1, 28, 28), lambda: ce(64, 10), "SGD", lr=0.01, momentum=0.9),
+    "w4_cnn32_b32": w_train(cnn32, lambda: R(32, 3, 32, 32), lambda: ce(32, 10), "AdamW", lr=1e-3),
+    "w5_lstm_b32": w_train(LSTMNet, lambda: R(32, 64, 64), lambda: ce(32 * 64, 64), "Adam", lr=1e-3),
+    "w6_transformer_b8": w_train(Block, lambda: R(8, 128, 256), lambda: ce(8 * 128, 96), "AdamW", lr=1e-3),
+    "w7_mlp_infer": lambda: infer(mlp([784, 128, 64, 10]), R(1, 784)),
+    "w7_lenet_infer": lambda: infer(lenet(), R(1, 1, 28, 28)),
+    "w7_cnn32_infer": lambda: infer(cnn32(), R(1, 3, 32, 32)),
+    "w7_mlp6_infer": lambda: infer(mlp([6, 64, 8, 4]), R(1, 6)),
+    "w8_adam_1m": adam_1m,
+}
+for name, mk in {
+    "gemm1024": gemm(1024), "gemm256": gemm(256),
+    "conv_64x32_k3": conv(16, 64, 32, 64, 3, 1), "conv_128x16_k3": conv(16, 128, 16, 128, 3, 1),
+    "conv_256x8_k3": conv(16, 256, 8, 256, 3, 1), "conv_64x32_k1": conv(16, 64, 32, 128, 1, 0),
+    "conv_3x64_k5s2": conv(16, 3, 64, 32, 5, 2, 2), "conv_dw64x32_k3": conv(16, 64, 32, 64, 3, 1, 1, 64),
+    "maxpool2": simple(lambda: nn.MaxPool2d(2), 16, 64, 32, 32), "batchnorm": simple(lambda: nn.BatchNorm2d(64), 16, 64, 32, 32),
+    "layernorm": simple(lambda: nn.LayerNorm(256), 4096, 256), "softmax": simple(lambda: (lambda x: F.softmax(x, -1)), 4096, 1024),
+    "embedding": embedding,
+}.items():
+    W[f"w8_{name}_f"] = (lambda mk: lambda: mk("f"))(mk)
+    W[f"w8_{name}_fb"] = (lambda mk: lambda: mk("fb"))(mk)
+
+SHAPES = [(s, s, s) for s in (32, 64, 128, 256, 512, 1024, 2048)] + [(64, 784, 128), (128, 784, 512), (32, 256, 1024), (1024, 576, 64)]
+
+
+def raw():
+    for m, k, n in SHAPES:
+        a, b, c = R(m, k), R(k, n), torch.empty(m, n)
+        with torch.inference_mode():
+            md, mn, p90, it = bench(lambda: torch.mm(a, b, out=c), 0.6)
+        f = 2 * m * k * n / 1e3
+        print(json.dumps(dict(peer="torch-mm", workload=f"rawgemm_{m}x{k}x{n}", threads=A.threads, median_us=round(md, 3), min_us=round(mn, 3),
+              p90_us=round(p90, 3), gflops_median=round(f / md, 2), gflops_max=round(f / mn, 2), iterations=it, peak_rss_mb=round(peak_rss_mb(), 1))), flush=True)
+
+
+if __name__ == "__main__":
+    if A.workloads == ["list"]: print("\n".join(W)); sys.exit()
+    for w in A.workloads:
+        if w == "rawgemm": raw(); continue
+        t0 = time.perf_counter(); f = W[w]()
+        f(); first = time.perf_counter() - t0
+        md, mn, p90, it = bench(f, A.budget)
+        print(json.dumps(dict(peer=f"torch-{MODE}", workload=w, threads=A.threads, median_us=round(md, 2), min_us=round(mn, 2),
+              p90_us=round(p90, 2), iterations=it, peak_rss_mb=round(peak_rss_mb(), 1), first_call_s=round(first, 3))), flush=True)
