@@ -257,13 +257,15 @@ impl<T: Scalar> Layer<T> for Conv2d<T> {
         x: &Tensor<T>,
         y: &mut Tensor<T>,
         cache: &mut Self::Cache,
-        _: &mut Context,
+        cx: &mut Context,
     ) -> Result<()> {
         let y = y.reset(self.output_shape(x.shape())?);
         let Conv2dCache { work, padded, rows, cols, .. } = cache;
         let (geometry, x) = self.extended(x, padded, rows, cols);
         let bias = self.bias.as_ref().map(Param::value).transpose()?; // (K)
-        let filters = Filters::stamped(self.weight.value()?, self.weight.stamp());
+        let w = self.weight.value()?;
+        // In training the weight is another one in every pass.
+        let filters = if cx.recording() { Filters::new(w) } else { Filters::stamped(w, self.weight.stamp()) };
         conv2d(&geometry, x, filters, bias, y, work); // y = W ⋆ x + b
         Ok(())
     }

@@ -133,13 +133,15 @@ pub fn conv2d<T: Scalar>(
     y: &mut [T],
     work: &mut Workspace<T>,
 ) {
-    let by_winograd = if w.stamp.is_some() { winograd::serves_prepared(g) } else { winograd::serves(g) };
-    if !by_winograd {
+    if !winograd::serves(g) {
         return forward(isa(), g, x, w.numbers, bias, y, work);
     }
     g.check(x, w.numbers, y);
-    let key = w.stamp.map(|stamp| (stamp, g.channels, g.filters));
-    if key.is_none() || work.prepared_for != key {
+    let Some(stamp) = w.stamp else {
+        return winograd::forward(g, x, w.numbers, bias, y, &mut work.winograd);
+    };
+    let key = Some((stamp, g.channels, g.filters));
+    if work.prepared_for != key {
         winograd::prepare(g, w.numbers, &mut work.prepared);
         work.prepared_for = key;
     }

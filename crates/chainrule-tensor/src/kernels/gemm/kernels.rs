@@ -11,7 +11,7 @@ use crate::kernels::Isa;
 use std::cell::Cell;
 
 /// What an instruction set does for a scalar type.
-pub(super) struct Kernels<T> {
+pub(in crate::kernels) struct Kernels<T> {
     /// Numbers in a vector.
     pub lanes: usize,
     /// Most rows of a tile of 1, 2, 4 and 8 vectors.
@@ -22,7 +22,7 @@ pub(super) struct Kernels<T> {
 }
 
 /// The kernels of a scalar type, and memory for packing of which each thread has its own.
-pub(super) trait Engine: Sized + 'static {
+pub(in crate::kernels) trait Engine: Sized + 'static {
     fn kernels(isa: Isa) -> &'static Kernels<Self>;
     fn scratch() -> &'static std::thread::LocalKey<Cell<Scratch<Self>>>;
 }

@@ -7,7 +7,7 @@ use std::ptr;
 /// A block of C: m × n. Element (i, k) of A stands at `a[(i / mr)·a_panel + (i % mr)·a_row + k·a_col]`, row k of the
 /// columns j.. of B at `b[(j / nr)·b_panel + j % nr + k·b_row]`.
 #[derive(Clone, Copy)]
-pub(super) struct Block<T> {
+pub(in crate::kernels) struct Block<T> {
     pub m: usize,
     pub n: usize,
     pub k: usize,

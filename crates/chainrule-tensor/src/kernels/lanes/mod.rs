@@ -29,7 +29,10 @@ pub(super) trait Lanes: Copy {
     unsafe fn store_masked(self, to: *mut Self::T, mask: Self::Mask);
     /// self · b + c
     unsafe fn mul_add(self, b: Self, c: Self) -> Self;
+    /// c − self · b
+    unsafe fn neg_mul_add(self, b: Self, c: Self) -> Self;
     unsafe fn add(self, b: Self) -> Self;
+    unsafe fn sub(self, b: Self) -> Self;
     unsafe fn mul(self, b: Self) -> Self;
     /// max(self, 0); NaN stays.
     unsafe fn relu(self) -> Self;
@@ -119,6 +122,14 @@ macro_rules! portable {
             #[inline(always)]
             unsafe fn add(self, b: Self) -> Self {
                 Self(std::array::from_fn(|i| self.0[i] + b.0[i]))
+            }
+            #[inline(always)]
+            unsafe fn neg_mul_add(self, b: Self, c: Self) -> Self {
+                Self(std::array::from_fn(|i| c.0[i] - self.0[i] * b.0[i]))
+            }
+            #[inline(always)]
+            unsafe fn sub(self, b: Self) -> Self {
+                Self(std::array::from_fn(|i| self.0[i] - b.0[i]))
             }
             #[inline(always)]
             unsafe fn mul(self, b: Self) -> Self {

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 macro_rules! lanes {
     ($name:ident, $t:ty, $vec:ty, $n:literal, $mask_ty:ty, |$n_:ident| $mask:expr, $zero:ident, $splat:ident, $load:ident,
-     |$from:ident, $m:ident| $load_masked:expr, $store:ident, $store_masked:ident, $fma:ident, $add:ident, $mul:ident,
+     |$from:ident, $m:ident| $load_masked:expr, $store:ident, $store_masked:ident, $fma:ident, $fnma:ident, $add:ident, $sub:ident, $mul:ident,
      $max:ident, |$v:ident| $sum:expr
      $(, $more:item)*) => {
         #[derive(Clone, Copy)]
@@ -66,6 +66,16 @@ macro_rules! lanes {
                 Self(unsafe { $add(self.0, b.0) })
             }
             #[inline(always)]
+            unsafe fn neg_mul_add(self, b: Self, c: Self) -> Self {
+                // SAFETY: as `splat`.
+                Self(unsafe { $fnma(self.0, b.0, c.0) })
+            }
+            #[inline(always)]
+            unsafe fn sub(self, b: Self) -> Self {
+                // SAFETY: as `splat`.
+                Self(unsafe { $sub(self.0, b.0) })
+            }
+            #[inline(always)]
             unsafe fn mul(self, b: Self) -> Self {
                 // SAFETY: as `splat`.
                 Self(unsafe { $mul(self.0, b.0) })
@@ -107,7 +117,9 @@ lanes!(
     _mm512_storeu_ps,
     _mm512_mask_storeu_ps,
     _mm512_fmadd_ps,
+    _mm512_fnmadd_ps,
     _mm512_add_ps,
+    _mm512_sub_ps,
     _mm512_mul_ps,
     _mm512_max_ps,
     |v| _mm512_reduce_add_ps(v),
@@ -216,7 +228,9 @@ lanes!(
     _mm512_storeu_pd,
     _mm512_mask_storeu_pd,
     _mm512_fmadd_pd,
+    _mm512_fnmadd_pd,
     _mm512_add_pd,
+    _mm512_sub_pd,
     _mm512_mul_pd,
     _mm512_max_pd,
     |v| _mm512_reduce_add_pd(v)
@@ -240,7 +254,9 @@ lanes!(
     _mm256_storeu_ps,
     _mm256_maskstore_ps,
     _mm256_fmadd_ps,
+    _mm256_fnmadd_ps,
     _mm256_add_ps,
+    _mm256_sub_ps,
     _mm256_mul_ps,
     _mm256_max_ps,
     |v| {
@@ -268,7 +284,9 @@ lanes!(
     _mm256_storeu_pd,
     _mm256_maskstore_pd,
     _mm256_fmadd_pd,
+    _mm256_fnmadd_pd,
     _mm256_add_pd,
+    _mm256_sub_pd,
     _mm256_mul_pd,
     _mm256_max_pd,
     |v| {

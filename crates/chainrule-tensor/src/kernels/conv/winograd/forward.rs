@@ -202,7 +202,6 @@ impl<'a, T: Scalar> Job<'a, T> {
                     b_panel: 0,
                     nr: width,
                     c: slot.add(p * self.m_plane),
-                    keep: std::ptr::null_mut(),
                     c_row: width,
                     c_col: 1,
                     finish: plain(T::ZERO),

@@ -111,7 +111,6 @@ pub(super) fn weight_gradient<T: Scalar>(
                     b_panel: 2 * lanes,
                     nr: 2 * lanes,
                     c: u.at(p * u_plane),
-                    keep: std::ptr::null_mut(),
                     c_row: v_row,
                     c_col: 1,
                     finish: plain(if block.start == 0 { T::ZERO } else { T::ONE }),

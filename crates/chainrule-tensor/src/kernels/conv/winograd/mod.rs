@@ -89,32 +89,20 @@ fn possible(g: &Geometry) -> bool {
     g.kernel == [3, 3] && g.stride == ones && g.dilation == ones && g.groups == 1 && !g.output().contains(&0)
 }
 
-/// The least channels and filters, of which a vector holds sixteen, and the least tiles for which it pays to transform the
-/// filters, and to read them transformed.
+/// The least channels and filters, of which a vector holds sixteen, and the least tiles for which it pays.
 const CHANNELS: usize = 12;
-const TILES: usize = 8;
-const TILES_PREPARED: usize = 4;
+const TILES: usize = 4;
 
-/// Whether there are enough channels, and at least `least` tiles that are half used.
-fn pays(g: &Geometry, least: usize) -> bool {
+/// Whether [`forward`] and [`forward_prepared`] are the way to compute it: there are enough channels, and enough tiles, half
+/// used at least.
+#[must_use]
+pub fn serves(g: &Geometry) -> bool {
     let [oh, ow] = g.output();
     let tiles = oh.div_ceil(4) * ow.div_ceil(4);
     possible(g)
         && g.channels.min(g.filters) >= CHANNELS
-        && g.images * tiles >= least
+        && g.images * tiles >= TILES
         && 2 * oh * ow >= 16 * tiles
-}
-
-/// Whether it is the way to compute it when the filters are transformed for this call alone.
-#[must_use]
-pub fn serves(g: &Geometry) -> bool {
-    pays(g, TILES)
-}
-
-/// Whether it is the way to compute it when the transformed filters are kept for more calls.
-#[must_use]
-pub fn serves_prepared(g: &Geometry) -> bool {
-    pays(g, TILES_PREPARED)
 }
 
 /// Whether [`input_gradient`] is the way to compute it.
@@ -203,6 +191,21 @@ fn row<T>(channels: usize) -> usize {
     let line = 64 / size_of::<T>();
     let lines = channels.div_ceil(line);
     (lines + usize::from(lines.is_multiple_of(16))) * line
+}
+
+/// y = w ⋆ x + b
+///
+/// # Panics
+/// If the geometry is not one of 3 × 3, stride 1, dilation 1, groups 1, or a slice is not as long as it says.
+pub fn forward<T: Scalar>(
+    g: &Geometry,
+    x: &[T],
+    w: &[T],
+    bias: Option<&[T]>,
+    y: &mut [T],
+    work: &mut Workspace<T>,
+) {
+    forward::with_weights(isa(), &Pass::forward(g), x, w, bias, y, work);
 }
 
 /// dx = wᵀ ⋆ dy
