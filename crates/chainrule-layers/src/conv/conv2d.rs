@@ -16,7 +16,7 @@
 use super::{Padding, PaddingMode};
 use crate::Pair;
 use chainrule_core::{
-    Call, Context, Error, Grads, Init, Layer, Param, Params, ParamsMut, Result, Scalar, Shape, Tensor,
+    Call, Context, Error, Grads, Layer, Param, Params, ParamsMut, Result, Scalar, Shape, Tensor,
 };
 use chainrule_tensor::kernels::{
     conv::{Filters, Geometry, Workspace, conv2d, conv2d_input_gradient, conv2d_weight_gradient},
@@ -44,16 +44,16 @@ use chainrule_tensor::kernels::{
 /// ```
 #[derive(Clone, Debug)]
 pub struct Conv2d<T = f32> {
-    inputs: usize,
-    outputs: usize,
-    kernel: Pair,
-    stride: Pair,
-    padding: Padding,
-    padding_mode: PaddingMode,
-    dilation: Pair,
-    groups: usize,
-    weight: Param<T>,
-    bias: Option<Param<T>>,
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
+    pub(super) kernel: Pair,
+    pub(super) stride: Pair,
+    pub(super) padding: Padding,
+    pub(super) padding_mode: PaddingMode,
+    pub(super) dilation: Pair,
+    pub(super) groups: usize,
+    pub(super) weight: Param<T>,
+    pub(super) bias: Option<Param<T>>,
 }
 
 /// Scratch; forward leaves nothing in it that backward needs.
@@ -69,86 +69,6 @@ pub struct Conv2dCache<T: Scalar> {
 }
 
 impl<T: Scalar> Conv2d<T> {
-    /// A convolution from `inputs` to `outputs` channels with windows of a size (`3`, `[3, 5]`), at stride 1, without
-    /// padding, with a bias.
-    pub fn new(inputs: usize, outputs: usize, kernel: impl Into<Pair>) -> Self {
-        let layer = Self {
-            inputs,
-            outputs,
-            kernel: kernel.into(),
-            stride: 1.into(),
-            padding: Padding::Valid,
-            padding_mode: PaddingMode::Zeros,
-            dilation: 1.into(),
-            groups: 1,
-            weight: Param::new("weight", [0], Init::ZEROS),
-            bias: None,
-        };
-        layer.groups(1).bias(true)
-    }
-
-    /// The distance between windows, 1 by default.
-    #[must_use]
-    pub fn stride(self, stride: impl Into<Pair>) -> Self {
-        Self { stride: stride.into(), ..self }
-    }
-
-    /// How far the image is extended at its edges, not at all by default.
-    #[must_use]
-    pub fn padding(self, padding: impl Into<Padding>) -> Self {
-        Self { padding: padding.into(), ..self }
-    }
-
-    /// What the image is extended with, zeros by default.
-    #[must_use]
-    pub fn padding_mode(self, padding_mode: PaddingMode) -> Self {
-        Self { padding_mode, ..self }
-    }
-
-    /// The distance between the taps of a window, 1 by default.
-    #[must_use]
-    pub fn dilation(self, dilation: impl Into<Pair>) -> Self {
-        Self { dilation: dilation.into(), ..self }
-    }
-
-    /// Groups of channels, of which each filter sees one; as many as channels for a depthwise convolution.
-    #[must_use]
-    pub fn groups(mut self, groups: usize) -> Self {
-        self.groups = groups;
-        let (inputs, init) = (self.inputs.checked_div(groups).unwrap_or(0), self.default_init());
-        self.weight = Param::new("weight", [self.outputs, inputs, self.kernel.h, self.kernel.w], init);
-        let bias = self.bias.is_some();
-        self.bias(bias)
-    }
-
-    /// With or without a bias.
-    #[must_use]
-    pub fn bias(mut self, bias: bool) -> Self {
-        self.bias = bias.then(|| Param::new("bias", [self.outputs], self.default_init()));
-        self
-    }
-
-    /// Another initialiser for the weight; call it after [`Self::groups`].
-    #[must_use]
-    pub fn weight_init(mut self, init: Init) -> Self {
-        self.weight.set_initializer(init);
-        self
-    }
-
-    /// Another initialiser for the bias, if there is one; call it after [`Self::groups`].
-    #[must_use]
-    pub fn bias_init(mut self, init: Init) -> Self {
-        if let Some(bias) = &mut self.bias {
-            bias.set_initializer(init);
-        }
-        self
-    }
-
-    fn default_init(&self) -> Init {
-        let channels = self.inputs.checked_div(self.groups).unwrap_or(0);
-        Init::torch_default(channels * self.kernel.h * self.kernel.w)
-    }
-
     /// Whether the border is made before the convolution, and not by it.
     fn extends(&self, sides: [[usize; 2]; 2]) -> bool {
         self.padding_mode != PaddingMode::Zeros && sides != [[0; 2]; 2]
@@ -229,6 +149,7 @@ impl<T: Scalar> Layer<T> for Conv2d<T> {
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
         self.check()?;
+        Shape::new(input)?; // sizes that can be added
         let [n, h, w] = match *input {
             [n, c, h, w] if c == self.inputs && h > 0 && w > 0 => [n, h, w],
             _ => {
@@ -242,6 +163,8 @@ impl<T: Scalar> Layer<T> for Conv2d<T> {
         if self.extends(sides) {
             self.padding_mode.check("Conv2d", h, sides[0])?;
             self.padding_mode.check("Conv2d", w, sides[1])?;
+            let [top, left] = sides.map(|side| side.iter().sum::<usize>());
+            Shape::new(&[n, self.inputs, h + top, w + left])?;
         }
         match self.geometry(input, sides).output() {
             [0, _] | [_, 0] => Err(Error::shape(format!(
@@ -322,6 +245,52 @@ impl<T: Scalar> Layer<T> for Conv2d<T> {
 mod tests {
     use super::*;
     use chainrule_core::Parameters;
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(
+            groups in 1..4usize, [inputs, outputs] in [1..4usize, 1..4], kernel in [1..4usize, 1..4],
+            stride in [1..4usize, 1..4], dilation in [1..3usize, 1..3],
+            padding in prop_oneof![
+                Just(Padding::Valid),
+                Just(Padding::Same),
+                [[0..3usize, 0..3], [0..3, 0..3]].prop_map(Padding::Sides),
+            ],
+            mode in prop_oneof![
+                Just(PaddingMode::Zeros),
+                Just(PaddingMode::Reflect),
+                Just(PaddingMode::Replicate),
+                Just(PaddingMode::Circular),
+            ],
+            bias in any::<bool>(), n in 1..3usize, extra in [0..5usize, 0..5],
+        ) {
+            layer: Conv2d::new(groups * inputs, groups * outputs, kernel)
+                .stride(if padding == Padding::Same { [1, 1] } else { stride })
+                .dilation(dilation)
+                .padding(padding)
+                .padding_mode(mode)
+                .groups(groups)
+                .bias(bias),
+            // Room for a window, and for a mirrored border.
+            input: {
+                let room = |axis: usize| ((kernel[axis] - 1) * dilation[axis] + 1).max(3) + extra[axis];
+                [n, groups * inputs, room(0), room(1)]
+            },
+            wrong: [n, groups * inputs + 1, 9, 9],
+            wrong: [n, groups * inputs, 9],
+        }
+    }
+
+    laws! {
+        #![cases = 6]
+        obeys_the_laws_where_winograd_serves(
+            [inputs, outputs] in [8..12usize, 8..12], padding in 0..3usize, n in 1..3usize, [h, w] in [3..9usize, 3..9],
+        ) {
+            layer: Conv2d::new(inputs, outputs, 3).padding(padding),
+            input: [n, inputs, h, w],
+            large: [4, inputs, 40, 40],
+        }
+    }
 
     fn image(rows: &[[f64; 3]]) -> Tensor<f64> {
         Tensor::from_vec([1, 1, rows.len(), 3], rows.as_flattened().to_vec()).unwrap()
