@@ -54,7 +54,7 @@ impl<T: Scalar> Grads<T> {
 
     /// Sets all to zero.
     pub fn zero(&mut self) {
-        self.values.fill(T::ZERO);
+        elementwise::zero(&mut self.values);
     }
 
     /// All gradients.

@@ -42,6 +42,11 @@ pub fn copy<T: Scalar>(x: &[T], y: &mut [T]) {
     par::for_chunks(y, PIECE, |i, y| y.copy_from_slice(&x[i * PIECE..][..y.len()]));
 }
 
+/// y = 0.
+pub fn zero<T: Scalar>(y: &mut [T]) {
+    par::for_chunks(y, PIECE, |_, y| y.fill(T::ZERO));
+}
+
 /// yᵢ = f(xᵢ).
 ///
 /// # Panics

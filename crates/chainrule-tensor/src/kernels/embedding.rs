@@ -1,11 +1,14 @@
 //! Tables: rows are picked by number, and their gradients are added back.
 
-use super::{elementwise::update_serial, parts::Parts};
+use super::{ask, elementwise::update_serial, parts::Parts};
 use crate::{Scalar, par};
 
 /// Elements of a piece, and fewest columns of a piece of the backward pass.
 const PIECE: usize = 1 << 14;
 const COLUMNS: usize = 64;
+/// How many rows ahead of its use a row of a table is asked for, and how many of its elements: rows come in no order.
+const AHEAD: usize = 6;
+const MOST: usize = 512;
 
 /// Turns numbers into row numbers below `rows`; the error is the position of the first that is none.
 pub fn row_numbers<T: Scalar>(x: &[T], rows: usize, out: &mut [u32]) -> Result<(), usize> {
@@ -28,26 +31,34 @@ pub fn gather<T: Scalar>(table: &[T], d: usize, ids: &[u32], y: &mut [T]) {
     assert_eq!(y.len(), ids.len() * d);
     let per = PIECE.div_ceil(d);
     par::for_chunks(y, per * d, |i, y| {
-        for (y, &id) in y.chunks_exact_mut(d).zip(&ids[i * per..]) {
+        let ids = &ids[i * per..];
+        for (i, (y, &id)) in y.chunks_exact_mut(d).zip(ids).enumerate() {
+            if let Some(&next) = ids.get(i + AHEAD) {
+                ask(table.as_ptr().wrapping_add(next as usize * d), d.min(MOST));
+            }
             y.copy_from_slice(&table[id as usize * d..][..d]);
         }
     });
 }
 
 /// Adds row i of dy to row `ids[i]` of `dw`, in the order of i; rows of number `skip` are left out. A piece takes some
-/// columns of all rows, so that pieces never meet.
+/// columns of all rows, so that pieces never meet. An element's sum is the same whatever piece it lies in, so that there
+/// may be as many pieces as threads: each walks over all rows anew.
 ///
 /// # Panics
 /// If the lengths do not fit together or a row is not in the table.
 pub fn scatter_add<T: Scalar>(ids: &[u32], dy: &[T], d: usize, skip: Option<u32>, dw: &mut [T]) {
     assert_eq!(dy.len(), ids.len() * d);
-    let wanted = dy.len() / PIECE;
+    let wanted = (dy.len() / PIECE).min(par::threads());
     let width = d.div_ceil(wanted.clamp(1, d.div_ceil(COLUMNS))).next_multiple_of(COLUMNS.min(d));
     let dw = Parts::new(dw);
     par::for_each(d.div_ceil(width), |piece| {
         let from = piece * width;
         let width = width.min(d - from);
-        for (dy, &id) in dy.chunks_exact(d).zip(ids) {
+        for (i, (dy, &id)) in dy.chunks_exact(d).zip(ids).enumerate() {
+            if let Some(&next) = ids.get(i + AHEAD) {
+                dw.ask(next as usize * d + from, width.min(MOST));
+            }
             if Some(id) != skip {
                 // SAFETY: other pieces have other columns, and this one asks for a row after it is done with the last.
                 let dw = unsafe { dw.get(id as usize * d + from, width) };

@@ -28,4 +28,10 @@ impl<'a, T> Parts<'a, T> {
         // SAFETY: the part lies within the slice; the caller promises that no other part overlaps it.
         unsafe { slice::from_raw_parts_mut(self.start.add(from), length) }
     }
+
+    /// Asks for the memory of a part that will be needed soon.
+    #[inline(always)]
+    pub(super) fn ask(&self, from: usize, length: usize) {
+        super::ask(self.start.wrapping_add(from), length);
+    }
 }

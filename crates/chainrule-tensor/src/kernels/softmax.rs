@@ -2,20 +2,65 @@
 //!
 //! The axis is walked in rows when it is the innermost, and in columns of `inner` neighbours otherwise, so that both vectorise.
 
-use super::{reduce, simd};
+use super::{
+    ask,
+    reduce::{self, fold},
+    simd,
+};
 use crate::{Scalar, par};
 
 /// Elements of a piece of work.
 const PIECE: usize = 1 << 14;
 
+/// Lanes of a row that are handled together, and those for what is left at its end.
+const LANES: usize = 64;
+const FEW: usize = 8;
+/// Elements that memory is asked for ahead of their use, at most: the processor itself does not look across pages.
+const AHEAD: usize = 1024;
+
+/// Asks for the elements that lie a row behind x and y, which are N elements long from `at` on in a row of n.
+#[inline(always)]
+fn ask_ahead<T, const N: usize>(x: &[T; N], y: &[T; N], n: usize) {
+    ask(x.as_ptr().wrapping_add(n.min(AHEAD)), N);
+    ask(y.as_ptr().wrapping_add(n.min(AHEAD)), N);
+}
+
+/// y = exp(x − max), added to the lanes.
+#[inline(always)]
+fn exp_lanes<T: Scalar, const N: usize>(x: &[T; N], y: &mut [T; N], max: T, lanes: &mut [T; N]) {
+    for i in 0..N {
+        y[i] = (x[i] - max).v_exp();
+        lanes[i] += y[i];
+    }
+}
+
+/// y = exp(x − max); returns Σ y.
+#[inline(always)]
+fn exp_sum<T: Scalar>(x: &[T], y: &mut [T], max: T) -> T {
+    let n = x.len();
+    let ((xs, x), (ys, y)) = (x.as_chunks::<LANES>(), y.as_chunks_mut::<LANES>());
+    let mut lanes = [T::ZERO; LANES];
+    for (x, y) in xs.iter().zip(ys) {
+        ask_ahead(x, y, n);
+        exp_lanes(x, y, max, &mut lanes);
+    }
+    let ((xs, x), (ys, y)) = (x.as_chunks::<FEW>(), y.as_chunks_mut::<FEW>());
+    let mut few = [T::ZERO; FEW];
+    for (x, y) in xs.iter().zip(ys) {
+        exp_lanes(x, y, max, &mut few);
+    }
+    let mut sum = fold(lanes) + fold(few);
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = (x - max).v_exp();
+        sum += *y;
+    }
+    sum
+}
+
 simd! {
     /// One row: y = exp(x − max)/Σ exp(x − max). A row of −∞ alone gives NaN.
     pub fn softmax_row[T: Scalar](x: &[T], y: &mut [T]) {
-        let max = reduce::max(x);
-        for (y, &x) in y.iter_mut().zip(x) {
-            *y = (x - max).v_exp();
-        }
-        let scale = T::ONE / reduce::sum(y);
+        let scale = T::ONE / exp_sum(x, y, reduce::max(x));
         for y in y.iter_mut() {
             *y *= scale;
         }
@@ -26,10 +71,7 @@ simd! {
     /// One row: y = x − max − ln Σ exp(x − max).
     pub fn log_softmax_row[T: Scalar](x: &[T], y: &mut [T]) {
         let max = reduce::max(x);
-        for (y, &x) in y.iter_mut().zip(x) {
-            *y = (x - max).v_exp();
-        }
-        let shift = max + reduce::sum(y).v_ln();
+        let shift = max + exp_sum(x, y, max).v_ln();
         for (y, &x) in y.iter_mut().zip(x) {
             *y = x - shift;
         }
@@ -39,7 +81,17 @@ simd! {
 simd! {
     /// One row: dx = y (dy − Σ dy y).
     pub fn softmax_backward_row[T: Scalar](y: &[T], dy: &[T], dx: &mut [T]) {
-        let dot = reduce::dot(dy, y);
+        let n = y.len();
+        let ((ys, y_rest), (dys, dy_rest)) = (y.as_chunks::<LANES>(), dy.as_chunks::<LANES>());
+        let mut lanes = [T::ZERO; LANES];
+        for ((y, dy), dx) in ys.iter().zip(dys).zip(dx.as_chunks::<LANES>().0) {
+            ask_ahead(y, dy, n);
+            ask_ahead(dx, dx, n);
+            for i in 0..LANES {
+                lanes[i] += dy[i] * y[i];
+            }
+        }
+        let dot = fold(lanes) + reduce::dot(dy_rest, y_rest);
         for ((dx, &y), &dy) in dx.iter_mut().zip(y).zip(dy) {
             *dx = y * (dy - dot);
         }
