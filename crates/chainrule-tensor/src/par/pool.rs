@@ -185,7 +185,12 @@ impl Pool {
             // Looking out is worth a core only if every thread has one.
             if self.workers.load(Ordering::Relaxed) < self.cores.load(Ordering::Relaxed) {
                 let start = Instant::now();
+                let mut turns = 0u32;
                 while start.elapsed() < SPIN {
+                    turns += 1;
+                    if turns.is_multiple_of(64) {
+                        thread::yield_now();
+                    }
                     for _ in 0..16 {
                         let state = self.state.load(Ordering::Acquire);
                         if open(state) {
@@ -207,7 +212,9 @@ impl Pool {
             if open(state) {
                 return state;
             }
-            // Woken too late for a short job: looks out for the next, or each of a row of them would wake it in vain.
+            // Woken too late for a short job: looks out for the next, or each of a row of them would wake it in vain. Not
+            // in the caller's way, though, on whose core it may have been woken.
+            thread::yield_now();
         }
     }
 }

@@ -59,7 +59,7 @@ pub(super) unsafe fn run<T: Scalar + Engine>(p: &mut Product<T>, kernels: &Kerne
     let dots = !packed && orient(p, kernels.lanes);
     let plan = plan(p, dots, work, kernels);
     // One to three rows or columns wait for memory, not for arithmetic.
-    let time = if p.m.min(p.n) < 4 { work.saturating_mul(4) } else { work };
+    let time = if p.m.min(p.n) < 4 { work.saturating_mul(2) } else { work };
     let pieces = if time < SERIAL { 1 } else { par::threads() };
     if pieces < 2 {
         // SAFETY: the caller's.
