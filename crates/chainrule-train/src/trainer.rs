@@ -3,6 +3,7 @@
 use crate::{Callback, EarlyStopping, Epoch, Metric, Progress, callback::OnEpoch, clip::Clip};
 use chainrule_core::{Grads, Layer, Loss, Optimizer, Scalar, Tensor};
 use chainrule_data::Dataset;
+use chainrule_optim::Schedule;
 use std::{io, ops::ControlFlow};
 
 /// Trains a model on a dataset, and measures it.
@@ -153,6 +154,24 @@ impl<T: Scalar, M: Layer<T>, L: Loss<T>, O: Optimizer<T>> Trainer<M, L, O, T> {
     pub fn learning_rate(mut self, rate: impl FnMut(u64) -> f64 + Send + 'static) -> Self {
         self.rate = Some(Box::new(rate));
         self
+    }
+
+    /// Sets the learning rate before each step by a schedule of the optimizer's own rate.
+    ///
+    /// ```
+    /// # use chainrule_train::Trainer;
+    /// # use chainrule_layers::Linear;
+    /// # use chainrule_losses::Mse;
+    /// # use chainrule_core::Layer;
+    /// use chainrule_optim::{Adam, Cosine};
+    /// # let model = Linear::<f32>::new(2, 1).init(0)?;
+    /// let trainer = Trainer::new(model, Mse::new(), Adam::new(1e-3)).schedule(Cosine::new(1000));
+    /// # Ok::<(), chainrule_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn schedule(self, schedule: impl Schedule + 'static) -> Self {
+        let base = self.optimizer.learning_rate();
+        self.learning_rate(move |step| base * schedule.factor(step))
     }
 
     /// Whether the output of every layer is checked for infinities and NaN in every pass. Without it they are looked for
