@@ -1,6 +1,6 @@
 //! The two number types: `f32` for work, `f64` for checking.
 
-use crate::kernels::{VectorScalar, gemm::GemmScalar, math::MathScalar};
+use crate::kernels::{VectorScalar, conv::ConvScalar, gemm::GemmScalar, math::MathScalar};
 use std::{
     fmt::{Debug, Display, LowerExp},
     iter::Sum,
@@ -16,6 +16,7 @@ mod sealed {
 /// `f32` or `f64`. Sealed: kernels are written for these two.
 pub trait Scalar:
     sealed::Sealed
+    + ConvScalar
     + GemmScalar
     + MathScalar
     + VectorScalar

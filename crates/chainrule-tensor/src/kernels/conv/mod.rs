@@ -133,19 +133,7 @@ pub fn conv2d<T: Scalar>(
     y: &mut [T],
     work: &mut Workspace<T>,
 ) {
-    if !winograd::serves(g) {
-        return forward(isa(), g, x, w.numbers, bias, y, work);
-    }
-    g.check(x, w.numbers, y);
-    let Some(stamp) = w.stamp else {
-        return winograd::forward(g, x, w.numbers, bias, y, &mut work.winograd);
-    };
-    let key = Some((stamp, g.channels, g.filters));
-    if work.prepared_for != key {
-        winograd::prepare(g, w.numbers, &mut work.prepared);
-        work.prepared_for = key;
-    }
-    winograd::forward_prepared(g, x, &work.prepared, bias, y, &mut work.winograd);
+    T::conv2d(g, x, w, bias, y, work);
 }
 
 /// dx = wᵀ ⋆ dy, overwritten.
@@ -159,12 +147,7 @@ pub fn conv2d_input_gradient<T: Scalar>(
     dx: &mut [T],
     work: &mut Workspace<T>,
 ) {
-    if winograd::serves_input_gradient(g) {
-        g.check(dx, w, dy);
-        winograd::input_gradient(g, w, dy, dx, &mut work.winograd);
-    } else {
-        input_gradient(isa(), g, w, dy, dx, work);
-    }
+    T::conv2d_input_gradient(g, w, dy, dx, work);
 }
 
 /// dw += dy ⋆ x.
@@ -178,13 +161,102 @@ pub fn conv2d_weight_gradient<T: Scalar>(
     dw: &mut [T],
     work: &mut Workspace<T>,
 ) {
-    if winograd::serves_weight_gradient(g) {
-        g.check(x, dw, dy);
-        winograd::weight_gradient(g, x, dy, dw, &mut work.winograd);
-    } else {
-        weight_gradient(isa(), g, x, dy, dw, work);
-    }
+    T::conv2d_weight_gradient(g, x, dy, dw, work);
 }
+
+/// The convolutions of each scalar type.
+#[expect(private_bounds)]
+pub trait ConvScalar: Convolve {}
+impl ConvScalar for f32 {}
+impl ConvScalar for f64 {}
+
+/// The three passes for one type. As methods of a type they are compiled once, with this crate, and not again in every
+/// program that calls them.
+trait Convolve: Sized {
+    fn conv2d(
+        g: &Geometry,
+        x: &[Self],
+        w: Filters<'_, Self>,
+        bias: Option<&[Self]>,
+        y: &mut [Self],
+        work: &mut Workspace<Self>,
+    );
+    fn conv2d_input_gradient(
+        g: &Geometry,
+        w: &[Self],
+        dy: &[Self],
+        dx: &mut [Self],
+        work: &mut Workspace<Self>,
+    );
+    fn conv2d_weight_gradient(
+        g: &Geometry,
+        x: &[Self],
+        dy: &[Self],
+        dw: &mut [Self],
+        work: &mut Workspace<Self>,
+    );
+}
+
+macro_rules! convolve {
+    ($t:ty) => {
+        impl Convolve for $t {
+            fn conv2d(
+                g: &Geometry,
+                x: &[$t],
+                w: Filters<'_, $t>,
+                bias: Option<&[$t]>,
+                y: &mut [$t],
+                work: &mut Workspace<$t>,
+            ) {
+                if !winograd::serves(g) {
+                    return forward(isa(), g, x, w.numbers, bias, y, work);
+                }
+                g.check(x, w.numbers, y);
+                let Some(stamp) = w.stamp else {
+                    return winograd::forward(g, x, w.numbers, bias, y, &mut work.winograd);
+                };
+                let key = Some((stamp, g.channels, g.filters));
+                if work.prepared_for != key {
+                    winograd::prepare(g, w.numbers, &mut work.prepared);
+                    work.prepared_for = key;
+                }
+                winograd::forward_prepared(g, x, &work.prepared, bias, y, &mut work.winograd);
+            }
+
+            fn conv2d_input_gradient(
+                g: &Geometry,
+                w: &[$t],
+                dy: &[$t],
+                dx: &mut [$t],
+                work: &mut Workspace<$t>,
+            ) {
+                if winograd::serves_input_gradient(g) {
+                    g.check(dx, w, dy);
+                    winograd::input_gradient(g, w, dy, dx, &mut work.winograd);
+                } else {
+                    input_gradient(isa(), g, w, dy, dx, work);
+                }
+            }
+
+            fn conv2d_weight_gradient(
+                g: &Geometry,
+                x: &[$t],
+                dy: &[$t],
+                dw: &mut [$t],
+                work: &mut Workspace<$t>,
+            ) {
+                if winograd::serves_weight_gradient(g) {
+                    g.check(x, dw, dy);
+                    winograd::weight_gradient(g, x, dy, dw, &mut work.winograd);
+                } else {
+                    weight_gradient(isa(), g, x, dy, dw, work);
+                }
+            }
+        }
+    };
+}
+convolve!(f32);
+convolve!(f64);
 
 fn forward<T: Scalar>(
     isa: Isa,
@@ -272,13 +344,14 @@ fn weight_gradient<T: Scalar>(
     unsafe { gradient.run(pieces(g), dw, &mut work.sums, &mut work.slots) };
 }
 
-fn target<T>(isa: Isa) -> Target {
+fn target<T: Scalar>(isa: Isa) -> Target {
+    let wide = isa == Isa::Avx512 && T::WIDE;
     let bytes = match isa {
         Isa::Portable => 16,
-        Isa::Avx2 => 32,
-        Isa::Avx512 => 64,
+        _ if wide => 64,
+        _ => 32,
     };
-    Target { lanes: bytes / size_of::<T>(), wide: isa == Isa::Avx512 }
+    Target { lanes: bytes / size_of::<T>(), wide }
 }
 
 /// Makes tables anew if they were made for other sizes.

@@ -214,28 +214,6 @@ unsafe fn transpose16(r: [__m512; 16]) -> [__m512; 16] {
     }
 }
 
-lanes!(
-    Avx512F64,
-    f64,
-    __m512d,
-    8,
-    __mmask8,
-    |n| ((1u32 << n) - 1) as u8,
-    _mm512_setzero_pd,
-    _mm512_set1_pd,
-    _mm512_loadu_pd,
-    |from, mask| _mm512_maskz_loadu_pd(mask, from),
-    _mm512_storeu_pd,
-    _mm512_mask_storeu_pd,
-    _mm512_fmadd_pd,
-    _mm512_fnmadd_pd,
-    _mm512_add_pd,
-    _mm512_sub_pd,
-    _mm512_mul_pd,
-    _mm512_max_pd,
-    |v| _mm512_reduce_add_pd(v)
-);
-
 /// Ones, then zeros: the mask of the first n lanes starts n before the zeros.
 static MASK32: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 static MASK64: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
