@@ -8,7 +8,8 @@ use crate::{
 };
 use chainrule_core::{Context, MultiLayer, Parameters, Result, Rng, Tensor};
 
-/// How far f32 may be from f64, as a share of the largest number of a tensor (of 1, if all are smaller).
+/// How far f32 may be from f64, as a share of the largest number of a tensor (of 1, if all are smaller); of a gradient, of the
+/// largest number of all gradients of the pass: one that is the sum of numbers that cancel is as exact as those.
 const SINGLE: f64 = 1e-4;
 
 /// One layer with numbers in all its parameters, its inputs and a ∂E/∂y.
@@ -178,19 +179,21 @@ where
     let xs: Vec<Tensor<f32>> = bench.xs.iter().map(Tensor::cast).collect();
     let got = subject.pass(&xs, &bench.dy.cast(), cx)?;
     let want = bench.pass(cx)?;
-    close("y", &got.y.cast(), &want.y)?;
+    close("y", &got.y.cast(), &want.y, 1.0)?;
+    let gradients = Tensor::from_fn([want.grads.values().len()], |i| want.grads.values()[i]);
+    let largest = want.dxs.iter().map(passes::size).fold(passes::size(&gradients), f64::max);
     for (i, (got, want)) in got.dxs.iter().zip(&want.dxs).enumerate() {
-        close(&format!("dx{i}"), &got.cast(), want)?;
+        close(&format!("dx{i}"), &got.cast(), want, largest)?;
     }
     let wanted = passes::named(&bench.subject, &want.grads);
     for ((name, got), (_, want)) in passes::named(&subject, &got.grads).into_iter().zip(wanted) {
-        close(&format!("gradient of {name}"), &got.cast(), &want)?;
+        close(&format!("gradient of {name}"), &got.cast(), &want, largest)?;
     }
     Ok(())
 }
 
-pub(super) fn close(what: &str, got: &Tensor<f64>, want: &Tensor<f64>) -> Outcome {
-    passes::near(what, got, want, SINGLE, |shape, at, got, want| {
+pub(super) fn close(what: &str, got: &Tensor<f64>, want: &Tensor<f64>, at_least: f64) -> Outcome {
+    passes::near(what, got, want, SINGLE * passes::size(want).max(at_least), |shape, at, got, want| {
         format!("{}: {got} in f32, {want} in f64", coordinate(what, shape, at))
     })
 }

@@ -136,9 +136,9 @@ pub fn loss_laws<L: Loss<f64>, S: Loss<f32>>(
         each(&|loss, data, dloss| {
             let twin = single(loss.reduction());
             let (got, want) = (slopes(&twin, &data.cast(), &dloss.cast())?, slopes(loss, data, dloss)?);
-            close("loss", &got.loss.cast(), &want.loss)?;
-            close("dy", &got.dy.cast(), &want.dy)?;
-            close("dt", &got.dt.cast(), &want.dt)
+            close("loss", &got.loss.cast(), &want.loss, 1.0)?;
+            close("dy", &got.dy.cast(), &want.dy, 1.0)?;
+            close("dt", &got.dt.cast(), &want.dt, 1.0)
         })
     });
     if Rng::keyed(case.seed, "threads").below(4) == 0 {
@@ -225,7 +225,7 @@ fn same_bits(case: &LossCase, loss: &impl Loss<f64>, data: &Data<f64>, dloss: &T
 }
 
 fn near(what: &str, got: &Tensor<f64>, want: &Tensor<f64>) -> Outcome {
-    passes::near(what, got, want, ROUNDING, |_, at, got, want| {
+    passes::near(what, got, want, ROUNDING * passes::size(want), |_, at, got, want| {
         format!("{what}: expected {want}, got {got} at position {at}")
     })
 }

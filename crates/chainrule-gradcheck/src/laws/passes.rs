@@ -115,8 +115,7 @@ pub(super) fn linear<L: MultiLayer<f64>>(bench: &Bench<'_, L>, cx: Context) -> O
         let sum = one.data().iter().zip(two.data()).map(|(x, y)| a * x + b * y);
         let want = Tensor::from_vec(*one.shape(), sum.collect())?;
         // Where the summands cancel, rounding is that of the summands.
-        let scale = one.data().iter().chain(two.data()).fold(1.0f64, |m, v| m.max(v.abs()));
-        near(&name, &got, &want, ROUNDING * scale, |shape, at, got, want| {
+        near(&name, &got, &want, ROUNDING * size(&one).max(size(&two)), |shape, at, got, want| {
             let name = coordinate(&name, shape, at);
             format!("{name}: {got} for ¾ dy − 2½ dy′, but {want} when they are done one by one")
         })?;
@@ -226,18 +225,22 @@ pub(super) fn equal_grads<T: Scalar>(what: &str, got: &Grads<T>, want: &Grads<T>
     equal(what, &tensor(got), &tensor(want))
 }
 
-/// The same up to a share of the largest number, which is at least 1.
+/// The largest number of a tensor; 1, if all are smaller.
+pub(super) fn size(t: &Tensor<f64>) -> f64 {
+    t.data().iter().fold(1.0, |m, v| m.max(v.abs()))
+}
+
+/// The same within a limit.
 pub(super) fn near(
     what: &str,
     got: &Tensor<f64>,
     want: &Tensor<f64>,
-    share: f64,
+    limit: f64,
     text: impl Fn(&[usize], usize, f64, f64) -> String,
 ) -> Outcome {
     if got.shape() != want.shape() {
         return Err(Broken(format!("{what}: expected shape {}, got {}", want.shape(), got.shape())));
     }
-    let limit = share * want.data().iter().fold(1.0f64, |m, v| m.max(v.abs()));
     let pairs = got.data().iter().zip(want.data());
     // Not-a-number is near nothing but itself.
     let far = |(g, w): (&f64, &f64)| !((g - w).abs() <= limit || g.to_bits() == w.to_bits());
@@ -248,7 +251,7 @@ pub(super) fn near(
 }
 
 fn rounding(what: &str, got: &Tensor<f64>, want: &Tensor<f64>) -> Outcome {
-    near(what, got, want, ROUNDING, |shape, at, got, want| {
+    near(what, got, want, ROUNDING * size(want), |shape, at, got, want| {
         format!("{}: expected {want}, got {got}", coordinate(what, shape, at))
     })
 }

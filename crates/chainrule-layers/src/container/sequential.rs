@@ -234,7 +234,7 @@ mod tests {
 
     laws! {
         obeys_the_laws(
-            rows in 2..6usize, inputs in 1..6usize, hidden in 1..6usize, outputs in 1..6usize, p in 0.0..0.9,
+            rows in 4..8usize, inputs in 1..6usize, hidden in 1..6usize, outputs in 1..6usize, p in 0.0..0.9,
         ) {
             layer: Sequential::<T>::new()
                 .add(Linear::new(inputs, hidden))
