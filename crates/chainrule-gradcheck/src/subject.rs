@@ -81,6 +81,7 @@ macro_rules! parameters {
 parameters!(f32, f64);
 
 /// What one forward and one backward give.
+#[cfg(feature = "laws")]
 #[derive(Clone, Debug)]
 pub(crate) struct Pass<T> {
     pub(crate) y: Tensor<T>,
@@ -134,6 +135,7 @@ impl<L> Subject<L> {
     }
 
     /// Forward and backward with everything fresh.
+    #[cfg(feature = "laws")]
     pub(crate) fn pass<T: Scalar>(&self, xs: &[Tensor<T>], dy: &Tensor<T>, cx: Context) -> Result<Pass<T>>
     where
         L: MultiLayer<T>,
