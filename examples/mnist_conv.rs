@@ -40,7 +40,7 @@ fn run((train, test): (Dataset, Dataset)) -> Result<()> {
         .init(1)?;
     println!("{}\n", model.summary(&[64, 1, 28, 28])?);
 
-    let (epochs, batch) = (5, 64);
+    let (epochs, batch) = (8, 64);
     let steps = epochs * train.len().div_ceil(batch);
     let mut trainer = Trainer::new(model, CrossEntropy::new(), Adam::new(1e-3))
         .epochs(epochs)

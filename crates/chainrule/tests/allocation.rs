@@ -1,0 +1,98 @@
+//! After the first step, training and inference allocate nothing.
+
+mod common;
+
+use chainrule::prelude::*;
+use common::{network, some_digits};
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+/// Counts every allocation of the program, on whatever thread.
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator with the arguments that came; counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        // SAFETY: the caller keeps alloc's contract, which is the system's.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: ptr came from the system's allocator with this layout.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        // SAFETY: the caller keeps alloc_zeroed's contract, which is the system's.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        // SAFETY: ptr came from the system's allocator with this layout, and the caller keeps realloc's contract.
+        unsafe { System.realloc(ptr, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations(f: impl FnOnce()) -> usize {
+    let before = ALLOCATIONS.load(Relaxed);
+    f();
+    ALLOCATIONS.load(Relaxed) - before
+}
+
+/// Steps over three batches of one size and a short one, which comes twice: the first round may allocate.
+fn training(model: Sequential, optimizer: impl Optimizer<f32>, what: &str) {
+    let batches = [(0, 64), (64, 128), (128, 192), (192, 210)].map(|(from, to)| some_digits(from, to));
+    let mut trainer = Trainer::new(model, CrossEntropy::new(), optimizer)
+        .clip_norm(5.0)
+        .schedule(LinearWarmup::new(3).then(3, Cosine::new(20)));
+    let first = allocations(|| {
+        trainer.step(&batches[0].0, &batches[0].1).unwrap();
+    });
+    assert!(first > 0, "the allocator is not counting");
+    for round in 0..2 {
+        for (x, labels) in &batches {
+            let n = allocations(|| {
+                trainer.step(x, labels).unwrap();
+            });
+            assert_eq!(n, 0, "{what}: round {round}, a batch of {}", labels.len());
+        }
+    }
+    let model = trainer.into_model();
+    let mut session = Session::new(&model);
+    // Once of each size.
+    session.run(&batches[0].0).unwrap();
+    session.run(&batches[3].0).unwrap();
+    for (x, _) in batches.iter().chain(&batches) {
+        let n = allocations(|| {
+            session.run(x).unwrap();
+        });
+        assert_eq!(n, 0, "{what}: inference of {}", x.shape());
+    }
+}
+
+/// One test, so that no other allocates meanwhile.
+#[test]
+fn after_the_first_step_nothing_is_allocated() {
+    for threads in [1, 2] {
+        chainrule::tensor::par::with_threads(threads, || {
+            training(network().init(1).unwrap(), AdamW::new(1e-3), "digits");
+            let mlp: Sequential = Sequential::new()
+                .add(Flatten::new())
+                .add(Linear::new(64, 48))
+                .add(BatchNorm1d::new(48))
+                .add(Gelu::new())
+                .add(Residual::new(Sequential::new().add(Linear::new(48, 48)).add(Tanh::new())))
+                .add(LayerNorm::new(48))
+                .add(Dropout::new(0.2))
+                .add(Linear::new(48, 10));
+            training(mlp.init(1).unwrap(), Sgd::new(0.01).momentum(0.9), "perceptron");
+        });
+    }
+}
