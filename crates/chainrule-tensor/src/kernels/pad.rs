@@ -5,7 +5,7 @@ use crate::{Scalar, par};
 /// Pixels that a piece of work copies at least.
 const PIECE: usize = 1 << 14;
 
-/// y[p, i, j] = x[p, rows[i], cols[j]] for every plane p of x (P, H, W).
+/// `y[p, i, j] = x[p, rows[i], cols[j]]` for every plane p of x (P, H, W).
 ///
 /// # Panics
 /// If the slices do not hold as many planes of these sizes, or a place lies outside the image.
@@ -26,7 +26,7 @@ pub fn pad<T: Scalar>(x: &[T], y: &mut [T], [h, w]: [usize; 2], rows: &[usize], 
     });
 }
 
-/// The transpose of [`pad`]: dx[p, rows[i], cols[j]] = Σ dy[p, i, j].
+/// The transpose of [`pad`]: `dx[p, rows[i], cols[j]] = Σ dy[p, i, j]`.
 ///
 /// # Panics
 /// As [`pad`].

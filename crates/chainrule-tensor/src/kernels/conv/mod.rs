@@ -8,9 +8,9 @@
 //!
 //! Windows are never copied out. An image is copied once into a frame with its zeros around it (not even that where there
 //! are none); there tap t of window p stands at place(p) + off(t), so all products are of the form Σ a·x[place + off]. Their
-//! vectors run along the rows of the image ([`along`], and [`taps`] for ∂W) or along the filters ([`spread`], for all
+//! vectors run along the rows of the image (`along`, and `taps` for ∂W) or along the filters (`spread`, for all
 //! three), whichever leaves fewer lanes empty. ∂X is a convolution too, one for each phase of the stride. Kernels of 3 × 3 at
-//! stride 1 over enough channels go by [`winograd`].
+//! stride 1 over enough channels go by `winograd`.
 
 mod along;
 mod correlate;
@@ -35,8 +35,8 @@ use correlate::Correlation;
 use gradient::{Gradient, Plan};
 use windows::{Target, Windows};
 
-/// Multiply-adds below which a convolution stays in its thread.
-const SERIAL: u64 = 1 << 19;
+/// Multiply-adds below which a convolution stays in its thread: what it does while another wakes up.
+const SERIAL: u64 = 1 << 20;
 
 /// Filters, and a stamp that is another one whenever their numbers may have changed. What [`conv2d`] derives from the filters
 /// is kept under it; without a stamp it is derived anew in every call.

@@ -108,7 +108,7 @@ fn check<T: Scalar>(isa: Isa, g: &Geometry, draw: &mut Draw, lead: usize, work: 
 
 #[test]
 fn random_geometries_agree_with_the_plain_loops() {
-    let cases = if cfg!(miri) { 6 } else { 300 };
+    let cases = if cfg!(miri) { 6 } else { 150 };
     for isa in isas() {
         let draw = &mut Draw(1);
         let (mut work, mut work64) = Default::default();
@@ -143,6 +143,35 @@ fn the_sizes_of_known_networks_agree_with_the_plain_loops() {
         ] {
             check::<f32>(isa, &g, draw, 1, &mut Workspace::default());
             check::<f64>(isa, &g, draw, 0, &mut Workspace::default());
+        }
+    }
+}
+
+#[cfg(not(miri))]
+#[test]
+fn every_way_that_a_call_may_take_agrees_with_the_plain_loops() {
+    let draw = &mut Draw(6);
+    let padded = |g| Geometry { padding: [[1; 2]; 2], ..g };
+    for (g, winograd) in [
+        (padded(square(2, 16, 20, 13, 3)), true),
+        (padded(square(2, 4, 20, 13, 3)), false),
+        (Geometry { stride: [2; 2], ..padded(square(2, 16, 20, 13, 3)) }, false),
+        (square(1, 16, 20, 13, 1), false),
+    ] {
+        assert_eq!(winograd::serves(&g), winograd, "{g:?}");
+        let (x, w, dy) = (draw.numbers::<f64>(g.x_len()), draw.numbers(g.w_len()), draw.numbers(g.y_len()));
+        let (bias, work) = (draw.numbers(g.filters), &mut Workspace::default());
+        let (mut y, mut dx) = (vec![f64::NAN; g.y_len()], vec![f64::NAN; g.x_len()]);
+        let mut dw = vec![1.0; g.w_len()];
+        conv2d(&g, &x, Filters::new(&w), Some(&bias), &mut y, work);
+        conv2d_input_gradient(&g, &w, &dy, &mut dx, work);
+        conv2d_weight_gradient(&g, &x, &dy, &mut dw, work);
+        let (mut y_, mut dx_, mut dw_) = (y.clone(), dx.clone(), vec![1.0; g.w_len()]);
+        plain::forward(&g, &x, &w, Some(&bias), &mut y_);
+        plain::input_gradient(&g, &w, &dy, &mut dx_);
+        plain::weight_gradient(&g, &x, &dy, &mut dw_);
+        for (got, want) in [(&y, &y_), (&dx, &dx_), (&dw, &dw_)] {
+            close(got, want, 400, &format!("{g:?}"));
         }
     }
 }
