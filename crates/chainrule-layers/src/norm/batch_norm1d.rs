@@ -1,4 +1,5 @@
-//! Batch normalisation of rows and of sequences. Equations and gradient: `batch_norm.rs`.
+//! Batch normalisation of rows and of sequences. Equations and gradient: `batch_norm.rs`. Derivation:
+//! docs/layers/norm/batch_norm.md.
 
 use super::batch_norm::{BatchNorm, BatchNormCache, batch_norm_layer};
 use chainrule_core::{Call, Context, Grads, Layer, Params, ParamsMut, Result, Scalar, Shape, Tensor};
