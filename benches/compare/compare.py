@@ -6,7 +6,7 @@
 
 `run` appends one JSON line a measurement to FILE, so that a long comparison may be made in portions; `table` prints what
 the file holds. README.md beside this file tells how to install the peers and where they are looked for."""
-import argparse, json, os, pathlib, shutil, statistics, subprocess, sys
+import argparse, json, os, pathlib, resource, shutil, statistics, subprocess, sys, time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -65,18 +65,35 @@ def runs(peer, name):
     return True
 
 
+def busy():
+    """Seconds that the processors have worked since the system started, those of our own children left out."""
+    try:
+        with open("/proc/stat") as stat:
+            user, nice, system, _, _, irq, soft, steal = map(int, stat.readline().split()[1:9])
+    except OSError:
+        return 0.0
+    own = resource.getrusage(resource.RUSAGE_CHILDREN)
+    total = (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
+    return total - own.ru_utime - own.ru_stime
+
+
 def measure(peer, name, threads, seconds):
+    """One measurement in a process of its own; up to four tries to make it while nobody else works."""
     command, extra = PEERS[peer](name, threads, seconds)
     n = str(threads)
     env = dict(os.environ, OMP_NUM_THREADS=n, MKL_NUM_THREADS=n, RAYON_NUM_THREADS=n, CHAINRULE_NUM_THREADS=n, **extra)
     if threads == 1 and shutil.which("taskset"):
         command = ["taskset", "-c", "0"] + command
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
-    if done.returncode:
-        print(f"{peer} {name}: {done.stderr.strip()[-300:]}", file=sys.stderr)
-        return None
-    return dict(json.loads(done.stdout.splitlines()[-1]), peer=peer)
-
+    for attempt in range(4):
+        start, before = time.monotonic(), busy()
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
+        others = (busy() - before) / (time.monotonic() - start)
+        if done.returncode:
+            print(f"{peer} {name}: {done.stderr.strip()[-300:]}", file=sys.stderr)
+            return None
+        if others < 0.1:
+            break
+    return dict(json.loads(done.stdout.splitlines()[-1]), peer=peer, others=round(others, 2))
 
 def run(options):
     wanted = options.filter.split(",")
@@ -106,12 +123,18 @@ def ratio(peer, ours, target=0.0):
     return text if r >= target else f"**{text}**"
 
 
+def median(samples):
+    """Of the undisturbed samples, if there are any."""
+    quiet = [v for disturbed, v in samples if not disturbed] or [v for _, v in samples]
+    return statistics.median(quiet) if quiet else None
+
+
 def table(options):
     samples, memory, order = {}, {}, []
     for line in open(options.out):
         row = json.loads(line)
         key = (row["workload"], row["threads"], row["peer"])
-        samples.setdefault(key, []).append(row["median_us"])
+        samples.setdefault(key, []).append((row.get("others", 0) >= 0.1, row["median_us"]))
         memory[key] = max(memory.get(key, 0), row["peak_rss_mb"])
         if row["workload"] not in order:
             order.append(row["workload"])
@@ -122,7 +145,7 @@ def table(options):
         print("| workload | chainrule | torch | × | aim | torch-malloc | × | torch-cl | × | candle | × | burn-flex | × |")
         print("|---|" + "--:|" * 12)
         for name in order:
-            at = lambda peer: (lambda s: statistics.median(s) if s else None)(samples.get((name, threads, peer)))
+            at = lambda peer: median(samples.get((name, threads, peer), []))
             ours = at("chainrule")
             if ours is None:
                 continue
