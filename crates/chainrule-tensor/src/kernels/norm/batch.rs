@@ -1,73 +1,36 @@
 //! Batch norm. A piece takes a group of channels through all its passes, so that it is read from memory once.
 
+use super::channels::{Affine, Channels, NARROW, WIDE};
 use crate::{
     Scalar,
-    kernels::{parts::Parts, reduce::fold, simd},
+    kernels::{
+        ask,
+        parts::Parts,
+        reduce::{fold, sum},
+        simd,
+    },
     par,
 };
 use std::ops::Range;
 
-/// Elements of a group of channels: few enough to stay in the second-level cache from pass to pass.
-const GROUP: usize = 1 << 15;
-/// Below this length of L, loops run over the C·L columns.
-const NARROW: usize = 16;
-/// Most columns of a group where L is narrow, most channels elsewhere.
-const WIDE: usize = 256;
 /// Lanes of a partial sum, those for what is left at the end of an axis, and elements after which lanes are added up.
 const LANES: usize = 32;
 const FEW: usize = 8;
 const BLOCK: usize = 4096;
+/// (μ − p)²/σ² from which the variance is taken anew.
+const FAR: f64 = 16.0;
 /// Rows after which the sums of columns are added up.
 const ROWS: usize = 128;
 
 /// One number for each channel of a group, or for each column where L is narrow.
 type Each<T> = [T; WIDE];
 
-/// The sizes of a tensor (N, C, L): N images of C channels with L values each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Channels {
-    /// Images.
-    pub n: usize,
-    /// Channels.
-    pub c: usize,
-    /// Values of one channel of one image.
-    pub l: usize,
-}
-
 impl Channels {
-    /// All elements.
-    pub fn volume(self) -> usize {
-        self.n * self.c * self.l
-    }
-
-    /// Values that a channel's statistics are made of.
-    pub fn count(self) -> usize {
-        self.n * self.l
-    }
-
-    /// Channels of one group, by sizes alone.
-    fn per_group(self) -> usize {
-        let wanted = GROUP / self.count().max(1);
-        match self.l {
-            0..NARROW => wanted.clamp((64 / self.l.max(1)).max(1), WIDE / self.l.max(1)),
-            _ => wanted.clamp(1, WIDE),
-        }
-    }
-
     fn group(self, channels: Range<usize>) -> Group {
         let (l, c) = (self.l, channels.len());
         let run = if l < NARROW { 1 } else { l };
         Group { n: self.n, l, run, first: channels.start * l, width: c * l, stride: self.c * l }
     }
-}
-
-/// The γ and β of y = x̂ γ + β, (C) each; absent ones are 1 and 0.
-#[derive(Clone, Copy, Debug)]
-pub struct Affine<'a, T> {
-    /// γ
-    pub weight: Option<&'a [T]>,
-    /// β
-    pub bias: Option<&'a [T]>,
 }
 
 /// Some channels of all images: of each image, `width` elements that stand together.
@@ -158,6 +121,8 @@ simd! {
                 let (xs, x) = x[at..][..g.l].as_chunks::<LANES>();
                 let (zs, z) = z[at..][..g.l].as_chunks::<LANES>();
                 for (x, z) in xs.iter().zip(zs) {
+                    ask(x.as_ptr().wrapping_add(g.stride), LANES);
+                    ask(z.as_ptr().wrapping_add(g.stride), LANES);
                     add_lanes(x, z, m[c], &mut lanes, f);
                 }
                 let ((xs, x), (zs, z)) = (x.as_chunks::<FEW>(), z.as_chunks::<FEW>());
@@ -214,19 +179,27 @@ simd! {
     pub fn normalize_row[T: Scalar](
         x: &[T],
         y: &mut [T],
-        run: usize,
+        g: &Group,
         m: &Each<T>,
         s: &Each<T>,
         b: &Each<T>,
     ) {
-        if run == 1 {
+        if g.run == 1 {
             for ((((y, &x), &m), &s), &b) in y.iter_mut().zip(x).zip(m).zip(s).zip(b) {
                 *y = (x - m) * s + b;
             }
             return;
         }
-        let runs = y.chunks_exact_mut(run).zip(x.chunks_exact(run));
+        let runs = y.chunks_exact_mut(g.run).zip(x.chunks_exact(g.run));
         for ((((y, x), &m), &s), &b) in runs.zip(m).zip(s).zip(b) {
+            let ((ys, y), (xs, x)) = (y.as_chunks_mut::<LANES>(), x.as_chunks::<LANES>());
+            for (y, x) in ys.iter_mut().zip(xs) {
+                ask(y.as_ptr().wrapping_add(g.stride), LANES);
+                ask(x.as_ptr().wrapping_add(g.stride), LANES);
+                for i in 0..LANES {
+                    y[i] = (x[i] - m) * s + b;
+                }
+            }
             for (y, &x) in y.iter_mut().zip(x) {
                 *y = (x - m) * s + b;
             }
@@ -240,19 +213,29 @@ simd! {
         x: &[T],
         dy: &[T],
         dx: &mut [T],
-        run: usize,
+        g: &Group,
         m: &Each<T>,
         abk: &[Each<T>; 3],
     ) {
         let [a, b, k] = abk;
-        if run == 1 {
+        if g.run == 1 {
             for ((((((dx, &x), &dy), &m), &a), &b), &k) in dx.iter_mut().zip(x).zip(dy).zip(m).zip(a).zip(b).zip(k) {
                 *dx = a * dy + b * (x - m) + k;
             }
             return;
         }
-        let runs = dx.chunks_exact_mut(run).zip(x.chunks_exact(run)).zip(dy.chunks_exact(run));
+        let runs = dx.chunks_exact_mut(g.run).zip(x.chunks_exact(g.run)).zip(dy.chunks_exact(g.run));
         for ((((((dx, x), dy), &m), &a), &b), &k) in runs.zip(m).zip(a).zip(b).zip(k) {
+            let ((dxs, dx), (xs, x)) = (dx.as_chunks_mut::<LANES>(), x.as_chunks::<LANES>());
+            let (dys, dy) = dy.as_chunks::<LANES>();
+            for ((dx, x), dy) in dxs.iter_mut().zip(xs).zip(dys) {
+                ask(dx.as_ptr().wrapping_add(g.stride), LANES);
+                ask(x.as_ptr().wrapping_add(g.stride), LANES);
+                ask(dy.as_ptr().wrapping_add(g.stride), LANES);
+                for i in 0..LANES {
+                    dx[i] = a * dy[i] + b * (x[i] - m) + k;
+                }
+            }
             for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
                 *dx = a * dy + b * (x - m) + k;
             }
@@ -280,7 +263,31 @@ fn normalize_group<T: Scalar>(
     for image in 0..g.n {
         // SAFETY: groups are of different channels, so no other piece asks for a part of this row.
         let y = unsafe { y.get(g.start(image), g.width) };
-        normalize_row(g.row(x, image), y, g.run, &m, &s, &b);
+        normalize_row(g.row(x, image), y, g, &m, &s, &b);
+    }
+}
+
+/// Mean and biased variance of each channel of a group, in one pass about a pivot p near the mean, that of the first image:
+///
+/// ```text
+/// μ = p + mean(x − p)        σ² = mean((x − p)²) − mean(x − p)²
+/// ```
+///
+/// The difference loses bits if the pivot is many σ away; then a second pass takes σ² about μ.
+fn statistics<T: Scalar>(x: &[T], g: &Group, one_over_n: T, mean: &mut [T], var: &mut [T]) {
+    let first = g.row(x, 0).chunks_exact(g.l).map(|run| sum(run) / T::from_usize(g.l));
+    let pivots = g.spread(first);
+    g.sums((x, x), &pivots, [&mut *mean, &mut *var], |x, _, p| [x - p, (x - p) * (x - p)]);
+    let mut far = false;
+    for (c, (mean, var)) in mean.iter_mut().zip(&mut *var).enumerate() {
+        let shift = *mean * one_over_n;
+        *mean = pivots[c * (g.l / g.run)] + shift;
+        *var = *var * one_over_n - shift * shift;
+        far |= shift * shift > T::from_f64(FAR) * *var;
+    }
+    if far {
+        g.sums((x, x), &g.spread(mean.iter().copied()), [&mut *var], |x, _, m| [(x - m) * (x - m)]);
+        var.iter_mut().for_each(|v| *v *= one_over_n);
     }
 }
 
@@ -306,10 +313,7 @@ pub fn batch_norm<T: Scalar>(
     par::for_chunks3((mean, per), (var, per), (rstd, per), |i, mean, var, rstd| {
         let channels = i * per..i * per + mean.len();
         let g = sizes.group(channels.clone());
-        g.sums((x, x), &[T::ZERO; WIDE], [mean], |x, _, _| [x]);
-        mean.iter_mut().for_each(|m| *m *= one_over_n);
-        g.sums((x, x), &g.spread(mean.iter().copied()), [var], |x, _, m| [(x - m) * (x - m)]);
-        var.iter_mut().for_each(|v| *v *= one_over_n);
+        statistics(x, &g, one_over_n, mean, var);
         rstd.iter_mut().zip(&*var).for_each(|(r, &v)| *r = T::ONE / (v + eps).sqrt());
         normalize_group(x, &y, &g, (mean, rstd), affine, &channels);
     });
@@ -374,71 +378,10 @@ pub fn batch_norm_gradient<T: Scalar>(
         for image in 0..g.n {
             // SAFETY: groups are of different channels, so no other piece asks for a part of this row.
             let dx = unsafe { dx.get(g.start(image), g.width) };
-            gradient_row(g.row(x, image), g.row(dy, image), dx, g.run, &m, &abk);
+            gradient_row(g.row(x, image), g.row(dy, image), dx, &g, &m, &abk);
         }
     });
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn numbers(n: usize, seed: usize) -> Vec<f64> {
-        (0..n).map(|i| ((i * 7919 + seed * 104_729 + 13) % 31) as f64 * 0.25 - 3.0).collect()
-    }
-
-    fn close(a: &[f64], b: &[f64]) {
-        assert_eq!(a.len(), b.len());
-        a.iter().zip(b).for_each(|(a, b)| assert!((a - b).abs() < 1e-12 * b.abs().max(1.0), "{a} {b}"));
-    }
-
-    /// The plain loops that the kernels are compared with.
-    #[test]
-    fn all_sizes_agree_with_the_naive_loop() {
-        for (n, c, l) in
-            [(1, 1, 2), (4, 300, 1), (300, 3, 1), (3, 5, 7), (2, 3, 16), (5, 2, 49), (9, 7, 1030)]
-        {
-            let sizes = Channels { n, c, l };
-            let (x, dy) = (numbers(n * c * l, 1), numbers(n * c * l, 2));
-            let (w, b) = (numbers(c, 3), numbers(c, 4));
-            let affine = Affine { weight: Some(&w), bias: Some(&b) };
-            let zeros = vec![0.0; c];
-            let [mut mean, mut var, mut rstd, mut dw, mut db] = std::array::from_fn(|_| zeros.clone());
-            let [mut y, mut dx, mut y_again, mut dx_fixed] = std::array::from_fn(|_| vec![f64::NAN; x.len()]);
-            batch_norm(&x, &mut y, sizes, 1e-5, affine, [&mut mean, &mut var, &mut rstd]);
-            let given = (&mean[..], &rstd[..]);
-            normalize_channels(&x, &mut y_again, sizes, given, affine);
-            assert_eq!(y, y_again);
-            for (through, dx) in [(false, &mut dx_fixed), (true, &mut dx)] {
-                batch_norm_gradient((&x, &dy), sizes, given, Some(&w), through, [&mut dw, &mut db], Some(dx));
-            }
-            for ch in 0..c {
-                let at: Vec<usize> = (0..n * l).map(|i| (i / l * c + ch) * l + i % l).collect();
-                let count = at.len() as f64;
-                let mu = at.iter().map(|&i| x[i]).sum::<f64>() / count;
-                let sigma2 = at.iter().map(|&i| (x[i] - mu).powi(2)).sum::<f64>() / count;
-                let rho = 1.0 / (sigma2 + 1e-5).sqrt();
-                close(&[mean[ch], var[ch], rstd[ch]], &[mu, sigma2, rho]);
-                let x_hat = |i: usize| (x[i] - mu) * rho;
-                let (sum, dot) = at.iter().fold((0.0, 0.0), |(s, d), &i| (s + dy[i], d + dy[i] * x_hat(i)));
-                close(&[dw[ch], db[ch]], &[dot, sum]);
-                for &i in &at {
-                    close(&[y[i]], &[x_hat(i) * w[ch] + b[ch]]);
-                    close(&[dx_fixed[i]], &[w[ch] * rho * dy[i]]);
-                    close(&[dx[i]], &[w[ch] * rho * (dy[i] - sum / count - x_hat(i) * dot / count)]);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn the_variance_of_large_numbers_keeps_its_digits() {
-        let sizes = Channels { n: 256, c: 2, l: 64 };
-        // 10,000 and 10,001 in turn: the variance is 1/4.
-        let x: Vec<f32> = (0..sizes.volume()).map(|i| 1e4 + (i % 2) as f32).collect();
-        let (mut y, [mut mean, mut var, mut rstd]) = (vec![0.0; x.len()], [[0.0; 2]; 3]);
-        let none = Affine { weight: None, bias: None };
-        batch_norm(&x, &mut y, sizes, 1e-5, none, [&mut mean, &mut var, &mut rstd]);
-        assert!(var.iter().all(|v| (v - 0.25).abs() < 1e-4), "{mean:?} {var:?}");
-    }
-}
+mod tests;
