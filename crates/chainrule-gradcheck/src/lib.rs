@@ -46,22 +46,17 @@
 //! # Ok::<(), chainrule_core::Error>(())
 //! ```
 //!
-//! A right derivative is not all: buffers are reused, gradients accumulate, threads share work. With the feature `laws`, the
+//! A right derivative is not all: buffers are reused, gradients accumulate, threads share work. The
 //! macros [`laws!`] and [`loss_laws!`] turn a few lines into a property test of all of it; see [`laws`](mod@laws).
 
 mod check;
 mod differences;
-#[cfg(feature = "laws")]
 pub mod laws;
 mod report;
 mod subject;
 
 pub use check::{Check, check_layer, check_loss, check_multi};
 pub use report::{Disagreement, Report};
-
-#[doc(hidden)]
-#[cfg(feature = "laws")]
-pub use proptest;
 
 /// The README's example, run as a test.
 #[cfg(doctest)]

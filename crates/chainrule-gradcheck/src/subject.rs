@@ -81,7 +81,6 @@ macro_rules! parameters {
 parameters!(f32, f64);
 
 /// What one forward and one backward give.
-#[cfg(feature = "laws")]
 #[derive(Clone, Debug)]
 pub(crate) struct Pass<T> {
     pub(crate) y: Tensor<T>,
@@ -96,7 +95,6 @@ pub(crate) fn refs<T>(xs: &[Tensor<T>]) -> Vec<&Tensor<T>> {
 
 impl<L> Subject<L> {
     /// The shape of y for tensors of these shapes.
-    #[cfg_attr(not(feature = "laws"), allow(dead_code))]
     pub(crate) fn shape<T: Scalar>(&self, xs: &[Tensor<T>]) -> Result<Shape>
     where
         L: MultiLayer<T>,
@@ -135,7 +133,6 @@ impl<L> Subject<L> {
     }
 
     /// Forward and backward with everything fresh.
-    #[cfg(feature = "laws")]
     pub(crate) fn pass<T: Scalar>(&self, xs: &[Tensor<T>], dy: &Tensor<T>, cx: Context) -> Result<Pass<T>>
     where
         L: MultiLayer<T>,

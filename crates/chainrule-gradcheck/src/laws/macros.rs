@@ -120,14 +120,31 @@ macro_rules! __tests {
                 #[allow(unused_imports)]
                 use $crate::laws::{Targets, Values};
                 #[allow(unused_imports)]
-                use $crate::proptest::{collection, option, prelude::*};
-                let strategy = ($($strategy,)* $crate::proptest::prelude::any::<u64>().no_shrink(),);
-                $crate::laws::run(
-                    (file!(), concat!(module_path!(), "::", stringify!($name))),
-                    $crate::__cases!($cases),
-                    &strategy,
-                    |($($pattern,)* $seed,)| $body,
-                );
+                use ::proptest::{collection, option, prelude::*, test_runner};
+                let strategy = ($($strategy,)* any::<u64>().no_shrink(),);
+                let mut config = test_runner::Config {
+                    source_file: ::core::option::Option::Some(file!()),
+                    test_name: ::core::option::Option::Some(concat!(module_path!(), "::", stringify!($name))),
+                    max_shrink_iters: $crate::laws::run::SHRINKS,
+                    ..::core::default::Default::default()
+                };
+                if !$crate::laws::run::told("PROPTEST_CASES") {
+                    config.cases = $crate::__cases!($cases).unwrap_or($crate::laws::run::CASES);
+                }
+                if !$crate::laws::run::told("PROPTEST_RNG_SEED") {
+                    config.rng_seed = test_runner::RngSeed::Fixed($crate::laws::run::SEED);
+                }
+                let outcome = test_runner::TestRunner::new(config).run(&strategy, |($($pattern,)* $seed,)| {
+                    match $crate::laws::run::verdict(&$body) {
+                        ::core::option::Option::None => ::core::result::Result::Ok(()),
+                        ::core::option::Option::Some(broken) => {
+                            ::core::result::Result::Err(test_runner::TestCaseError::fail(broken))
+                        }
+                    }
+                });
+                if let ::core::result::Result::Err(error) = outcome {
+                    panic!("{error}");
+                }
             }
         )+
     };

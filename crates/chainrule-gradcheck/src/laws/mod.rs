@@ -35,6 +35,7 @@
 //! ```
 //!
 //! # Writing a block
+//! - The macros need `proptest` among the caller's dev-dependencies.
 //! - The name becomes a `#[test]`; the list after it is proptest's: names in strategies. `proptest::prelude`,
 //!   `collection` and `option` are in scope.
 //! - `layer:` is an expression that is built once for `f64` and once for `f32`. Where the type has to be said, it is `T`:
@@ -51,14 +52,14 @@ mod layer;
 mod loss;
 mod macros;
 mod passes;
-mod run;
+#[doc(hidden)]
+pub mod run;
 mod shapes;
 
 pub use crate::subject::One;
 pub use case::{Case, Targets, Values};
 pub use layer::layer_laws;
 pub use loss::{LossCase, loss_laws};
-pub use run::run;
 
 use std::fmt;
 

@@ -151,7 +151,7 @@ use sliding_builders;
 
 #[cfg(test)]
 mod tests {
-    use chainrule_gradcheck::proptest::prelude::*;
+    use proptest::prelude::*;
 
     /// A kernel, a padding of at most half of it, and an image that holds a window.
     pub fn windows() -> impl Strategy<Value = ([usize; 2], [usize; 2], [usize; 2])> {
