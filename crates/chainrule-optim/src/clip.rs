@@ -75,4 +75,10 @@ mod tests {
         assert!(clip_norm(&mut grads, 1.0).is_err());
         assert!(clip_value(&mut grads, -1.0).is_err());
     }
+
+    #[test]
+    fn norms_are_right_beyond_the_range_of_squares() {
+        // The squares of f32 overflow from 1.8e19 on; they are summed in f64.
+        assert!((sum_of_squares(&[3e25f32, 4e25]).sqrt() / 5e25 - 1.0).abs() < 1e-6);
+    }
 }

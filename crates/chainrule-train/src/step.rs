@@ -51,8 +51,7 @@ impl<T: Scalar, M: Layer<T>, L: Loss<T>, O: Optimizer<T>> Trainer<M, L, O, T> {
         if let Some(error) = finite::gradient(&self.model, &self.grads) {
             return Err(error);
         }
-        self.clip.check()?;
-        self.clip.apply(&mut self.grads);
+        self.clip.apply(&mut self.grads)?;
         if let Some(rate) = &mut self.rate {
             self.optimizer.set_learning_rate(rate(self.steps));
         }
