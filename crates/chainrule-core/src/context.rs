@@ -29,28 +29,33 @@ enum Mode {
 
 impl Context {
     /// Training: noise and batch statistics, remembered for backward.
+    #[inline]
     pub fn train(seed: u64) -> Self {
         Self { mode: Mode::Train, key: noise_key(0, seed), check_finite: false }
     }
 
     /// Inference: nothing is random, nothing is remembered.
+    #[inline]
     pub fn infer() -> Self {
         Self { mode: Mode::Infer, key: 0, check_finite: false }
     }
 
     /// The inference function, remembered for backward: gradients through a network that is not being trained.
+    #[inline]
     pub fn frozen() -> Self {
         Self { mode: Mode::Frozen, key: 0, check_finite: false }
     }
 
     /// The context of a step: another step draws other noise.
     #[must_use]
+    #[inline]
     pub fn step(self, step: u64) -> Self {
         Self { key: noise_key(self.key, step), ..self }
     }
 
     /// The context of a container's child: another place draws other noise.
     #[must_use]
+    #[inline]
     pub fn child(&self, index: usize) -> Self {
         Self { key: noise_key(self.key, index as u64), ..*self }
     }

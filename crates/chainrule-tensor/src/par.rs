@@ -119,6 +119,13 @@ impl<V> Pieces<V> {
 /// # Panics
 /// As [`for_each`].
 pub fn for_chunks<V: Send>(data: &mut [V], length: usize, f: impl Fn(usize, &mut [V]) + Sync) {
+    if data.len() <= length {
+        // One piece or none.
+        if !data.is_empty() {
+            f(0, data);
+        }
+        return;
+    }
     let data = Pieces::new(data, length);
     // SAFETY: `data` stays borrowed to the end of this call, and `for_each` visits every i < count once.
     for_each(data.count(), |i| f(i, unsafe { data.get(i) }));

@@ -25,20 +25,27 @@ impl Shape {
     /// # Errors
     /// More than [`Shape::MAX_RANK`] axes, or axes whose product, empty ones left out, overflows `isize`: so every product of
     /// some of the axes can be taken without a check.
+    #[inline]
     pub fn new(axes: &[usize]) -> Result<Self> {
-        if axes.len() > Self::MAX_RANK {
-            return Err(Error::shape(format!("expected at most {} axes, got {axes:?}", Self::MAX_RANK)));
-        }
         let volume = axes.iter().try_fold(1usize, |v, &n| v.checked_mul(n.max(1)));
-        if volume.is_none_or(|v| v > isize::MAX as usize / 8) {
-            return Err(Error::shape(format!("expected a volume that fits in memory, got {axes:?}")));
+        if axes.len() > Self::MAX_RANK || volume.is_none_or(|v| v > isize::MAX as usize / 8) {
+            return Err(Self::refused(axes));
         }
         let mut shape = Self { rank: axes.len(), ..Self::default() };
         shape.axes[..axes.len()].copy_from_slice(axes);
         Ok(shape)
     }
 
+    #[cold]
+    fn refused(axes: &[usize]) -> Error {
+        Error::shape(match axes.len() {
+            0..=Self::MAX_RANK => format!("expected a volume that fits in memory, got {axes:?}"),
+            _ => format!("expected at most {} axes, got {axes:?}", Self::MAX_RANK),
+        })
+    }
+
     /// The number of elements: the product of the axes, 1 for a scalar.
+    #[inline]
     pub fn volume(&self) -> usize {
         self.iter().product()
     }
@@ -48,6 +55,7 @@ impl Shape {
     /// # Panics
     /// If there is no such axis.
     #[must_use]
+    #[inline]
     pub fn with(mut self, axis: usize, length: usize) -> Self {
         self[..][axis] = length;
         self
@@ -57,6 +65,7 @@ impl Shape {
     ///
     /// # Errors
     /// More than [`Shape::MAX_RANK`] axes.
+    #[inline]
     pub fn push(&self, length: usize) -> Result<Self> {
         let mut axes = [0; Self::MAX_RANK + 1];
         axes[..self.rank].copy_from_slice(self);
@@ -67,12 +76,14 @@ impl Shape {
 
 impl Deref for Shape {
     type Target = [usize];
+    #[inline]
     fn deref(&self) -> &[usize] {
         &self.axes[..self.rank]
     }
 }
 
 impl std::ops::DerefMut for Shape {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [usize] {
         &mut self.axes[..self.rank]
     }

@@ -148,15 +148,18 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
         }
         for (i, ((name, layer), memory)) in self.children.iter().zip(&mut cache.caches).enumerate() {
             let at = |i: usize| if cx.recording() { i } else { i % 2 };
-            // The output leaves its place while it is written, so that the input can be borrowed beside it.
-            let mut own = if i < last { std::mem::take(&mut cache.ys[at(i)]) } else { Tensor::default() };
-            let output = if i < last { &mut own } else { &mut *y };
-            let input = if i == 0 { x } else { &cache.ys[at(i - 1)] };
+            let (input, output) = match i {
+                _ if last == 0 => (x, &mut *y),
+                0 => (x, &mut cache.ys[0]),
+                _ if i == last => (&cache.ys[at(i - 1)], &mut *y),
+                _ => {
+                    let [input, output] =
+                        cache.ys.get_disjoint_mut([at(i - 1), at(i)]).expect("places apart");
+                    (&*input, output)
+                }
+            };
             let result = layer.forward(input, output, memory, &mut cx.child(i));
             let result = result.and_then(|()| check_output(output, cx));
-            if i < last {
-                cache.ys[at(i)] = own;
-            }
             result.map_err(|e| e.in_layer(name))?;
         }
         cache.recorded = cx.recording();
