@@ -54,18 +54,22 @@ unsafe fn vectors<L: Lanes>(a: &Along<L::T>) {
 #[inline(always)]
 unsafe fn masked<L: Lanes, const MASK: bool>(a: &Along<L::T>) {
     let fits = |vectors| a.filters <= most(const { wide::<L>() }, vectors);
-    let widest = [8, 4, 2].into_iter().find(|&v| fits(v)).unwrap_or(1);
+    // Wide tiles are for whole vectors of few filters; what they leave over goes by two and one. Each tile that is left
+    // out is one less to compile.
+    let widest = match a.filters {
+        _ if MASK => 2,
+        ..=3 if fits(8) => 8,
+        4.. if fits(4) => 4,
+        _ => 2,
+    };
     let mut i = 0;
     while i < a.vectors {
-        let mut now = widest;
-        while now > a.vectors - i {
-            now /= 2;
-        }
+        let now = [widest, 2].into_iter().find(|&v| v <= a.vectors - i && fits(v)).unwrap_or(1);
         // SAFETY: vectors i..i + now exist.
         unsafe {
             match now {
-                8 => few::<L, 8, MASK>(a, i),
-                4 => some::<L, 4, MASK>(a, i),
+                8 => few::<L, 8>(a, i),
+                4 => some::<L, 4>(a, i),
                 2 => many::<L, 2, MASK>(a, i),
                 _ => many::<L, 1, MASK>(a, i),
             }
@@ -75,22 +79,22 @@ unsafe fn masked<L: Lanes, const MASK: bool>(a: &Along<L::T>) {
 }
 
 macro_rules! heights {
-    ($name:ident, $($r:literal)*) => {
+    ($name:ident [$(const $mask:ident: bool)?] $masked:expr, $($r:literal)*) => {
         #[inline(always)]
-        unsafe fn $name<L: Lanes, const V: usize, const MASK: bool>(a: &Along<L::T>, i: usize) {
+        unsafe fn $name<L: Lanes, const V: usize $(, const $mask: bool)?>(a: &Along<L::T>, i: usize) {
             // SAFETY: the caller's.
             unsafe {
                 match a.filters {
-                    $($r => tile::<L, $r, V, MASK>(a, i),)*
+                    $($r => tile::<L, $r, V, { $masked }>(a, i),)*
                     more => unreachable!("a tile of {more} filters"),
                 }
             }
         }
     };
 }
-heights!(few, 1 2 3);
-heights!(some, 1 2 3 4 5 6);
-heights!(many, 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+heights!(few [] false, 1 2 3);
+heights!(some [] false, 4 5 6);
+heights!(many [const MASK: bool] MASK, 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
 
 /// R filters at the vectors i..i + V.
 #[inline(always)]

@@ -28,21 +28,20 @@ pub(super) struct Taps<T> {
 
 for_each_isa!(pub(super) fn taps(Taps) = tiles);
 
-/// Most filters of a tile, and most taps of a tile of so many filters.
+/// Most filters of a tile.
 const fn most_filters<L: Lanes>() -> usize {
     if size_of::<L>() == 64 { 6 } else { 3 }
 }
 
-const fn most_taps<L: Lanes>(filters: usize) -> usize {
+/// The taps of a tile of so many filters, widest first. The widest one keeps the multipliers busy, and what it leaves
+/// over goes by the next ones: each size that is left out is one less to compile.
+const fn widths<L: Lanes>(filters: usize) -> [usize; 3] {
     match (size_of::<L>() == 64, filters) {
-        (true, 1) => 10,
-        (true, 2) => 8,
-        (true, 3) => 7,
-        (true, 4) => 5,
-        (true, _) => 4,
-        (false, 1) => 10,
-        (false, 2) => 5,
-        (false, _) => 3,
+        (_, 1) | (true, 2) => [9, 3, 1],
+        (true, 3 | 4) => [6, 3, 1],
+        (true, 5) => [5, 1, 1],
+        (_, 2) | (true, _) => [4, 1, 1],
+        (false, _) => [3, 1, 1],
     }
 }
 
@@ -71,34 +70,33 @@ unsafe fn tiles<L: Lanes>(job: &Taps<L::T>) {
 /// All taps of R filters.
 #[inline(always)]
 unsafe fn row<L: Lanes, const R: usize>(job: &Taps<L::T>, f: usize) {
-    let tiles = job.taps.div_ceil(const { most_taps::<L>(R) });
     let mut t = 0;
-    for i in 0..tiles {
-        let taps = job.taps * (i + 1) / tiles - t;
+    while t < job.taps {
+        let now = const { widths::<L>(R) }.into_iter().find(|&w| w <= job.taps - t).unwrap_or(1);
         // SAFETY: the taps exist.
         unsafe {
-            match taps {
+            match now {
                 1 => tile::<L, R, 1>(job, f, t),
-                2 => tile::<L, R, 2>(job, f, t),
                 3 => tile::<L, R, 3>(job, f, t),
                 4 => tile::<L, R, 4>(job, f, t),
                 5 => tile::<L, R, 5>(job, f, t),
                 6 => tile::<L, R, 6>(job, f, t),
-                7 => tile::<L, R, 7>(job, f, t),
-                8 => tile::<L, R, 8>(job, f, t),
                 9 => tile::<L, R, 9>(job, f, t),
-                10 => tile::<L, R, 10>(job, f, t),
-                _ => unreachable!("a tile of {taps} taps"),
+                _ => unreachable!("a tile of {now} taps"),
             }
         }
-        t += taps;
+        t += now;
     }
+}
+
+const fn offered(widths: [usize; 3], taps: usize) -> bool {
+    widths[0] == taps || widths[1] == taps || widths[2] == taps
 }
 
 /// R filters from f on, K taps from t on.
 #[inline(always)]
 unsafe fn tile<L: Lanes, const R: usize, const K: usize>(job: &Taps<L::T>, f: usize, t: usize) {
-    if const { R > most_filters::<L>() || K > most_taps::<L>(R) } {
+    if const { R > most_filters::<L>() || !offered(widths::<L>(R), K) } {
         unreachable!("a tile of {R} filters and {K} taps");
     }
     // SAFETY: the filters and taps exist, and each vector lies in dy and, at every offset, in x.
