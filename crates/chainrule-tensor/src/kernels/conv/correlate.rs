@@ -1,7 +1,7 @@
 //! Forward and ∂X: windows, image by image, shared over threads.
 
 use super::{
-    Slot,
+    Geometry, Slot,
     along::{self, Along},
     layout::{self, Scatter, Turn},
     spread::{self, Spread},
@@ -23,47 +23,57 @@ pub(super) struct Correlation<'a, T> {
     pub isa: Isa,
     pub target: Target,
     pub windows: &'a Windows,
-    pub images: usize,
-    pub groups: usize,
+    pub g: &'a Geometry,
+    pub packed: &'a Packed<T>,
     pub source: *const T,
-    pub weights: &'a [T],
-    /// `Spread`: for each group one number an output, filled up to whole vectors.
-    pub bias: &'a [T],
     pub result: *mut T,
 }
 
 // SAFETY: it stands for shared borrows and an exclusive one, of which each piece gets its own rows.
 unsafe impl<T: Sync> Sync for Correlation<'_, T> {}
 
-/// The weights of all groups in panels, and the bias filled up.
-pub(super) fn pack<T: Scalar>(
-    (isa, lanes): (Isa, usize),
-    windows: &Windows,
-    groups: usize,
-    w: &[T],
-    bias: Option<&[T]>,
-    weights: &mut Buffer<T>,
-    full_bias: &mut Buffer<T>,
-) {
-    let (outputs, full) = (windows.outputs, windows.outputs.next_multiple_of(lanes));
-    weights.reset(groups * windows.weights);
-    full_bias.reset(groups * full);
-    for g in 0..groups {
-        let full_bias = &mut full_bias.as_mut_slice()[g * full..][..full];
-        full_bias.fill(T::ZERO);
-        if let Some(bias) = bias {
-            full_bias[..outputs].copy_from_slice(&bias[g * outputs..][..outputs]);
-        }
-        let w = &w[g * (w.len() / groups)..][..w.len() / groups];
-        let packed = &mut weights.as_mut_slice()[g * windows.weights..][..windows.weights];
-        for p in &windows.passes {
-            let mut packed = &mut packed[p.weights..];
-            for first in (0..outputs).step_by(p.panel) {
-                let count = p.panel.min(outputs - first);
-                let width = if p.way == Way::Spread { count.next_multiple_of(lanes) } else { count };
-                let (panel, rest) = packed.split_at_mut(windows.off(p).len() * width);
-                pack_panel(isa, windows, p, &w[first * windows.w_out..], panel, (count, width));
-                packed = rest;
+/// The weights of all groups in panels, and their bias: for each group one number an output, filled up to whole vectors.
+pub(super) struct Packed<T> {
+    weights: Buffer<T>,
+    bias: Buffer<T>,
+}
+
+impl<T: Scalar> Default for Packed<T> {
+    fn default() -> Self {
+        Self { weights: Buffer::new(), bias: Buffer::new() }
+    }
+}
+
+impl<T: Scalar> Packed<T> {
+    pub(super) fn set(
+        &mut self,
+        isa: Isa,
+        lanes: usize,
+        windows: &Windows,
+        groups: usize,
+        w: &[T],
+        bias: Option<&[T]>,
+    ) {
+        let (outputs, full) = (windows.outputs, windows.outputs.next_multiple_of(lanes));
+        self.weights.reset(groups * windows.weights);
+        self.bias.reset(groups * full);
+        for g in 0..groups {
+            let full_bias = &mut self.bias.as_mut_slice()[g * full..][..full];
+            full_bias.fill(T::ZERO);
+            if let Some(bias) = bias {
+                full_bias[..outputs].copy_from_slice(&bias[g * outputs..][..outputs]);
+            }
+            let w = &w[g * (w.len() / groups)..][..w.len() / groups];
+            let packed = &mut self.weights.as_mut_slice()[g * windows.weights..][..windows.weights];
+            for p in &windows.passes {
+                let mut packed = &mut packed[p.weights..];
+                for first in (0..outputs).step_by(p.panel) {
+                    let count = p.panel.min(outputs - first);
+                    let width = if p.way == Way::Spread { count.next_multiple_of(lanes) } else { count };
+                    let (panel, rest) = packed.split_at_mut(windows.off(p).len() * width);
+                    pack_panel(isa, windows, p, &w[first * windows.w_out..], panel, (count, width));
+                    packed = rest;
+                }
             }
         }
     }
@@ -116,8 +126,8 @@ impl<T: Scalar> Correlation<'_, T> {
             slots.resize_with(pieces, Slot::default);
         }
         // Each image is cut as often as the pieces come out even.
-        let cuts = if self.images.is_multiple_of(pieces) { 1 } else { pieces };
-        let units = self.images * cuts;
+        let cuts = if self.g.images.is_multiple_of(pieces) { 1 } else { pieces };
+        let units = self.g.images * cuts;
         par::for_chunks(&mut slots[..pieces], 1, |i, slot| {
             let (begin, end) = (units * i / pieces, units * (i + 1) / pieces);
             self.windows.frame.prepare(&mut slot[0].frame);
@@ -145,8 +155,8 @@ impl<T: Scalar> Correlation<'_, T> {
             }
         }
         let planes = [w.source[0] * w.source[1], w.result[0] * w.result[1]];
-        for g in 0..self.groups {
-            let group = image * self.groups + g;
+        for g in 0..self.g.groups {
+            let group = image * self.g.groups + g;
             // SAFETY: the group of the image lies in source and result.
             unsafe {
                 let memory = slot.frame.as_mut_slice().as_mut_ptr();
@@ -221,7 +231,7 @@ impl<T: Scalar> Correlation<'_, T> {
         let off = w.off(p);
         let row_bytes = w.inputs * w.frame.row * w.stride * size_of::<T>();
         let chunk = (ROWS / row_bytes.max(1)).max(4);
-        let weights = &self.weights[g * w.weights + p.weights..];
+        let weights = &self.packed.weights.as_slice()[g * w.weights + p.weights..];
         for begin in rows.clone().step_by(chunk) {
             let vectors = w.vectors(p, begin..rows.end.min(begin + chunk));
             for first in (0..w.outputs).step_by(p.panel) {
@@ -238,7 +248,7 @@ impl<T: Scalar> Correlation<'_, T> {
                         depth: off.len(),
                         w: weights[first * off.len()..].as_ptr(),
                         filters,
-                        bias: self.bias[bias..].as_ptr(),
+                        bias: self.packed.bias.as_slice()[bias..].as_ptr(),
                         y: y.add(first * plane),
                         y_plane: plane,
                     };
@@ -263,7 +273,7 @@ impl<T: Scalar> Correlation<'_, T> {
         let pixels = w.pixels(p, rows.clone());
         strip.reset(STRIP * p.panel);
         let strip = strip.as_mut_slice().as_mut_ptr();
-        let weights = &self.weights[g * w.weights + p.weights..];
+        let weights = &self.packed.weights.as_slice()[g * w.weights + p.weights..];
         for (s, pixels) in pixels.chunks(STRIP).enumerate() {
             for first in (0..w.outputs).step_by(p.panel) {
                 let filters = p.panel.min(w.outputs - first);
@@ -280,7 +290,7 @@ impl<T: Scalar> Correlation<'_, T> {
                         depth: off.len(),
                         b: weights[first * off.len()..].as_ptr(),
                         vectors: width / lanes,
-                        start: self.bias[bias..].as_ptr(),
+                        start: self.packed.bias.as_slice()[bias..].as_ptr(),
                         start_row: 0,
                         c: strip,
                         c_row: width,

@@ -31,7 +31,7 @@ pub use geometry::Geometry;
 
 use super::{Isa, gemm::Buffer, isa};
 use crate::{Scalar, par};
-use correlate::Correlation;
+use correlate::{Correlation, Packed};
 use gradient::{Gradient, Plan};
 use windows::{Target, Windows};
 
@@ -65,12 +65,11 @@ pub struct Workspace<T> {
     forward: (Option<Key>, Windows),
     input: (Option<Key>, Windows),
     weight: (Option<Key>, Plan),
-    weights: Buffer<T>,
+    packed: Packed<T>,
     winograd: winograd::Workspace<T>,
     prepared: winograd::Prepared<T>,
     /// Whose transformed filters `prepared` holds, and of how many channels and filters.
     prepared_for: Option<([u64; 2], usize, usize)>,
-    bias: Buffer<T>,
     sums: Buffer<T>,
     slots: Vec<Slot<T>>,
 }
@@ -97,11 +96,10 @@ impl<T: Scalar> Default for Workspace<T> {
             forward: Default::default(),
             input: Default::default(),
             weight: Default::default(),
-            weights: Buffer::new(),
+            packed: Default::default(),
             winograd: Default::default(),
             prepared: Default::default(),
             prepared_for: None,
-            bias: Buffer::new(),
             sums: Buffer::new(),
             slots: Vec::new(),
         }
@@ -276,18 +274,9 @@ fn forward<T: Scalar>(
     let g = &g.flat(target.lanes);
     renew(target, g, &mut work.forward, |windows| windows.forward::<T>(g, target));
     let windows = &work.forward.1;
-    correlate::pack((isa, target.lanes), windows, g.groups, w, bias, &mut work.weights, &mut work.bias);
-    let correlation = Correlation {
-        isa,
-        target,
-        windows,
-        images: g.images,
-        groups: g.groups,
-        source: x.as_ptr(),
-        weights: work.weights.as_slice(),
-        bias: work.bias.as_slice(),
-        result: y.as_mut_ptr(),
-    };
+    work.packed.set(isa, target.lanes, windows, g.groups, w, bias);
+    let (packed, source, result) = (&work.packed, x.as_ptr(), y.as_mut_ptr());
+    let correlation = Correlation { isa, target, windows, g, packed, source, result };
     // SAFETY: the slices were checked against the geometry; y is borrowed exclusively; `isa` is the processor's.
     unsafe { correlation.run(pieces(g), &mut work.slots) };
 }
@@ -308,18 +297,9 @@ fn input_gradient<T: Scalar>(
     let g = &g.flat(target.lanes);
     renew(target, g, &mut work.input, |windows| windows.input_gradient::<T>(g, target));
     let windows = &work.input.1;
-    correlate::pack((isa, target.lanes), windows, g.groups, w, None, &mut work.weights, &mut work.bias);
-    let correlation = Correlation {
-        isa,
-        target,
-        windows,
-        images: g.images,
-        groups: g.groups,
-        source: dy.as_ptr(),
-        weights: work.weights.as_slice(),
-        bias: work.bias.as_slice(),
-        result: dx.as_mut_ptr(),
-    };
+    work.packed.set(isa, target.lanes, windows, g.groups, w, None);
+    let (packed, source, result) = (&work.packed, dy.as_ptr(), dx.as_mut_ptr());
+    let correlation = Correlation { isa, target, windows, g, packed, source, result };
     // SAFETY: as above.
     unsafe { correlation.run(pieces(g), &mut work.slots) };
 }
