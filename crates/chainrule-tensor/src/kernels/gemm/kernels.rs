@@ -35,9 +35,11 @@ macro_rules! kernels {
 
             $(#[$features])?
             unsafe fn one<const R: usize, const V: usize>(t: &Tile<$t>) {
+                // Packed rows adjoin, which is worth a loop of their own where the vectors are wide.
+                let adjoin = <$lanes>::N >= 8 && t.a_row == 1;
                 // SAFETY: the caller vouches for the tile, and for the instruction set, here and below.
                 unsafe {
-                    if t.a_row == 1 { tile::tile::<$lanes, R, V, true>(t) } else { tile::tile::<$lanes, R, V, false>(t) }
+                    if adjoin { tile::tile::<$lanes, R, V, true>(t) } else { tile::tile::<$lanes, R, V, false>(t) }
                 }
             }
             $(#[$features])?
