@@ -34,7 +34,7 @@ unsafe impl<T: Sync> Sync for Correlation<'_, T> {}
 
 /// The weights of all groups in panels, and their bias: for each group one number an output, filled up to whole vectors.
 pub(super) struct Packed<T> {
-    weights: Buffer<T>,
+    pub weights: Buffer<T>,
     bias: Buffer<T>,
 }
 

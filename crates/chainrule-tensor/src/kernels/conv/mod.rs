@@ -8,9 +8,9 @@
 //!
 //! Windows are never copied out. An image is copied once into a frame with its zeros around it (not even that where there
 //! are none); there tap t of window p stands at place(p) + off(t), so all products are of the form Σ a·x[place + off]. Their
-//! vectors run along the rows of the image (`along`, and `taps` for ∂W) or along the filters (`spread`, for all
-//! three), whichever leaves fewer lanes empty. ∂X is a convolution too, one for each phase of the stride. Kernels of 3 × 3 at
-//! stride 1 over enough channels go by `winograd`.
+//! vectors run along the rows of the image (`along`, and `taps` for ∂W), along the filters (`spread`, for all three), or,
+//! where both leave many lanes empty and there are many images, along those (`stack`, for y and ∂X). ∂X is a convolution too, one for each
+//! phase of the stride. Kernels of 3 × 3 at stride 1 over enough channels go by `winograd`.
 
 mod along;
 mod correlate;
@@ -21,6 +21,7 @@ mod layout;
 #[cfg(test)]
 mod plain;
 mod spread;
+mod stack;
 mod taps;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use super::{Isa, gemm::Buffer, isa};
 use crate::{Scalar, par};
 use correlate::{Correlation, Packed};
 use gradient::{Gradient, Plan};
+use stack::{Stack, Stacked};
 use windows::{Target, Windows};
 
 /// Multiply-adds below which a convolution stays in its thread: what it does while another wakes up.
@@ -64,6 +66,8 @@ impl<'a, T> Filters<'a, T> {
 pub struct Workspace<T> {
     forward: (Option<Key>, Windows),
     input: (Option<Key>, Windows),
+    forward_stack: (Option<Key>, Stack),
+    input_stack: (Option<Key>, Stack),
     weight: (Option<Key>, Plan),
     packed: Packed<T>,
     winograd: winograd::Workspace<T>,
@@ -95,6 +99,8 @@ impl<T: Scalar> Default for Workspace<T> {
         Self {
             forward: Default::default(),
             input: Default::default(),
+            forward_stack: Default::default(),
+            input_stack: Default::default(),
             weight: Default::default(),
             packed: Default::default(),
             winograd: Default::default(),
@@ -271,6 +277,17 @@ fn forward<T: Scalar>(
         return;
     }
     let target = target::<T>(isa);
+    if stack::enough(g, target) {
+        renew(target, g, &mut work.forward_stack, |stack| stack.forward(g, target));
+        let stack = &work.forward_stack.1;
+        if stack.pays(g.images, target) {
+            stack.pack(isa, target, g.groups, w, &mut work.packed);
+            let (packed, source, result) = (&work.packed, x.as_ptr(), y.as_mut_ptr());
+            let stacked = Stacked { isa, target, stack, g, packed, bias, source, result };
+            // SAFETY: the slices were checked against the geometry; y is borrowed exclusively; `isa` is the processor's.
+            return unsafe { stacked.run(pieces(g), &mut work.slots) };
+        }
+    }
     let g = &g.flat(target.lanes);
     renew(target, g, &mut work.forward, |windows| windows.forward::<T>(g, target));
     let windows = &work.forward.1;
@@ -294,6 +311,17 @@ fn input_gradient<T: Scalar>(
         return dx.fill(T::ZERO);
     }
     let target = target::<T>(isa);
+    if stack::enough(g, target) && g.stride == [1, 1] {
+        renew(target, g, &mut work.input_stack, |stack| stack.input_gradient(g, target));
+        let stack = &work.input_stack.1;
+        if stack.pays(g.images, target) {
+            stack.pack(isa, target, g.groups, w, &mut work.packed);
+            let (packed, source, result) = (&work.packed, dy.as_ptr(), dx.as_mut_ptr());
+            let stacked = Stacked { isa, target, stack, g, packed, bias: None, source, result };
+            // SAFETY: as above.
+            return unsafe { stacked.run(pieces(g), &mut work.slots) };
+        }
+    }
     let g = &g.flat(target.lanes);
     renew(target, g, &mut work.input, |windows| windows.input_gradient::<T>(g, target));
     let windows = &work.input.1;

@@ -120,6 +120,81 @@ fn random_geometries_agree_with_the_plain_loops() {
     }
 }
 
+/// Forward or ∂X by a stack of images, whether it pays or not.
+fn stacked<T: Scalar>(
+    isa: Isa,
+    g: &Geometry,
+    input_gradient: bool,
+    w: &[T],
+    bias: Option<&[T]>,
+    (source, result): (&[T], &mut [T]),
+) {
+    let (target, mut stack, mut packed) = (target::<T>(isa), Stack::default(), Packed::default());
+    if input_gradient {
+        stack.input_gradient(g, target);
+    } else {
+        stack.forward(g, target);
+    }
+    stack.pack(isa, target, g.groups, w, &mut packed);
+    let (source, result) = (source.as_ptr(), result.as_mut_ptr());
+    let stacked = Stacked { isa, target, stack: &stack, g, packed: &packed, bias, source, result };
+    // SAFETY: the callers' slices are as long as the geometry says.
+    unsafe { stacked.run(2, &mut Vec::new()) };
+}
+
+#[test]
+fn stacks_of_images_agree_with_the_plain_loops() {
+    fn check<T: Scalar>(isa: Isa, g: &Geometry, draw: &mut Draw) {
+        let what = format!("{} {isa:?} {g:?}", T::NAME);
+        let (x, w, dy) = (draw.numbers::<T>(g.x_len()), draw.numbers(g.w_len()), draw.numbers(g.y_len()));
+        let bias = draw.numbers::<T>(g.filters);
+        let nan = T::from_f64(f64::NAN);
+        let (mut got, mut want) = (vec![nan; g.y_len()], vec![T::ZERO; g.y_len()]);
+        stacked(isa, g, false, &w, Some(&bias), (&x, &mut got));
+        plain::forward(g, &x, &w, Some(&bias), &mut want);
+        let taps = g.kernel[0] * g.kernel[1];
+        close(&got, &want, g.group_channels() * taps, &format!("y of {what}"));
+        if g.stride == [1, 1] {
+            let (mut got, mut want) = (vec![nan; g.x_len()], vec![T::ZERO; g.x_len()]);
+            stacked(isa, g, true, &w, None, (&dy, &mut got));
+            plain::input_gradient(g, &w, &dy, &mut want);
+            close(&got, &want, g.group_filters() * taps, &format!("dx of {what}"));
+        }
+    }
+    let cases = if cfg!(miri) { 3 } else { 40 };
+    for isa in isas() {
+        let draw = &mut Draw(7);
+        let mut done = 0;
+        while done < cases {
+            let g = Geometry { images: draw.among(1..=70), ..geometry(draw) };
+            if g.y_len() == 0 || g.multiply_adds() > if cfg!(miri) { 1 << 12 } else { 1 << 20 } {
+                continue;
+            }
+            check::<f32>(isa, &g, draw);
+            check::<f64>(isa, &g, draw);
+            done += 1;
+        }
+    }
+}
+
+#[test]
+fn a_stack_is_taken_where_rows_leave_lanes_empty() {
+    let target = Target { lanes: 16, wide: true };
+    for (g, pays) in [
+        (square(64, 6, 16, 14, 5), [true, true]),
+        (square(17, 6, 16, 14, 5), [false, false]),
+        (square(32, 6, 16, 14, 5), [true, true]),
+        (Geometry { padding: [[1; 2]; 2], ..square(64, 3, 16, 64, 3) }, [false, false]),
+    ] {
+        let (mut forward, mut input) = (Stack::default(), Stack::default());
+        forward.forward(&g, target);
+        input.input_gradient(&g, target);
+        assert_eq!([&forward, &input].map(|stack| stack.pays(g.images, target)), pays, "{g:?}");
+        assert!(stack::enough(&g, target));
+    }
+    assert!(!stack::enough(&square(16, 6, 16, 14, 5), target));
+}
+
 #[cfg(not(miri))]
 #[test]
 fn the_sizes_of_known_networks_agree_with_the_plain_loops() {
@@ -234,6 +309,7 @@ fn more_threads_give_the_same_bits() {
         for g in [
             Geometry { padding: [[2; 2]; 2], ..square(13, 1, 6, 28, 5) },
             square(13, 6, 16, 14, 5),
+            square(70, 6, 16, 9, 5),
             Geometry { stride: [2; 2], padding: [[2; 2]; 2], ..square(5, 3, 32, 33, 5) },
             square(1, 64, 96, 16, 1),
             square(3, 64, 96, 7, 1),

@@ -95,6 +95,17 @@ impl Phase {
     }
 }
 
+/// The cheaper way for an image, and an estimate of its half cycles.
+pub(super) fn way(target: Target, outputs: usize, depth: usize, grid: [usize; 2]) -> (Way, usize) {
+    let pixels = grid[0] * grid[1];
+    let panels = outputs.div_ceil(target.lanes);
+    let spread = pixels * panels * (depth * if panels == 1 { 5 } else { 4 } / 4 + 12);
+    let row = grid[1].div_ceil(target.lanes);
+    let lonely = if outputs == 1 { 2 } else { 1 };
+    let along = grid[0] * row * outputs * (depth * lonely + 3);
+    if along <= spread { (Way::Along, along) } else { (Way::Spread, spread) }
+}
+
 impl Default for Windows {
     fn default() -> Self {
         Self {
@@ -139,7 +150,7 @@ impl Windows {
         let hi = std::array::from_fn(|axis| {
             lo[axis] + ((self.result[axis] - 1) * g.stride[axis] + g.reach(axis)) as isize
         });
-        let way = self.way(target, self.inputs * taps, self.result);
+        let way = way(target, self.outputs, self.inputs * taps, self.result).0;
         let phases = if way == Way::Along { g.stride[1] } else { 1 };
         self.frame = Frame::new::<T>(g.input, self.inputs, lo, hi, phases);
         let step = if way == Way::Along { 1 } else { g.stride[1] };
@@ -175,21 +186,10 @@ impl Windows {
                     })
                 });
                 let grid = [p.count, q.count];
-                let way = self.way(target, self.inputs * all.clone().count(), grid);
+                let way = way(target, self.outputs, self.inputs * all.clone().count(), grid).0;
                 self.pass(way, target, grid, [p.first, q.first], 1, all);
             }
         }
-    }
-
-    /// The cheaper way, by an estimate of half cycles for vectors of 16.
-    fn way(&self, target: Target, depth: usize, grid: [usize; 2]) -> Way {
-        let pixels = grid[0] * grid[1];
-        let panels = self.outputs.div_ceil(target.lanes);
-        let spread = pixels * panels * (depth * if panels == 1 { 5 } else { 4 } / 4 + 12);
-        let row = grid[1].div_ceil(target.lanes);
-        let lonely = if self.outputs == 1 { 2 } else { 1 };
-        let along = grid[0] * row * self.outputs * (depth * lonely + 3);
-        if along <= spread { Way::Along } else { Way::Spread }
     }
 
     /// Adds a pass; `all` are its taps and where the first window sees them in the frame.
