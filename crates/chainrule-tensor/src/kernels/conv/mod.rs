@@ -277,7 +277,7 @@ fn forward<T: Scalar>(
         return;
     }
     let target = target::<T>(isa);
-    if stack::enough(g, target) {
+    if T::WIDE && stack::enough(g, target) {
         renew(target, g, &mut work.forward_stack, |stack| stack.forward(g, target));
         let stack = &work.forward_stack.1;
         if stack.pays(g.images, target) {
@@ -311,7 +311,7 @@ fn input_gradient<T: Scalar>(
         return dx.fill(T::ZERO);
     }
     let target = target::<T>(isa);
-    if stack::enough(g, target) && g.stride == [1, 1] {
+    if T::WIDE && stack::enough(g, target) && g.stride == [1, 1] {
         renew(target, g, &mut work.input_stack, |stack| stack.input_gradient(g, target));
         let stack = &work.input_stack.1;
         if stack.pays(g.images, target) {

@@ -100,8 +100,14 @@ macro_rules! portable {
                     // SAFETY: as `load`.
                     return unsafe { Self::load(from) };
                 }
-                // SAFETY: the caller vouches for `mask` elements.
-                Self(std::array::from_fn(|i| if i < mask { unsafe { *from.add(i) } } else { 0.0 }))
+                // Out of line, here and below: ends of rows are rare, and loops are compiled many times.
+                #[inline(never)]
+                unsafe fn part(from: *const $t, n: usize) -> [$t; $n] {
+                    // SAFETY: the caller vouches for `n` elements.
+                    std::array::from_fn(|i| if i < n { unsafe { *from.add(i) } } else { 0.0 })
+                }
+                // SAFETY: as above.
+                Self(unsafe { part(from, mask) })
             }
             #[inline(always)]
             unsafe fn store(self, to: *mut $t) {
@@ -110,10 +116,15 @@ macro_rules! portable {
             }
             #[inline(always)]
             unsafe fn store_masked(self, to: *mut $t, mask: usize) {
-                for (i, &v) in self.0.iter().enumerate().take(mask) {
-                    // SAFETY: the caller vouches for `mask` elements.
-                    unsafe { *to.add(i) = v };
+                #[inline(never)]
+                unsafe fn part(v: [$t; $n], to: *mut $t, n: usize) {
+                    for (i, &v) in v.iter().enumerate().take(n) {
+                        // SAFETY: the caller vouches for `n` elements.
+                        unsafe { *to.add(i) = v };
+                    }
                 }
+                // SAFETY: as above.
+                unsafe { part(self.0, to, mask) };
             }
             #[inline(always)]
             unsafe fn mul_add(self, b: Self, c: Self) -> Self {
@@ -142,6 +153,10 @@ macro_rules! portable {
             #[inline(always)]
             unsafe fn sum(self) -> $t {
                 self.0.into_iter().sum()
+            }
+            #[inline(never)]
+            unsafe fn sums(vectors: &[Self; 16]) -> [$t; 16] {
+                vectors.map(|v| v.0.into_iter().sum())
             }
         }
     };
