@@ -14,10 +14,31 @@ use ndarray::{Array, ArrayBase, ArrayViewD, ArrayViewMutD, Data, Dimension, IxDy
 /// assert_eq!(t.shape()[..], [2, 3]);
 /// assert_eq!(t.data()[3], 4.0);
 /// ```
-#[derive(Clone, Default, PartialEq)]
+#[derive(Default)]
 pub struct Tensor<T = f32> {
-    data: Vec<T>,
+    /// The elements, and behind them what is left of a larger tensor: a buffer that becomes small and large in turn is
+    /// not filled again each time.
+    memory: Vec<T>,
+    len: usize,
     shape: Shape,
+}
+
+impl<T> Tensor<T> {
+    fn new(data: Vec<T>, shape: Shape) -> Self {
+        Self { len: data.len(), memory: data, shape }
+    }
+}
+
+impl<T: Clone> Clone for Tensor<T> {
+    fn clone(&self) -> Self {
+        Self::new(self.memory[..self.len].to_vec(), self.shape)
+    }
+}
+
+impl<T: PartialEq> PartialEq for Tensor<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.shape == other.shape && self.memory[..self.len] == other.memory[..other.len]
+    }
 }
 
 impl<T: Scalar> Tensor<T> {
@@ -29,13 +50,13 @@ impl<T: Scalar> Tensor<T> {
     /// A tensor with every element `value`.
     pub fn full(shape: impl Into<Shape>, value: T) -> Self {
         let shape = shape.into();
-        Self { data: vec![value; shape.volume()], shape }
+        Self::new(vec![value; shape.volume()], shape)
     }
 
     /// A tensor whose element at flat position `i` is `f(i)`.
     pub fn from_fn(shape: impl Into<Shape>, f: impl FnMut(usize) -> T) -> Self {
         let shape = shape.into();
-        Self { data: (0..shape.volume()).map(f).collect(), shape }
+        Self::new((0..shape.volume()).map(f).collect(), shape)
     }
 
     /// A tensor of the given shape over `data`, row-major.
@@ -51,7 +72,7 @@ impl<T: Scalar> Tensor<T> {
                 data.len()
             )));
         }
-        Ok(Self { data, shape })
+        Ok(Self::new(data, shape))
     }
 
     /// The shape.
@@ -63,29 +84,30 @@ impl<T: Scalar> Tensor<T> {
     /// The number of elements.
     #[inline]
     pub fn len(&self) -> usize {
-        self.data.len()
+        self.len
     }
 
     /// Whether there is no element.
     pub fn is_empty(&self) -> bool {
-        self.data.is_empty()
+        self.len == 0
     }
 
     /// All elements, row-major.
     #[inline]
     pub fn data(&self) -> &[T] {
-        &self.data
+        &self.memory[..self.len]
     }
 
     /// All elements, row-major, to be changed.
     #[inline]
     pub fn data_mut(&mut self) -> &mut [T] {
-        &mut self.data
+        &mut self.memory[..self.len]
     }
 
     /// The elements, without their shape.
-    pub fn into_vec(self) -> Vec<T> {
-        self.data
+    pub fn into_vec(mut self) -> Vec<T> {
+        self.memory.truncate(self.len);
+        self.memory
     }
 
     /// Takes another shape and keeps the memory. The elements are unspecified afterwards: the caller overwrites them.
@@ -93,11 +115,11 @@ impl<T: Scalar> Tensor<T> {
     pub fn reset(&mut self, shape: impl Into<Shape>) -> &mut [T] {
         let shape = shape.into();
         let volume = shape.volume();
-        if volume != self.data.len() {
-            self.data.resize(volume, T::ZERO);
+        if volume > self.memory.len() {
+            self.memory.resize(volume, T::ZERO);
         }
-        self.shape = shape;
-        &mut self.data
+        (self.len, self.shape) = (volume, shape);
+        self.data_mut()
     }
 
     /// Takes another shape of the same volume.
@@ -106,11 +128,8 @@ impl<T: Scalar> Tensor<T> {
     /// The volumes differ.
     pub fn reshape(&mut self, shape: impl Into<Shape>) -> Result<()> {
         let shape = shape.into();
-        if shape.volume() != self.data.len() {
-            return Err(Error::shape(format!(
-                "expected a shape of {} elements, got {shape}",
-                self.data.len()
-            )));
+        if shape.volume() != self.len {
+            return Err(Error::shape(format!("expected a shape of {} elements, got {shape}", self.len)));
         }
         self.shape = shape;
         Ok(())
@@ -118,12 +137,12 @@ impl<T: Scalar> Tensor<T> {
 
     /// Becomes a copy of `other` and keeps its own memory.
     pub fn copy_from(&mut self, other: &Self) {
-        self.reset(other.shape).copy_from_slice(&other.data);
+        self.reset(other.shape).copy_from_slice(other.data());
     }
 
     /// Sets every element.
     pub fn fill(&mut self, value: T) {
-        self.data.fill(value);
+        self.data_mut().fill(value);
     }
 
     /// The elements along the first axis from `start` to `end`, as a tensor of its own.
@@ -132,12 +151,12 @@ impl<T: Scalar> Tensor<T> {
     /// If the tensor is a scalar or the range is out of bounds.
     pub fn rows(&self, start: usize, end: usize) -> Self {
         let width = self.shape[1..].iter().product::<usize>();
-        Self { data: self.data[start * width..end * width].to_vec(), shape: self.shape.with(0, end - start) }
+        Self::new(self.data()[start * width..end * width].to_vec(), self.shape.with(0, end - start))
     }
 
     /// The same numbers in another scalar type.
     pub fn cast<U: Scalar>(&self) -> Tensor<U> {
-        Tensor { data: self.data.iter().map(|v| U::from_f64(v.to_f64())).collect(), shape: self.shape }
+        Tensor::new(self.data().iter().map(|v| U::from_f64(v.to_f64())).collect(), self.shape)
     }
 
     /// A view for ndarray.
@@ -145,7 +164,7 @@ impl<T: Scalar> Tensor<T> {
     /// # Panics
     /// Never: the data always fill the shape.
     pub fn view(&self) -> ArrayViewD<'_, T> {
-        ArrayViewD::from_shape(IxDyn(&self.shape), &self.data).expect("data fill the shape")
+        ArrayViewD::from_shape(IxDyn(&self.shape), self.data()).expect("data fill the shape")
     }
 
     /// A mutable view for ndarray.
@@ -153,49 +172,47 @@ impl<T: Scalar> Tensor<T> {
     /// # Panics
     /// Never: the data always fill the shape.
     pub fn view_mut(&mut self) -> ArrayViewMutD<'_, T> {
-        ArrayViewMutD::from_shape(IxDyn(&self.shape), &mut self.data).expect("data fill the shape")
+        ArrayViewMutD::from_shape(IxDyn(&self.shape), &mut self.memory[..self.len])
+            .expect("data fill the shape")
     }
 
     /// The index of the largest element of each row along the last axis; the first of equals.
     pub fn argmax_rows(&self) -> Vec<usize> {
         let width = self.shape.last().copied().unwrap_or(1).max(1);
-        self.data.chunks(width).map(crate::kernels::reduce::argmax).collect()
+        self.data().chunks(width).map(crate::kernels::reduce::argmax).collect()
     }
 }
 
 impl<T: std::fmt::Debug> std::fmt::Debug for Tensor<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Tensor {} ", self.shape)?;
-        if self.data.len() > 64 {
-            write!(f, "{:?} …", &self.data[..64])
-        } else {
-            write!(f, "{:?}", self.data)
-        }
+        let data = &self.memory[..self.len];
+        if data.len() > 64 { write!(f, "{:?} …", &data[..64]) } else { write!(f, "{data:?}") }
     }
 }
 
 impl<T: Scalar> From<T> for Tensor<T> {
     /// A scalar: a tensor without axes.
     fn from(value: T) -> Self {
-        Self { data: vec![value], shape: Shape::default() }
+        Self::new(vec![value], Shape::default())
     }
 }
 
 impl<T: Scalar, const A: usize> From<[T; A]> for Tensor<T> {
     fn from(a: [T; A]) -> Self {
-        Self { data: a.to_vec(), shape: Shape::from([A]) }
+        Self::new(a.to_vec(), Shape::from([A]))
     }
 }
 
 impl<T: Scalar, const A: usize, const B: usize> From<[[T; B]; A]> for Tensor<T> {
     fn from(a: [[T; B]; A]) -> Self {
-        Self { data: a.as_flattened().to_vec(), shape: Shape::from([A, B]) }
+        Self::new(a.as_flattened().to_vec(), Shape::from([A, B]))
     }
 }
 
 impl<T: Scalar, const A: usize, const B: usize, const C: usize> From<[[[T; C]; B]; A]> for Tensor<T> {
     fn from(a: [[[T; C]; B]; A]) -> Self {
-        Self { data: a.as_flattened().as_flattened().to_vec(), shape: Shape::from([A, B, C]) }
+        Self::new(a.as_flattened().as_flattened().to_vec(), Shape::from([A, B, C]))
     }
 }
 
@@ -204,7 +221,7 @@ impl<T: Scalar, const A: usize, const B: usize, const C: usize, const D: usize> 
 {
     fn from(a: [[[[T; D]; C]; B]; A]) -> Self {
         let data = a.as_flattened().as_flattened().as_flattened().to_vec();
-        Self { data, shape: Shape::from([A, B, C, D]) }
+        Self::new(data, Shape::from([A, B, C, D]))
     }
 }
 
@@ -216,7 +233,7 @@ impl<T: Scalar, S: Data<Elem = T>, D: Dimension> TryFrom<&ArrayBase<S, D>> for T
     /// More than [`Shape::MAX_RANK`] axes.
     fn try_from(a: &ArrayBase<S, D>) -> Result<Self> {
         let shape = Shape::new(a.shape())?;
-        Ok(Self { data: a.iter().copied().collect(), shape })
+        Ok(Self::new(a.iter().copied().collect(), shape))
     }
 }
 
@@ -232,10 +249,10 @@ impl<T: Scalar, D: Dimension> TryFrom<Array<T, D>> for Tensor<T> {
             return Self::try_from(&a);
         }
         match a.into_raw_vec_and_offset() {
-            (data, None | Some(0)) if data.len() == shape.volume() => Ok(Self { data, shape }),
+            (data, None | Some(0)) if data.len() == shape.volume() => Ok(Self::new(data, shape)),
             (data, offset) => {
                 let start = offset.unwrap_or(0);
-                Ok(Self { data: data[start..start + shape.volume()].to_vec(), shape })
+                Ok(Self::new(data[start..start + shape.volume()].to_vec(), shape))
             }
         }
     }
@@ -243,7 +260,7 @@ impl<T: Scalar, D: Dimension> TryFrom<Array<T, D>> for Tensor<T> {
 
 impl<T: Scalar> From<Tensor<T>> for Array<T, IxDyn> {
     fn from(t: Tensor<T>) -> Self {
-        Self::from_shape_vec(IxDyn(&t.shape), t.data).expect("data fill the shape")
+        Self::from_shape_vec(IxDyn(&t.shape), t.into_vec()).expect("data fill the shape")
     }
 }
 
@@ -259,6 +276,16 @@ mod tests {
         t.reset([3, 2]);
         t.reset([64]);
         assert_eq!((t.data().as_ptr(), t.len()), (start, 64));
+    }
+
+    #[test]
+    fn what_is_left_of_a_larger_tensor_is_not_seen() {
+        let mut t = Tensor::full([2, 3], 7.0);
+        t.reset([2]).copy_from_slice(&[1.0, 2.0]);
+        let small = Tensor::from([1.0, 2.0]);
+        assert_eq!((&t, t.clone().into_vec(), t.view().len()), (&small, vec![1.0, 2.0], 2));
+        assert_eq!((format!("{t:?}"), t.cast::<f32>()), ("Tensor [2] [1.0, 2.0]".into(), small.cast()));
+        assert_eq!(Array::from(t), Array::from(small));
     }
 
     #[test]
