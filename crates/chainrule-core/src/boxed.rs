@@ -1,7 +1,7 @@
 //! Layers of any type behind one. The only place where types are erased.
 
 use crate::{
-    Call, Context, Grads, Layer, MultiCall, MultiLayer, Params, ParamsMut, Result, Summary,
+    Call, Context, Grads, InPlace, Layer, MultiCall, MultiLayer, Params, ParamsMut, Result, Summary,
     summary::type_name,
 };
 use chainrule_tensor::{Error, Scalar, Shape, Tensor};
@@ -36,7 +36,8 @@ impl std::fmt::Debug for AnyCache {
 }
 
 macro_rules! erased {
-    ($twin:ident, $contract:ident, $boxed:ident, $input:ty, $xs:ty, $call:ty, $dx:ty) => {
+    ($twin:ident, $contract:ident, $boxed:ident, $input:ty, $xs:ty, $call:ty, $dx:ty,
+     {$($declared:tt)*} {$($of_layer:tt)*} {$($of_box:tt)*}) => {
         trait $twin<T: Scalar>: Send + Sync {
             fn clone_box(&self) -> Box<dyn $twin<T>>;
             fn check(&self) -> Result<()>;
@@ -55,6 +56,8 @@ macro_rules! erased {
                 grads: &mut Grads<T>,
                 dx: $dx,
             ) -> Result<()>;
+            fn reads_output(&self) -> bool;
+            $($declared)*
             fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>);
             fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>);
             fn absorb(&mut self, cache: &AnyCache);
@@ -90,6 +93,10 @@ macro_rules! erased {
             ) -> Result<()> {
                 $contract::backward(self, call, cache.recorded::<L::Cache, L>()?, grads, dx)
             }
+            fn reads_output(&self) -> bool {
+                $contract::reads_output(self)
+            }
+            $($of_layer)*
             fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
                 $contract::params(self, out);
             }
@@ -148,6 +155,10 @@ macro_rules! erased {
             ) -> Result<()> {
                 self.0.backward(call, cache, grads, dx)
             }
+            fn reads_output(&self) -> bool {
+                self.0.reads_output()
+            }
+            $($of_box)*
             fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
                 self.0.params(out);
             }
@@ -169,7 +180,28 @@ macro_rules! erased {
 
 /// A layer of any type. Containers hold these.
 pub struct BoxLayer<T: Scalar>(Box<dyn AnyLayer<T>>);
-erased!(AnyLayer, Layer, BoxLayer, &[usize], &Tensor<T>, Call<'_, T>, Option<&mut Tensor<T>>);
+erased!(
+    AnyLayer,
+    Layer,
+    BoxLayer,
+    &[usize],
+    &Tensor<T>,
+    Call<'_, T>,
+    Option<&mut Tensor<T>>,
+    {
+        fn in_place(&self) -> Option<&dyn InPlace<T>>;
+    }
+    {
+        fn in_place(&self) -> Option<&dyn InPlace<T>> {
+            Layer::in_place(self)
+        }
+    }
+    {
+        fn in_place(&self) -> Option<&dyn InPlace<T>> {
+            self.0.in_place()
+        }
+    }
+);
 
 /// A layer of several inputs and any type.
 pub struct BoxMulti<T: Scalar>(Box<dyn AnyMulti<T>>);
@@ -180,5 +212,8 @@ erased!(
     &[&[usize]],
     &[&Tensor<T>],
     MultiCall<'_, T>,
-    &mut [Option<&mut Tensor<T>>]
+    &mut [Option<&mut Tensor<T>>],
+    {}
+    {}
+    {}
 );

@@ -56,6 +56,16 @@ pub trait Layer<T: Scalar>: Send + Sync {
         dx: Option<&mut Tensor<T>>,
     ) -> Result<()>;
 
+    /// Whether backward reads [`Call::y`]. Where it does not, a container may let the next layer overwrite it.
+    fn reads_output(&self) -> bool {
+        true
+    }
+
+    /// This layer as one that works where x and y share memory, if it is one.
+    fn in_place(&self) -> Option<&dyn InPlace<T>> {
+        None
+    }
+
     /// Shows every parameter and buffer, in a fixed order.
     fn params<'a>(&'a self, _out: &mut Params<'_, 'a, T>) {}
 
@@ -114,6 +124,19 @@ pub trait Layer<T: Scalar>: Send + Sync {
         self.describe(input, &mut summary)?;
         Ok(summary)
     }
+}
+
+/// A layer without parameters, noise and cache whose derivative follows from y alone. A container that sees that nobody
+/// else needs x lets x and y share memory: a pass over half as many numbers.
+pub trait InPlace<T: Scalar> {
+    /// Overwrites x with f(x): the bits of [`Layer::forward`].
+    ///
+    /// # Errors
+    /// As [`Layer::forward`].
+    fn forward_in_place(&self, x: &mut Tensor<T>) -> Result<()>;
+
+    /// Given y and ∂E/∂y, overwrites ∂E/∂y with ∂E/∂x: the bits of [`Layer::backward`].
+    fn backward_in_place(&self, y: &Tensor<T>, dy: &mut Tensor<T>);
 }
 
 /// The call being differentiated: its input, its output, and ∂E/∂y.

@@ -59,7 +59,7 @@ pub use boxed::{AnyCache, BoxLayer, BoxMulti};
 pub use chainrule_tensor::{Error, Init, Kind, Result, Rng, Scalar, Shape, Tensor};
 pub use context::Context;
 pub use grads::Grads;
-pub use layer::{Call, Layer};
+pub use layer::{Call, InPlace, Layer};
 pub use loss::{Loss, Reduction, Target};
 pub use multi::{MultiCall, MultiLayer};
 pub use optimizer::Optimizer;

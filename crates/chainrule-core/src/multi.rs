@@ -46,6 +46,11 @@ pub trait MultiLayer<T: Scalar>: Send + Sync {
         dxs: &mut [Option<&mut Tensor<T>>],
     ) -> Result<()>;
 
+    /// As [`Layer::reads_output`](crate::Layer::reads_output).
+    fn reads_output(&self) -> bool {
+        true
+    }
+
     /// Shows every parameter and buffer, in a fixed order.
     fn params<'a>(&'a self, _out: &mut Params<'_, 'a, T>) {}
 

@@ -30,6 +30,8 @@ pub struct Row {
     pub multiply_adds: u64,
     /// Bytes of one number.
     scalar: usize,
+    /// Whether the output overwrites that of the row before.
+    shared: bool,
 }
 
 impl Summary {
@@ -78,6 +80,18 @@ impl Summary {
         Ok(output)
     }
 
+    /// Tells that the output of the last row overwrites that of the row before: it takes no memory of its own.
+    pub fn share_output(&mut self) {
+        if let Some(row) = self.rows.last_mut() {
+            row.shared = true;
+        }
+    }
+
+    /// The numbers of each output that has memory of its own.
+    fn activations(&self) -> impl Iterator<Item = usize> {
+        self.rows.iter().filter(|row| !row.shared).map(|row| row.output.volume())
+    }
+
     fn row<'a, T: Scalar, L: ?Sized>(
         &mut self,
         output: Shape,
@@ -99,6 +113,7 @@ impl Summary {
             frozen,
             multiply_adds,
             scalar: size_of::<T>(),
+            shared: false,
         });
     }
 
@@ -114,7 +129,7 @@ impl Summary {
 
     /// Bytes that inference holds: the parameters, the input and the two largest activations.
     pub fn inference_bytes(&self) -> usize {
-        let mut volumes: Vec<usize> = self.rows.iter().map(|r| r.output.volume()).collect();
+        let mut volumes: Vec<usize> = self.activations().collect();
         volumes.sort_unstable_by(|a, b| b.cmp(a));
         let activations = volumes.iter().take(2).sum::<usize>();
         (self.parameters() + self.input.volume() + activations) * self.scalar()
@@ -123,8 +138,8 @@ impl Summary {
     /// Bytes that training holds: parameters and their gradients, every activation, and two gradients of activations.
     /// The optimizer's own state and the scratch of single layers come on top.
     pub fn training_bytes(&self) -> usize {
-        let activations: usize = self.rows.iter().map(|r| r.output.volume()).sum();
-        let largest = self.rows.iter().map(|r| r.output.volume()).max().unwrap_or(0);
+        let activations: usize = self.activations().sum();
+        let largest = self.activations().max().unwrap_or(0);
         (2 * self.parameters() + self.input.volume() + activations + 2 * largest) * self.scalar()
     }
 

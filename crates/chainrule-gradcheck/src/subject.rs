@@ -48,6 +48,10 @@ impl<T: Scalar, L: Layer<T>> MultiLayer<T> for One<L> {
         self.0.backward(call, cache, grads, dxs[0].as_deref_mut())
     }
 
+    fn reads_output(&self) -> bool {
+        self.0.reads_output()
+    }
+
     fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
         self.0.params(out);
     }

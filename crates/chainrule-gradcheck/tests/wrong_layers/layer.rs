@@ -24,6 +24,7 @@ pub enum Fault {
     FrozenWeightStopsBias,
     StaleCache,
     CacheConsumed,
+    OutputReadUnsaid,
     // In shapes.
     WrongOutputShape,
     WrongShapeAccepted,
@@ -176,10 +177,17 @@ impl<T: Scalar> Layer<T> for Masked<T> {
                 }
             }
         }
+        if let (Fault::OutputReadUnsaid, Some(db)) = (fault, grads.of(&self.bias)) {
+            db[0] += call.y.data()[0] - call.y.data()[0];
+        }
         if fault == Fault::CacheConsumed {
             cache.masked.fill(T::ZERO);
         }
         Ok(())
+    }
+
+    fn reads_output(&self) -> bool {
+        self.fault != Fault::OutputReadUnsaid
     }
 
     fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>) {

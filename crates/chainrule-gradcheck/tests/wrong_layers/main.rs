@@ -55,6 +55,7 @@ wrong! {
     a_frozen_weight_that_stops_the_bias: FrozenWeightStopsBias breaks Freezing;
     a_stale_cache: StaleCache breaks ReusedCache;
     a_cache_that_backward_uses_up: CacheConsumed breaks TwoBackwards;
+    an_output_that_backward_reads_unsaid: OutputReadUnsaid breaks SameBits;
     a_wrong_output_shape: WrongOutputShape breaks Shapes;
     a_wrong_shape_that_is_accepted: WrongShapeAccepted breaks Shapes;
     a_wrong_shape_that_panics: WrongShapePanics breaks Shapes;

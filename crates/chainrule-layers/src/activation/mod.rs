@@ -84,10 +84,42 @@ macro_rules! elementwise {
                 });
                 Ok(())
             }
+
+            crate::activation::shared!($from hook);
         }
+        crate::activation::shared!($from $layer [$($($flag),*)?] [$($($number),*)?] |$x| $forward, |$v| $slope);
     };
 }
 use elementwise;
+
+/// The part of `elementwise` for derivatives that follow from y, where x and y may share memory.
+macro_rules! shared {
+    (x $($rest:tt)*) => {};
+    (y hook) => {
+        fn in_place(&self) -> Option<&dyn chainrule_core::InPlace<T>> {
+            Some(self)
+        }
+    };
+    (y $layer:ident [$($flag:ident),*] [$($number:ident),*] |$x:ident| $forward:expr, |$v:ident| $slope:expr) => {
+        impl<T: chainrule_core::Scalar> chainrule_core::InPlace<T> for $layer {
+            fn forward_in_place(&self, x: &mut chainrule_core::Tensor<T>) -> chainrule_core::Result<()> {
+                chainrule_core::Layer::<T>::check(self)?;
+                $(let $flag = self.$flag;)*
+                $(let $number = T::from_f64(self.$number);)*
+                chainrule_tensor::kernels::elementwise::apply(x.data_mut(), |$x: T| $forward);
+                Ok(())
+            }
+
+            fn backward_in_place(&self, y: &chainrule_core::Tensor<T>, dy: &mut chainrule_core::Tensor<T>) {
+                $(let $flag = self.$flag;)*
+                $(let $number = T::from_f64(self.$number);)*
+                // dx = dy ∂y/∂x
+                chainrule_tensor::kernels::elementwise::update(dy.data_mut(), y.data(), |dy: T, $v: T| dy * $slope);
+            }
+        }
+    };
+}
+use shared;
 
 fn finite(layer: &str, name: &str, value: f64) -> Result<()> {
     if value.is_finite() {
@@ -136,6 +168,28 @@ mod tests {
         for (got, want) in got_y.data().iter().zip(y).chain(got_dx.data().iter().zip(dx)) {
             assert!((got - want).abs() < 1e-14 * want.abs().max(1.0) * 10.0, "{got} for {want}");
         }
+    }
+
+    #[test]
+    fn layers_that_work_in_place_give_the_same_bits() {
+        fn check(layer: impl Layer<f64, Cache = ()>) {
+            let x = Tensor::from_fn([41], |i| i as f64 * 0.3 - 6.0);
+            let dy = Tensor::from_fn([41], |i| 1.0 - i as f64 * 0.07);
+            let (mut y, mut dx) = (Tensor::default(), Tensor::default());
+            layer.forward(&x, &mut y, &mut (), &mut Context::train(0)).unwrap();
+            let mut grads = Grads::new(&layer);
+            layer.backward(Call { x: &x, y: &y, dy: &dy }, &mut (), &mut grads, Some(&mut dx)).unwrap();
+            let (mut y_in_place, mut dx_in_place) = (x, dy);
+            let in_place = layer.in_place().unwrap();
+            in_place.forward_in_place(&mut y_in_place).unwrap();
+            in_place.backward_in_place(&y, &mut dx_in_place);
+            let bits = |t: &Tensor<f64>| t.data().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            assert_eq!([bits(&y_in_place), bits(&dx_in_place)], [bits(&y), bits(&dx)]);
+        }
+        check(super::Relu::new());
+        check(super::Sigmoid::new());
+        check(super::Tanh::new());
+        assert!(Layer::<f64>::in_place(&super::Gelu::new()).is_none());
     }
 
     #[test]

@@ -10,7 +10,8 @@
 //! Gᵢ₋₁ = (∂fᵢ/∂yᵢ₋₁)ᵀ Gᵢ
 //! ```
 //!
-//! Keeps every yᵢ in training, two in inference. Derivation: docs/layers/container/sequential.md.
+//! Keeps every yᵢ in training, two in inference. Where fᵢ can work in place and nobody reads yᵢ₋₁ again, as an activation
+//! after a product, yᵢ takes its place, and Gᵢ₋₁ that of Gᵢ. Derivation: docs/layers/container/sequential.md.
 
 use super::{check_name, check_output, first_error, keep};
 use chainrule_core::{
@@ -34,8 +35,28 @@ use chainrule_core::{
 /// ```
 #[derive(Clone)]
 pub struct Sequential<T: Scalar = f32> {
-    children: Vec<(String, BoxLayer<T>)>,
+    children: Vec<Child<T>>,
     wrong: Option<String>,
+}
+
+#[derive(Clone)]
+struct Child<T: Scalar> {
+    name: String,
+    layer: BoxLayer<T>,
+    /// Whether it overwrites the output of the layer before, which nobody reads again.
+    in_place: bool,
+}
+
+impl<T: Scalar> Child<T> {
+    fn forward_in_place(&self, y: &mut Tensor<T>) -> Result<()> {
+        self.layer.in_place().map_or(Ok(()), |layer| layer.forward_in_place(y))
+    }
+
+    fn backward_in_place(&self, y: &Tensor<T>, dy: &mut Tensor<T>) {
+        if let Some(layer) = self.layer.in_place() {
+            layer.backward_in_place(y, dy);
+        }
+    }
 }
 
 impl<T: Scalar> Sequential<T> {
@@ -56,8 +77,10 @@ impl<T: Scalar> Sequential<T> {
     #[must_use]
     pub fn named(mut self, name: impl Into<String>, layer: impl Layer<T> + Clone + 'static) -> Self {
         let name = name.into();
-        keep(&mut self.wrong, check_name(&name, self.children.iter().map(|(n, _)| n.as_str())));
-        self.children.push((name, BoxLayer::new(layer)));
+        keep(&mut self.wrong, check_name(&name, self.children.iter().map(|child| child.name.as_str())));
+        let free = self.children.last().is_some_and(|before| !before.layer.reads_output());
+        let in_place = free && layer.in_place().is_some();
+        self.children.push(Child { name, layer: BoxLayer::new(layer), in_place });
         self
     }
 
@@ -72,7 +95,7 @@ impl<T: Scalar> Sequential<T> {
 
     /// The layers with their names, in order.
     pub fn children(&self) -> impl Iterator<Item = (&str, &BoxLayer<T>)> {
-        self.children.iter().map(|(name, layer)| (name.as_str(), layer))
+        self.children.iter().map(|child| (child.name.as_str(), &child.layer))
     }
 
     /// The number of layers.
@@ -96,7 +119,7 @@ impl<T: Scalar> Default for Sequential<T> {
 #[derive(Debug)]
 pub struct SequentialCache<T> {
     caches: Vec<AnyCache>,
-    /// The outputs between the layers, y₀ … yₙ₋₁; in inference two, used in turn.
+    /// The outputs between the layers, but for those that are overwritten; in inference two, used in turn.
     ys: Vec<Tensor<T>>,
     /// ∂E/∂yᵢ and ∂E/∂yᵢ₋₁, in turn.
     dys: [Tensor<T>; 2],
@@ -114,12 +137,14 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
 
     fn check(&self) -> Result<()> {
         first_error(&self.wrong)?;
-        self.children.iter().try_for_each(|(name, layer)| layer.check().map_err(|e| e.in_layer(name)))
+        self.children
+            .iter()
+            .try_for_each(|Child { name, layer, .. }| layer.check().map_err(|e| e.in_layer(name)))
     }
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
         first_error(&self.wrong)?;
-        self.children.iter().try_fold(Shape::new(input)?, |shape, (name, layer)| {
+        self.children.iter().try_fold(Shape::new(input)?, |shape, Child { name, layer, .. }| {
             layer.output_shape(&shape).map_err(|e| e.in_layer(name))
         })
     }
@@ -132,35 +157,43 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
         cx: &mut Context,
     ) -> Result<()> {
         first_error(&self.wrong)?;
-        let last = match self.children.len() {
-            0 => {
-                y.copy_from(x);
-                cache.recorded = cx.recording();
-                return Ok(());
-            }
-            n => n - 1,
-        };
-        let kept = if cx.recording() { last } else { last.min(2) };
+        let n = self.children.len();
+        if n == 0 {
+            y.copy_from(x);
+            cache.recorded = cx.recording();
+            return Ok(());
+        }
+        // The layers that have an output of their own, but for the last of them, whose output is y.
+        let between = self.children.iter().filter(|child| !child.in_place).count() - 1;
+        let kept = if cx.recording() { between } else { between.min(2) };
         cache.recorded = false;
-        cache.caches.resize_with(last + 1, AnyCache::default);
+        cache.caches.resize_with(n, AnyCache::default);
         if cache.ys.len() < kept {
             cache.ys.resize_with(kept, Tensor::default);
         }
-        for (i, ((name, layer), memory)) in self.children.iter().zip(&mut cache.caches).enumerate() {
-            let at = |i: usize| if cx.recording() { i } else { i % 2 };
-            let (input, output) = match i {
-                _ if last == 0 => (x, &mut *y),
-                0 => (x, &mut cache.ys[0]),
-                _ if i == last => (&cache.ys[at(i - 1)], &mut *y),
-                _ => {
+        let at = |k: usize| if cx.recording() { k } else { k % 2 };
+        let (mut i, mut k) = (0, 0);
+        while i < n {
+            let (input, output) = match (k == 0, k == between) {
+                (true, true) => (x, &mut *y),
+                (true, false) => (x, &mut cache.ys[0]),
+                (false, true) => (&cache.ys[at(k - 1)], &mut *y),
+                (false, false) => {
                     let [input, output] =
-                        cache.ys.get_disjoint_mut([at(i - 1), at(i)]).expect("places apart");
+                        cache.ys.get_disjoint_mut([at(k - 1), at(k)]).expect("places apart");
                     (&*input, output)
                 }
             };
-            let result = layer.forward(input, output, memory, &mut cx.child(i));
+            let Child { name, layer, .. } = &self.children[i];
+            let result = layer.forward(input, output, &mut cache.caches[i], &mut cx.child(i));
             let result = result.and_then(|()| check_output(output, cx));
             result.map_err(|e| e.in_layer(name))?;
+            (i, k) = (i + 1, k + 1);
+            if let Some(child) = self.children.get(i).filter(|child| child.in_place) {
+                let result = child.forward_in_place(output).and_then(|()| check_output(output, cx));
+                result.map_err(|e| e.in_layer(&child.name))?;
+                i += 1;
+            }
         }
         cache.recorded = cx.recording();
         Ok(())
@@ -183,35 +216,50 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
         }
         let SequentialCache { caches, ys, dys: [dy, dx_inner], .. } = cache;
         let mut dx = dx;
-        for (i, (name, layer)) in self.children.iter().enumerate().rev() {
+        // `dy` holds ∂E/∂y of the layer that comes next, but at first the caller does.
+        let (mut i, mut k, mut ours) =
+            (n, self.children.iter().filter(|child| !child.in_place).count(), false);
+        while i > 0 {
+            (i, k) = (i - 1, k - 1);
+            let y = ys.get(k).filter(|_| i < n - 1).unwrap_or(call.y);
+            if self.children[i].in_place {
+                if !ours {
+                    dy.copy_from(call.dy);
+                    ours = true;
+                }
+                self.children[i].backward_in_place(y, dy); // Gᵢ₋₁ in the place of Gᵢ
+                i -= 1;
+            }
             let inner = Call {
-                x: if i == 0 { call.x } else { &ys[i - 1] },
-                y: if i == n - 1 { call.y } else { &ys[i] },
-                dy: if i == n - 1 { call.dy } else { &*dy },
+                x: if i == 0 { call.x } else { &ys[k - 1] },
+                y,
+                dy: if ours { &*dy } else { call.dy },
             };
             let wanted = if i == 0 { dx.take() } else { Some(&mut *dx_inner) };
+            let Child { name, layer, .. } = &self.children[i];
             layer.backward(inner, &mut caches[i], grads, wanted).map_err(|e| e.in_layer(name))?; // Gᵢ₋₁ from Gᵢ
             std::mem::swap(dy, dx_inner);
+            ours = true;
         }
         Ok(())
     }
 
     fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
-        self.children.iter().for_each(|(name, layer)| layer.params(&mut out.child(name)));
+        self.children.iter().for_each(|child| child.layer.params(&mut out.child(&child.name)));
     }
 
     fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
-        self.children.iter_mut().for_each(|(name, layer)| layer.params_mut(&mut out.child(name)));
+        self.children.iter_mut().for_each(|child| child.layer.params_mut(&mut out.child(&child.name)));
     }
 
     fn absorb(&mut self, cache: &Self::Cache) {
-        self.children.iter_mut().zip(&cache.caches).for_each(|((_, layer), cache)| layer.absorb(cache));
+        self.children.iter_mut().zip(&cache.caches).for_each(|(child, cache)| child.layer.absorb(cache));
     }
 
     fn multiply_adds(&self, input: &[usize]) -> u64 {
         let Ok(mut shape) = Shape::new(input) else { return 0 };
         let mut sum = 0;
-        for (_, layer) in &self.children {
+        for Child { layer, .. } in &self.children {
             sum += layer.multiply_adds(&shape);
             match layer.output_shape(&shape) {
                 Ok(next) => shape = next,
@@ -222,8 +270,12 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
     }
 
     fn describe(&self, input: &[usize], out: &mut Summary) -> Result<Shape> {
-        self.children.iter().try_fold(Shape::new(input)?, |shape, (name, layer)| {
-            out.child(name, |out| layer.describe(&shape, out)).map_err(|e| e.in_layer(name))
+        self.children.iter().try_fold(Shape::new(input)?, |shape, Child { name, layer, in_place }| {
+            let output = out.child(name, |out| layer.describe(&shape, out)).map_err(|e| e.in_layer(name))?;
+            if *in_place {
+                out.share_output();
+            }
+            Ok(output)
         })
     }
 }
@@ -231,7 +283,7 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BatchNorm1d, Dropout, Gelu, Linear, LogSoftmax};
+    use crate::{BatchNorm1d, Dropout, Gelu, LayerNorm, Linear, LogSoftmax, Relu, Sigmoid, Tanh};
     use chainrule_core::{Init, Parameters};
     use chainrule_gradcheck::laws;
 
@@ -248,6 +300,22 @@ mod tests {
                 .add(LogSoftmax::new(-1)),
             input: [rows, inputs],
             wrong: [rows, inputs + 1],
+        }
+        obeys_the_laws_where_activations_overwrite(
+            rows in 1..6usize, inputs in 1..6usize, hidden in 1..6usize, last in any::<bool>(),
+        ) {
+            layer: {
+                let model = Sequential::<T>::new()
+                    .add(Linear::new(inputs, hidden))
+                    .add(Tanh::new())
+                    .add(Sigmoid::new())
+                    .add(Linear::new(hidden, hidden))
+                    .add(LayerNorm::new(hidden))
+                    .add(Sigmoid::new())
+                    .add(Linear::new(hidden, hidden));
+                if last { model.add(Tanh::new()) } else { model }
+            },
+            input: [rows, inputs],
         }
         obeys_the_laws_with_few_layers(rows in 1..6usize, inputs in 1..6usize, count in 0..4usize) {
             layer: (0..count).fold(Sequential::<T>::new(), |model, _| model.add(Linear::new(inputs, inputs))),
@@ -266,6 +334,26 @@ mod tests {
         let mut grads = Grads::new(&model);
         model.backward(Call { x: &x, y: &y, dy: &dy }, &mut cache, &mut grads, Some(&mut dx)).unwrap();
         assert_eq!((y.data(), dx.data(), grads.values()), (&[30.0][..], &[6.0][..], &[15.0, 10.0][..]));
+    }
+
+    /// One output is kept for Linear and ReLU together: 2·(4·3 + 3) parameters and gradients, 8·4 inputs, 8·3 outputs,
+    /// and two gradients of 8·3.
+    #[test]
+    fn an_activation_that_overwrites_takes_no_memory() {
+        let model = |second: bool| {
+            let model = Sequential::<f64>::new().add(Linear::new(4, 3));
+            if second { model.add(Relu::new()) } else { model }
+        };
+        let [one, two] = [false, true].map(|second| model(second).summary(&[8, 4]).unwrap());
+        assert_eq!(one.training_bytes(), 8 * (2 * 15 + 32 + 24 + 48));
+        assert_eq!(
+            [one.training_bytes(), one.inference_bytes()],
+            [two.training_bytes(), two.inference_bytes()]
+        );
+        let model = model(true).add(Linear::new(3, 2)).init(1).unwrap();
+        let (mut y, mut cache) = (Tensor::default(), SequentialCache::default());
+        model.forward(&Tensor::zeros([8, 4]), &mut y, &mut cache, &mut Context::train(0)).unwrap();
+        assert_eq!(cache.ys.len(), 1);
     }
 
     #[test]

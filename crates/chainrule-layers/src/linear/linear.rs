@@ -131,6 +131,10 @@ impl<T: Scalar> Layer<T> for Linear<T> {
         Ok(())
     }
 
+    fn reads_output(&self) -> bool {
+        false
+    }
+
     fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
         out.add(&self.weight);
         self.bias.iter().for_each(|bias| out.add(bias));

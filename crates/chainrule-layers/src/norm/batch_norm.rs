@@ -341,6 +341,10 @@ macro_rules! batch_norm_layer {
                 self.0.backward(call, cache, grads, dx)
             }
 
+            fn reads_output(&self) -> bool {
+                false
+            }
+
             fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
                 self.0.params(out);
             }

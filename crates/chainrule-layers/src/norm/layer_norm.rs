@@ -140,6 +140,10 @@ impl<T: Scalar> Layer<T> for LayerNorm<T> {
         Ok(())
     }
 
+    fn reads_output(&self) -> bool {
+        false
+    }
+
     fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
         self.weight.iter().chain(&self.bias).for_each(|p| out.add(p));
     }

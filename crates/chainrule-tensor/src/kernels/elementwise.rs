@@ -33,6 +33,15 @@ simd! {
     }
 }
 
+simd! {
+    /// yᵢ = f(yᵢ), in this thread.
+    pub fn apply_serial[T: Scalar, F: Fn(T) -> T](y: &mut [T], f: &F) {
+        for y in y.iter_mut() {
+            *y = f(*y);
+        }
+    }
+}
+
 /// y = x.
 ///
 /// # Panics
@@ -54,6 +63,11 @@ pub fn zero<T: Scalar>(y: &mut [T]) {
 pub fn map<T: Scalar>(x: &[T], y: &mut [T], f: impl Fn(T) -> T + Sync) {
     assert_eq!(x.len(), y.len());
     par::for_chunks(y, PIECE, |i, y| map_serial(&x[i * PIECE..][..y.len()], y, &f));
+}
+
+/// yᵢ = f(yᵢ).
+pub fn apply<T: Scalar>(y: &mut [T], f: impl Fn(T) -> T + Sync) {
+    par::for_chunks(y, PIECE, |_, y| apply_serial(y, &f));
 }
 
 /// zᵢ = f(xᵢ, yᵢ).
