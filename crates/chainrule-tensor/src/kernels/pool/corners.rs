@@ -3,32 +3,63 @@
 use super::planes_per_piece;
 use crate::{Scalar, kernels::simd, par};
 
+/// Runs a loop over the windows j..j + k such that they cover 0..n. Rows that hold a few vectors, but not many, go in
+/// blocks of one size; the last ends with the row, and may cover windows that were covered before.
+macro_rules! in_blocks {
+    ($n:expr, $j:ident, $k:ident => $body:expr) => {
+        match $n {
+            n @ 16.. => in_blocks!(@of 16, n, $j, $k => $body),
+            n @ 8.. => in_blocks!(@of 8, n, $j, $k => $body),
+            n @ 4.. => in_blocks!(@of 4, n, $j, $k => $body),
+            $k => {
+                let $j = 0;
+                $body
+            }
+        }
+    };
+    (@of $size:literal, $n:expr, $j:ident, $k:ident => $body:expr) => {{
+        const SIZE: usize = $size;
+        let ($k, mut next) = (SIZE, 0);
+        while next < $n {
+            let $j = next.min($n - $k);
+            $body;
+            next += $k;
+        }
+    }};
+}
+
 simd! {
     /// Maxima of 2 × 2 corners of two rows, and which corner won: 0 1 over 2 3.
     pub fn corner_rows[T: Scalar](top: &[T], bottom: &[T], y: &mut [T], corners: &mut [u8]) {
-        let rows = top.as_chunks::<2>().0.iter().zip(bottom.as_chunks::<2>().0);
-        for (((a, b), y), corner) in rows.zip(y).zip(corners) {
-            let (mut m, mut c) = (a[0], 0);
-            for (v, i) in [(a[1], 1), (b[0], 2), (b[1], 3)] {
-                let wins = v > m || v.is_nan();
-                (m, c) = if wins { (v, i) } else { (m, c) };
+        in_blocks!(y.len(), j, k => {
+            let (top, bottom) = (&top[2 * j..][..2 * k], &bottom[2 * j..][..2 * k]);
+            let rows = top.as_chunks::<2>().0.iter().zip(bottom.as_chunks::<2>().0);
+            for (((a, b), y), corner) in rows.zip(&mut y[j..][..k]).zip(&mut corners[j..][..k]) {
+                let (mut m, mut c) = (a[0], 0);
+                for (v, i) in [(a[1], 1), (b[0], 2), (b[1], 3)] {
+                    let wins = v > m || v.is_nan();
+                    (m, c) = if wins { (v, i) } else { (m, c) };
+                }
+                (*y, *corner) = (m, c);
             }
-            (*y, *corner) = (m, c);
-        }
+        });
     }
 }
 
 simd! {
     /// Maxima of 2 × 2 corners of two rows.
     pub fn corner_maxima[T: Scalar](top: &[T], bottom: &[T], y: &mut [T]) {
-        let rows = top.as_chunks::<2>().0.iter().zip(bottom.as_chunks::<2>().0);
-        for ((a, b), y) in rows.zip(y) {
-            let mut m = a[0];
-            for v in [a[1], b[0], b[1]] {
-                m = if v > m || v.is_nan() { v } else { m };
+        in_blocks!(y.len(), j, k => {
+            let (top, bottom) = (&top[2 * j..][..2 * k], &bottom[2 * j..][..2 * k]);
+            let rows = top.as_chunks::<2>().0.iter().zip(bottom.as_chunks::<2>().0);
+            for ((a, b), y) in rows.zip(&mut y[j..][..k]) {
+                let mut m = a[0];
+                for v in [a[1], b[0], b[1]] {
+                    m = if v > m || v.is_nan() { v } else { m };
+                }
+                *y = m;
             }
-            *y = m;
-        }
+        });
     }
 }
 
