@@ -138,6 +138,8 @@ impl<T: Scalar> Gradient<'_, T> {
         let blocks = g.groups * g.group_filters().div_ceil(plan.block);
         let room = (SUMS / (blocks * plan.sums).max(1)).max(1) as u64;
         let shares = (g.multiply_adds() / SHARE).min(SHARES).min(room).clamp(1, g.images as u64) as usize;
+        // Two threads, and four, get the same number of them.
+        let shares = 1usize << shares.ilog2();
         // With few shares, pieces take some of the blocks each.
         let cuts = if shares.is_multiple_of(pieces) { 1 } else { pieces.min(blocks) };
         let pieces = pieces.min(shares * cuts);
