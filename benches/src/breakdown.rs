@@ -1,6 +1,6 @@
 //! Where the time of a training step goes, by layer and direction.
 
-use crate::{networks, workloads::normal};
+use crate::{networks, timing::median, workloads::normal};
 use chainrule::{core::AnyCache, prelude::*};
 use std::time::Instant;
 
@@ -36,6 +36,8 @@ fn table(model: &Sequential, input: &[usize], seconds: f64) -> Result<()> {
     let mut xs = vec![normal(input)?];
     xs.resize_with(n + 1, Tensor::default);
     let mut caches: Vec<AnyCache> = (0..n).map(|_| AnyCache::default()).collect();
+    // As `Sequential` does it: an activation overwrites an output that nobody reads again.
+    let in_place = |i: usize| layers[i].1.in_place().filter(|_| i > 0 && !layers[i - 1].1.reads_output());
     let (mut dy, mut dx, mut grads) = (Tensor::default(), Tensor::default(), Grads::new(model));
     let mut rows: Vec<Row> = (0..n).map(|_| Row::default()).collect();
     let start = Instant::now();
@@ -43,14 +45,24 @@ fn table(model: &Sequential, input: &[usize], seconds: f64) -> Result<()> {
         grads.zero();
         for (i, (_, layer)) in layers.iter().enumerate() {
             let (x, y) = xs.split_at_mut(i + 1);
+            let overwrites = in_place(i).inspect(|_| std::mem::swap(&mut x[i], &mut y[0]));
             let t = Instant::now();
-            layer.forward(&x[i], &mut y[0], &mut caches[i], &mut Context::train(1).child(i))?;
+            match overwrites {
+                Some(layer) => layer.forward_in_place(&mut y[0])?,
+                None => layer.forward(&x[i], &mut y[0], &mut caches[i], &mut Context::train(1).child(i))?,
+            }
             rows[i].forward.push(t.elapsed().as_secs_f64());
         }
         dy.reset(*xs[n].shape()).fill(1.0);
         for (i, (_, layer)) in layers.iter().enumerate().rev() {
-            let call = Call { x: &xs[i], y: &xs[i + 1], dy: &dy };
             let t = Instant::now();
+            if let Some(layer) = in_place(i) {
+                layer.backward_in_place(&xs[i + 1], &mut dy);
+                rows[i].backward.push(t.elapsed().as_secs_f64());
+                xs.swap(i, i + 1);
+                continue;
+            }
+            let call = Call { x: &xs[i], y: &xs[i + 1], dy: &dy };
             layer.backward(call, &mut caches[i], &mut grads, (i > 0).then_some(&mut dx))?;
             rows[i].backward.push(t.elapsed().as_secs_f64());
             std::mem::swap(&mut dy, &mut dx);
@@ -65,7 +77,8 @@ fn table(model: &Sequential, input: &[usize], seconds: f64) -> Result<()> {
         let (f, b) = (median(&mut row.forward), median(&mut row.backward));
         let flops = 2.0 * info.multiply_adds as f64;
         // Forward reads x and writes y; backward reads x and dy and writes dx, and computes ∂W and ∂X.
-        let (read, written) = (4.0 * xs[i].len() as f64, 4.0 * xs[i + 1].len() as f64);
+        let before = if i == 0 { xs[0].len() } else { summary.rows()[i - 1].output.volume() };
+        let (read, written) = (4.0 * before as f64, 4.0 * info.output.volume() as f64);
         let products = if i == 0 { 1.0 } else { 2.0 };
         println!(
             "{:5} {:18} {:9.1} {:9.1} {:9.2} {:9.1} {:9.1} {:9.2}",
@@ -82,9 +95,4 @@ fn table(model: &Sequential, input: &[usize], seconds: f64) -> Result<()> {
     }
     println!("{:24} {:9.1} {:19} {:9.1}\n", "sum", forward * 1e6, "", backward * 1e6);
     Ok(())
-}
-
-fn median(samples: &mut [f64]) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    samples[samples.len() / 2]
 }

@@ -4,4 +4,5 @@ pub mod breakdown;
 pub mod limits;
 pub mod networks;
 pub mod timing;
+pub mod traffic;
 pub mod workloads;

@@ -42,6 +42,12 @@ pub fn time(seconds: f64, f: &mut dyn FnMut()) -> Timing {
     }
 }
 
+/// The middle one of some samples, of which there is at least one.
+pub fn median(samples: &mut [f64]) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples[samples.len() / 2]
+}
+
 /// The largest resident memory of this process so far, in MB; 0 where the system does not tell.
 pub fn peak_rss_mb() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

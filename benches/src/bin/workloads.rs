@@ -1,22 +1,23 @@
-//! `cargo run --release -p chainrule-benches --bin workloads -- [--threads N] [--filter NAME] [--seconds S] [--breakdown] [list|limits]`
+//! `cargo run --release -p chainrule-benches --bin workloads -- [--threads N] [--filter NAME] [--seconds S] [--breakdown] [list|limits|traffic]`
 //!
 //! A filter is the name of a workload or a part of several; `list` prints the names, `limits` what the machine
-//! can do. One JSON line a workload, each in a process of its own, so that the peak memory is that workload's.
+//! can do, `traffic` what moves numbers as a share of a copy loop. One JSON line a workload, each in a process of its own, so that the peak memory is that workload's.
 
 use chainrule::tensor::par;
 use chainrule_benches::{
     breakdown, limits,
     timing::{peak_rss_mb, time},
+    traffic,
     workloads::{NAMES, build},
 };
 use std::process::{Command, ExitCode};
 
 const USAGE: &str =
-    "usage: workloads [--threads N] [--filter NAME] [--seconds S] [--breakdown] [list|limits]";
+    "usage: workloads [--threads N] [--filter NAME] [--seconds S] [--breakdown] [list|limits|traffic]";
 
 fn main() -> ExitCode {
     let (mut threads, mut filter, mut seconds, mut one) = (0, String::new(), 1.0, None);
-    let (mut by_layer, mut machine) = (false, false);
+    let (mut by_layer, mut machine, mut moved) = (false, false, false);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().unwrap_or_default();
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
             "--one" => one = Some(value()),
             "--breakdown" => by_layer = true,
             "limits" => machine = true,
+            "traffic" => moved = true,
             "list" => {
                 NAMES.iter().for_each(|name| println!("{name}"));
                 return ExitCode::SUCCESS;
@@ -42,8 +44,9 @@ fn main() -> ExitCode {
         limits::print();
         return ExitCode::SUCCESS;
     }
-    if by_layer {
-        return match breakdown::print(&filter, seconds) {
+    if by_layer || moved {
+        let print = if moved { traffic::print } else { breakdown::print };
+        return match print(&filter, seconds) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("{error}");

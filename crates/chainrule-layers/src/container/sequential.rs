@@ -215,7 +215,7 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
             return Ok(());
         }
         let SequentialCache { caches, ys, dys: [dy, dx_inner], .. } = cache;
-        let mut dx = dx;
+        let (mut dx, mut turns) = (dx, 0);
         // `dy` holds ∂E/∂y of the layer that comes next, but at first the caller does.
         let (mut i, mut k, mut ours) =
             (n, self.children.iter().filter(|child| !child.in_place).count(), false);
@@ -239,7 +239,11 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
             let Child { name, layer, .. } = &self.children[i];
             layer.backward(inner, &mut caches[i], grads, wanted).map_err(|e| e.in_layer(name))?; // Gᵢ₋₁ from Gᵢ
             std::mem::swap(dy, dx_inner);
-            ours = true;
+            (ours, turns) = (true, turns + 1);
+        }
+        if turns % 2 == 1 {
+            // Each buffer has the same task in the next pass, for which it is large enough.
+            std::mem::swap(dy, dx_inner);
         }
         Ok(())
     }

@@ -1,0 +1,103 @@
+//! Layers, losses and optimizers that move numbers rather than multiply them, as a share of a copy loop over as many bytes.
+
+use crate::{timing::median, workloads::normal};
+use chainrule::{prelude::*, tensor::kernels::limits::copy_speed};
+use std::time::Instant;
+
+/// An image batch of 4 MB, and rows of 256.
+const IMAGES: [usize; 4] = [16, 64, 32, 32];
+const ROWS: [usize; 2] = [4096, 256];
+
+/// Prints the table, for names that contain `filter`.
+///
+/// # Errors
+/// A layer does not fit: a mistake in this file.
+pub fn print(filter: &str, seconds: f64) -> Result<()> {
+    let table = Table { filter, seconds };
+    println!("{:24} {:>9} {:>8} {:>9} {:>7}", "", "µs", "GB/s", "copy GB/s", "share");
+    // How many tensors of x's size backward reads besides ∂E/∂y.
+    table.layer("relu", Relu::new(), &IMAGES, 1)?;
+    table.layer("leaky_relu", LeakyRelu::new(), &IMAGES, 1)?;
+    table.layer("sigmoid", Sigmoid::new(), &IMAGES, 1)?;
+    table.layer("tanh", Tanh::new(), &IMAGES, 1)?;
+    table.layer("gelu", Gelu::new(), &IMAGES, 1)?;
+    table.layer("silu", Silu::new(), &IMAGES, 1)?;
+    table.layer("dropout", Dropout::new(0.5), &IMAGES, 0)?;
+    table.layer("max_pool2d", MaxPool2d::new(2), &IMAGES, 0)?;
+    table.layer("avg_pool2d", AvgPool2d::new(2), &IMAGES, 0)?;
+    table.layer("global_avg_pool2d", GlobalAvgPool2d::new(), &IMAGES, 0)?;
+    table.layer("batch_norm2d", BatchNorm2d::new(64), &IMAGES, 1)?;
+    table.layer("layer_norm", LayerNorm::new(256), &ROWS, 1)?;
+    table.layer("softmax", Softmax::new(-1), &ROWS, 1)?;
+    table.layer("log_softmax", LogSoftmax::new(-1), &ROWS, 1)?;
+    let labels: Vec<usize> = (0..ROWS[0]).map(|i| (i * 7919 + 13) % ROWS[1]).collect();
+    table.loss("cross_entropy", CrossEntropy::new(), Target::Classes(&labels), 2)?;
+    let targets = normal(&ROWS)?;
+    table.loss("mse", Mse::new(), Target::Values(&targets), 3)?;
+    table.optimizer("sgd, momentum", Sgd::new(0.01).momentum(0.9), 5)?;
+    table.optimizer("adam", Adam::new(1e-3), 7)?;
+    table.optimizer("adamw", AdamW::new(1e-3), 7)
+}
+
+struct Table<'a> {
+    filter: &'a str,
+    seconds: f64,
+}
+
+impl Table<'_> {
+    /// Times `run`, which moves `bytes`, in turn with a copy of as many.
+    fn row(&self, name: &str, bytes: usize, mut run: impl FnMut() -> Result<()>) -> Result<()> {
+        if !name.contains(self.filter) {
+            return Ok(());
+        }
+        // Half is read, half is written.
+        let (from, mut to) = (vec![1.0f32; bytes / 8], vec![0.0f32; bytes / 8]);
+        let (mut times, mut copies) = (Vec::new(), Vec::new());
+        let start = Instant::now();
+        while start.elapsed().as_secs_f64() < self.seconds || times.len() < 10 {
+            // Several times each, so that both find what fits in the caches there.
+            for _ in 0..3 {
+                run()?;
+            }
+            let t = Instant::now();
+            run()?;
+            times.push(t.elapsed().as_secs_f64());
+            let speed = (0..4).map(|_| copy_speed(&from, &mut to)).last().unwrap_or_default();
+            copies.push(speed);
+        }
+        let (time, copy) = (median(&mut times), median(&mut copies));
+        let speed = bytes as f64 / time;
+        let share = 100.0 * speed / copy;
+        println!("{name:24} {:9.1} {:8.2} {:9.2} {share:6.0}%", time * 1e6, speed / 1e9, copy / 1e9);
+        Ok(())
+    }
+
+    /// Forward reads x and writes y; backward reads ∂E/∂y and `reads` tensors of x's size, and writes ∂E/∂x.
+    fn layer<L: Layer<f32>>(&self, name: &str, layer: L, shape: &[usize], reads: usize) -> Result<()> {
+        let (layer, x) = (layer.init(1)?, normal(shape)?);
+        let (mut y, mut dx, mut cache) = (Tensor::default(), Tensor::default(), L::Cache::default());
+        let output = layer.output_shape(shape)?;
+        let (dy, mut grads) = (normal(&output)?, Grads::new(&layer));
+        self.row(&format!("{name}, forward"), 4 * (x.len() + dy.len()), || {
+            layer.forward(&x, &mut y, &mut cache, &mut Context::train(1))
+        })?;
+        layer.forward(&x, &mut y, &mut cache, &mut Context::train(1))?;
+        self.row(&format!("{name}, backward"), 4 * (dy.len() + (1 + reads) * x.len()), || {
+            layer.backward(Call { x: &x, y: &y, dy: &dy }, &mut cache, &mut grads, Some(&mut dx))
+        })
+    }
+
+    /// `streams` tensors of the prediction's size are read or written.
+    fn loss(&self, name: &str, loss: impl Loss<f32>, target: Target<'_, f32>, streams: usize) -> Result<()> {
+        let (y, mut dy) = (normal(&ROWS)?, Tensor::default());
+        self.row(name, 4 * streams * y.len(), || loss.value_and_gradient(&y, target, &mut dy).map(drop))
+    }
+
+    fn optimizer(&self, name: &str, mut optimizer: impl Optimizer<f32>, streams: usize) -> Result<()> {
+        let n = 1 << 20;
+        let mut model: Linear = Linear::new(n, 1).bias(false).init(1)?;
+        let mut grads = Grads::new(&model);
+        grads.values_mut().fill(0.5);
+        self.row(name, 4 * streams * n, || optimizer.step(&mut model, &grads))
+    }
+}
