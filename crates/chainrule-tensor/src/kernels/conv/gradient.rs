@@ -23,7 +23,8 @@ const SHARE: u64 = 1 << 20;
 const SHARES: u64 = 8;
 /// Most numbers that all shares' sums take.
 const SUMS: usize = 4 << 20;
-/// Pixels that are gone through with all filters and taps before the next.
+/// Pixels that are gone through with all filters and taps before the next, along the filters; twice as many along the
+/// rows, where dy lies in fewer bytes.
 const PIXELS: usize = 512;
 
 /// How ∂W is computed; the same for any number of images.
@@ -187,7 +188,8 @@ impl<T: Scalar> Gradient<'_, T> {
         }
         plan.frame.prepare(&mut slot.frame);
         let (plane, per_group) = (oh * ow, g.group_filters().div_ceil(plan.block));
-        let rows = (PIXELS / ow).clamp(1, oh);
+        let pixels = if plan.way == Way::Along { 2 * PIXELS } else { PIXELS };
+        let rows = (pixels / ow).clamp(1, oh);
         for image in images {
             let mut block = blocks.start;
             while block < blocks.end {

@@ -277,6 +277,7 @@ fn forward<T: Scalar>(
         return;
     }
     let target = target::<T>(isa);
+    // f64, which is for checking, does without stacks: they are compiled for one type alone.
     if T::WIDE && stack::enough(g, target) {
         renew(target, g, &mut work.forward_stack, |stack| stack.forward(g, target));
         let stack = &work.forward_stack.1;

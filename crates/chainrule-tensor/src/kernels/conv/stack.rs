@@ -48,6 +48,7 @@ pub(super) struct Stack {
     cost: [usize; 2],
 }
 
+/// Of a row or a column of the result, the taps that meet the source: the first, how many, and where the first does.
 #[derive(Clone, Copy, Debug)]
 struct Meeting {
     first: usize,
