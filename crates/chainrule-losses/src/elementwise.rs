@@ -2,8 +2,8 @@
 
 use chainrule_core::{Error, Reduction, Result, Scalar, Shape, Target, Tensor};
 use chainrule_tensor::kernels::{
-    elementwise::{map2, scale, update},
-    loss::sum2,
+    elementwise::{map2, update},
+    loss::{map_sum2, sum2},
 };
 
 /// The target's numbers, which must have the prediction's shape.
@@ -39,7 +39,7 @@ pub fn forward<T: Scalar>(
     if reduction == Reduction::None {
         map2(y.data(), t.data(), loss.reset(*y.shape()), e);
     } else {
-        let sum = sum2(y.data(), t.data(), &e);
+        let sum = sum2(y.data(), t.data(), e);
         loss.reset([])[0] = match reduction {
             Reduction::Mean => sum / T::from_usize(y.len()),
             _ => sum,
@@ -80,13 +80,9 @@ pub fn value_and_gradient<T: Scalar>(
     e: impl Fn(T, T) -> T + Sync,
     slope: impl Fn(T, T) -> T + Sync,
 ) -> Result<T> {
-    let share = one_number(reduction, y.len())?;
+    let share: T = one_number(reduction, y.len())?;
     let dy = dy.reset(*y.shape());
-    map2(y.data(), t.data(), dy, slope);
-    if reduction == Reduction::Mean {
-        scale(dy, share);
-    }
-    Ok(sum2(y.data(), t.data(), &e) * share)
+    Ok(share * map_sum2(y.data(), t.data(), dy, e, |y, t| share * slope(y, t)))
 }
 
 /// The share of an element in a loss that is one number.

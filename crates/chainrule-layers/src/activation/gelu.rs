@@ -54,7 +54,7 @@ impl Default for Gelu {
 
 elementwise! {
     Gelu,
-    flags: [tanh],
+    flag: tanh,
     forward: |x| {
         let half = T::from_f64(0.5);
         if tanh {

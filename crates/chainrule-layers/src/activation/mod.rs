@@ -32,10 +32,11 @@ use chainrule_core::{Error, Result, Shape};
 /// Implements `Layer` for a function of single elements: `forward` is y of x, `backward` is ∂y/∂x of x or of y.
 ///
 /// `numbers` are fields that must be finite, here as values of the scalar type; `nonzero` one of them that must not be 0;
-/// `flags` are fields as they are.
+/// `flag` is a field that is true or false, for which the loops are
+/// compiled once each.
 macro_rules! elementwise {
     ($layer:ident,
-     $(flags: [$($flag:ident),*],)? $(numbers: [$($number:ident),*],)? $(nonzero: $nonzero:ident,)?
+     $(flag: $flag:ident,)? $(numbers: [$($number:ident),*],)? $(nonzero: $nonzero:ident,)?
      forward: |$x:ident| $forward:expr,
      backward: |$v:ident| $slope:expr, from $from:ident $(,)?) => {
         impl<T: chainrule_core::Scalar> chainrule_core::Layer<T> for $layer {
@@ -60,10 +61,10 @@ macro_rules! elementwise {
                 _: &mut chainrule_core::Context,
             ) -> chainrule_core::Result<()> {
                 chainrule_core::Layer::<T>::check(self)?;
-                $($(let $flag = self.$flag;)*)?
                 $($(let $number = T::from_f64(self.$number);)*)?
                 let y = y.reset(*x.shape());
-                chainrule_tensor::kernels::elementwise::map(x.data(), y, |$x: T| $forward);
+                crate::activation::by_flag!(self $($flag)?,
+                    chainrule_tensor::kernels::elementwise::map(x.data(), y, |$x: T| $forward));
                 Ok(())
             }
 
@@ -75,22 +76,38 @@ macro_rules! elementwise {
                 dx: Option<&mut chainrule_core::Tensor<T>>,
             ) -> chainrule_core::Result<()> {
                 let Some(dx) = dx else { return Ok(()) };
-                $($(let $flag = self.$flag;)*)?
                 $($(let $number = T::from_f64(self.$number);)*)?
                 let dx = dx.reset(*call.x.shape());
                 // dx = dy ∂y/∂x
-                chainrule_tensor::kernels::elementwise::map2(call.$from.data(), call.dy.data(), dx, |$v: T, dy: T| {
-                    dy * $slope
-                });
+                crate::activation::by_flag!(self $($flag)?,
+                    chainrule_tensor::kernels::elementwise::map2(
+                        call.$from.data(), call.dy.data(), dx, |$v: T, dy: T| dy * $slope));
                 Ok(())
             }
 
             crate::activation::shared!($from hook);
         }
-        crate::activation::shared!($from $layer [$($($flag),*)?] [$($($number),*)?] |$x| $forward, |$v| $slope);
+        crate::activation::shared!($from $layer [$($($number),*)?] |$x| $forward, |$v| $slope);
     };
 }
 use elementwise;
+
+/// A loop, compiled for each value of the flag if there is one: a loop that asks for it in every step does not vectorise.
+macro_rules! by_flag {
+    ($this:ident, $loop:expr) => {
+        $loop
+    };
+    ($this:ident $flag:ident, $loop:expr) => {
+        if $this.$flag {
+            let $flag = true;
+            $loop
+        } else {
+            let $flag = false;
+            $loop
+        }
+    };
+}
+use by_flag;
 
 /// The part of `elementwise` for derivatives that follow from y, where x and y may share memory.
 macro_rules! shared {
@@ -100,18 +117,16 @@ macro_rules! shared {
             Some(self)
         }
     };
-    (y $layer:ident [$($flag:ident),*] [$($number:ident),*] |$x:ident| $forward:expr, |$v:ident| $slope:expr) => {
+    (y $layer:ident [$($number:ident),*] |$x:ident| $forward:expr, |$v:ident| $slope:expr) => {
         impl<T: chainrule_core::Scalar> chainrule_core::InPlace<T> for $layer {
             fn forward_in_place(&self, x: &mut chainrule_core::Tensor<T>) -> chainrule_core::Result<()> {
                 chainrule_core::Layer::<T>::check(self)?;
-                $(let $flag = self.$flag;)*
                 $(let $number = T::from_f64(self.$number);)*
                 chainrule_tensor::kernels::elementwise::apply(x.data_mut(), |$x: T| $forward);
                 Ok(())
             }
 
             fn backward_in_place(&self, y: &chainrule_core::Tensor<T>, dy: &mut chainrule_core::Tensor<T>) {
-                $(let $flag = self.$flag;)*
                 $(let $number = T::from_f64(self.$number);)*
                 // dx = dy ∂y/∂x
                 chainrule_tensor::kernels::elementwise::update(dy.data_mut(), y.data(), |dy: T, $v: T| dy * $slope);

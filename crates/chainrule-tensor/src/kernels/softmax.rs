@@ -36,7 +36,7 @@ fn exp_lanes<T: Scalar, const N: usize>(x: &[T; N], y: &mut [T; N], max: T, lane
 
 /// y = exp(x − max); returns Σ y.
 #[inline(always)]
-fn exp_sum<T: Scalar>(x: &[T], y: &mut [T], max: T) -> T {
+pub(super) fn exp_sum<T: Scalar>(x: &[T], y: &mut [T], max: T) -> T {
     let n = x.len();
     let ((xs, x), (ys, y)) = (x.as_chunks::<LANES>(), y.as_chunks_mut::<LANES>());
     let mut lanes = [T::ZERO; LANES];

@@ -108,6 +108,11 @@ simd! {
     }
 }
 
+/// From a piece's scratch row to the next: threads that write to the same or to neighbouring cache lines wait for each other.
+fn apart(width: usize) -> usize {
+    width.next_multiple_of(32) + 32
+}
+
 /// Whether there is one window, the whole plane.
 fn whole(rows: &[Window], cols: &[Window], [h, w]: [usize; 2]) -> bool {
     let all = |windows: &[Window], n: usize| windows == [Window { start: 0, end: n, count: n }];
@@ -140,8 +145,10 @@ pub fn average_pool<T: Scalar>(
             y.iter_mut().zip(planes).for_each(|(y, x)| *y = sum(x) * share);
         });
     }
-    scratch.resize(y.len().div_ceil(per * out) * cut.width, T::ZERO);
-    par::for_chunks2((y, per * out), (scratch, cut.width), |i, y, line| {
+    let apart = apart(cut.width);
+    scratch.resize(y.len().div_ceil(per * out) * apart, T::ZERO);
+    par::for_chunks2((y, per * out), (scratch, apart), |i, y, line| {
+        let line = &mut line[..cut.width];
         let planes = x[i * per * plane..].chunks_exact(plane);
         y.chunks_exact_mut(out).zip(planes).for_each(|(y, x)| plane_means(x, y, &cut, line));
     });
@@ -171,8 +178,10 @@ pub fn average_pool_gradient<T: Scalar>(
             dx.chunks_exact_mut(plane).zip(&dy[i * per..]).for_each(|(dx, &g)| dx.fill(g * share));
         });
     }
-    scratch.resize(dx.len().div_ceil(per * plane) * cut.width, T::ZERO);
-    par::for_chunks2((dx, per * plane), (scratch, cut.width), |i, dx, line| {
+    let apart = apart(cut.width);
+    scratch.resize(dx.len().div_ceil(per * plane) * apart, T::ZERO);
+    par::for_chunks2((dx, per * plane), (scratch, apart), |i, dx, line| {
+        let line = &mut line[..cut.width];
         let planes = dy[i * per * out..].chunks_exact(out);
         dx.chunks_exact_mut(plane).zip(planes).for_each(|(dx, dy)| plane_gradients(dy, dx, &cut, line));
     });
