@@ -60,11 +60,23 @@ macro_rules! elementwise {
                 _: &mut (),
                 _: &mut chainrule_core::Context,
             ) -> chainrule_core::Result<()> {
+                use chainrule_tensor::kernels::elementwise::{Function, map_by};
                 chainrule_core::Layer::<T>::check(self)?;
-                $($(let $number = T::from_f64(self.$number);)*)?
+                #[derive(Clone, Copy)]
+                struct Value<N, const FLAG: bool>(N);
+                impl<T: chainrule_core::Scalar, const FLAG: bool> Function<T, T>
+                    for Value<[T; crate::activation::count!($($($number)*)?)], FLAG>
+                {
+                    #[inline(always)]
+                    fn of(self, $x: T) -> T {
+                        let [$($($number),*)?] = self.0;
+                        $(let $flag = FLAG;)?
+                        $forward
+                    }
+                }
+                let numbers: [T; crate::activation::count!($($($number)*)?)] = [$($(T::from_f64(self.$number)),*)?];
                 let y = y.reset(*x.shape());
-                crate::activation::by_flag!(self $($flag)?,
-                    chainrule_tensor::kernels::elementwise::map(x.data(), y, |$x: T| $forward));
+                crate::activation::by_flag!(self $($flag)?, FLAG => map_by(x.data(), y, Value::<_, FLAG>(numbers)));
                 Ok(())
             }
 
@@ -75,13 +87,23 @@ macro_rules! elementwise {
                 _: &mut chainrule_core::Grads<T>,
                 dx: Option<&mut chainrule_core::Tensor<T>>,
             ) -> chainrule_core::Result<()> {
+                use chainrule_tensor::kernels::elementwise::{Function, map2_by};
                 let Some(dx) = dx else { return Ok(()) };
-                $($(let $number = T::from_f64(self.$number);)*)?
-                let dx = dx.reset(*call.x.shape());
-                // dx = dy ∂y/∂x
-                crate::activation::by_flag!(self $($flag)?,
-                    chainrule_tensor::kernels::elementwise::map2(
-                        call.$from.data(), call.dy.data(), dx, |$v: T, dy: T| dy * $slope));
+                #[derive(Clone, Copy)]
+                struct Gradient<N, const FLAG: bool>(N);
+                impl<T: chainrule_core::Scalar, const FLAG: bool> Function<(T, T), T>
+                    for Gradient<[T; crate::activation::count!($($($number)*)?)], FLAG>
+                {
+                    #[inline(always)]
+                    fn of(self, ($v, dy): (T, T)) -> T {
+                        let [$($($number),*)?] = self.0;
+                        $(let $flag = FLAG;)?
+                        dy * $slope // dx = dy ∂y/∂x
+                    }
+                }
+                let numbers: [T; crate::activation::count!($($($number)*)?)] = [$($(T::from_f64(self.$number)),*)?];
+                let (v, dy, dx) = (call.$from.data(), call.dy.data(), dx.reset(*call.x.shape()));
+                crate::activation::by_flag!(self $($flag)?, FLAG => map2_by(v, dy, dx, Gradient::<_, FLAG>(numbers)));
                 Ok(())
             }
 
@@ -92,22 +114,32 @@ macro_rules! elementwise {
 }
 use elementwise;
 
-/// A loop, compiled for each value of the flag if there is one: a loop that asks for it in every step does not vectorise.
+/// A loop with a constant, compiled for each value of the flag if there is one: a loop that asks for it in every step
+/// does not vectorise.
 macro_rules! by_flag {
-    ($this:ident, $loop:expr) => {
+    ($this:ident, $constant:ident => $loop:expr) => {{
+        const $constant: bool = false;
         $loop
-    };
-    ($this:ident $flag:ident, $loop:expr) => {
+    }};
+    ($this:ident $flag:ident, $constant:ident => $loop:expr) => {
         if $this.$flag {
-            let $flag = true;
+            const $constant: bool = true;
             $loop
         } else {
-            let $flag = false;
+            const $constant: bool = false;
             $loop
         }
     };
 }
 use by_flag;
+
+/// How many names there are.
+macro_rules! count {
+    ($($name:ident)*) => {
+        { const NAMES: &[&str] = &[$(stringify!($name)),*]; NAMES.len() }
+    };
+}
+use count;
 
 /// The part of `elementwise` for derivatives that follow from y, where x and y may share memory.
 macro_rules! shared {

@@ -15,6 +15,31 @@ simd! {
     }
 }
 
+/// A function of one number or of a pair that becomes part of a loop however large it is, if `of` is `inline(always)`: the
+/// compiler leaves large closures out, and the loop does not vectorise.
+pub trait Function<X, Y>: Copy + Sync {
+    /// f(x)
+    fn of(self, x: X) -> Y;
+}
+
+simd! {
+    /// yᵢ = f(xᵢ), in this thread.
+    pub fn map_by_serial[T: Scalar, F: Function<T, T>](x: &[T], y: &mut [T], f: F) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = f.of(x);
+        }
+    }
+}
+
+simd! {
+    /// zᵢ = f(xᵢ, yᵢ), in this thread.
+    pub fn map2_by_serial[T: Scalar, F: Function<(T, T), T>](x: &[T], y: &[T], z: &mut [T], f: F) {
+        for ((z, &x), &y) in z.iter_mut().zip(x).zip(y) {
+            *z = f.of((x, y));
+        }
+    }
+}
+
 simd! {
     /// zᵢ = f(xᵢ, yᵢ), in this thread.
     pub fn map2_serial[T: Scalar, F: Fn(T, T) -> T](x: &[T], y: &[T], z: &mut [T], f: &F) {
@@ -63,6 +88,27 @@ pub fn zero<T: Scalar>(y: &mut [T]) {
 pub fn map<T: Scalar>(x: &[T], y: &mut [T], f: impl Fn(T) -> T + Sync) {
     assert_eq!(x.len(), y.len());
     par::for_chunks(y, PIECE, |i, y| map_serial(&x[i * PIECE..][..y.len()], y, &f));
+}
+
+/// yᵢ = f(xᵢ), for large f.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn map_by<T: Scalar>(x: &[T], y: &mut [T], f: impl Function<T, T>) {
+    assert_eq!(x.len(), y.len());
+    par::for_chunks(y, PIECE, |i, y| map_by_serial(&x[i * PIECE..][..y.len()], y, f));
+}
+
+/// zᵢ = f(xᵢ, yᵢ), for large f.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn map2_by<T: Scalar>(x: &[T], y: &[T], z: &mut [T], f: impl Function<(T, T), T>) {
+    assert!(x.len() == z.len() && y.len() == z.len());
+    par::for_chunks(z, PIECE, |i, z| {
+        let at = i * PIECE..i * PIECE + z.len();
+        map2_by_serial(&x[at.clone()], &y[at], z, f);
+    });
 }
 
 /// yᵢ = f(yᵢ).

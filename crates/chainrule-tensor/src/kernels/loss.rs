@@ -53,10 +53,13 @@ simd! {
 pub fn sum2<T: Scalar>(x: &[T], y: &[T], f: impl Fn(T, T) -> T + Sync) -> T {
     assert_eq!(x.len(), y.len());
     let length = x.len().div_ceil(PIECES).max(PIECE);
-    sums(x.len().div_ceil(length), |i| {
+    let mut sums = [T::ZERO; PIECES];
+    let count = x.len().div_ceil(length);
+    par::for_chunks(&mut sums[..count], 1, |i, sum| {
         let at = i * length..x.len().min((i + 1) * length);
-        map_sum_piece(&x[at.clone()], &y[at], None, &f, &f)
-    })
+        sum[0] = map_sum_piece(&x[at.clone()], &y[at], None, &f, &f);
+    });
+    sums[..count].iter().copied().sum()
 }
 
 /// zᵢ = g(xᵢ, yᵢ); returns Σ f(xᵢ, yᵢ).
@@ -71,6 +74,9 @@ pub fn map_sum2<T: Scalar>(
     g: impl Fn(T, T) -> T + Sync,
 ) -> T {
     assert!(x.len() == z.len() && y.len() == z.len());
+    if x.len() <= PIECE {
+        return map_sum_piece(x, y, Some(z), &f, &g);
+    }
     let length = x.len().div_ceil(PIECES).max(PIECE);
     let mut sums = [T::ZERO; PIECES];
     let count = x.len().div_ceil(length);
@@ -78,13 +84,6 @@ pub fn map_sum2<T: Scalar>(
         let at = i * length..i * length + z.len();
         sum[0] = map_sum_piece(&x[at.clone()], &y[at], Some(z), &f, &g);
     });
-    sums[..count].iter().copied().sum()
-}
-
-/// The sum of `count` ≤ PIECES pieces, in their order.
-fn sums<T: Scalar>(count: usize, piece: impl Fn(usize) -> T + Sync) -> T {
-    let mut sums = [T::ZERO; PIECES];
-    par::for_chunks(&mut sums[..count], 1, |i, sum| sum[0] = piece(i));
     sums[..count].iter().copied().sum()
 }
 
@@ -137,6 +136,9 @@ fn few_classes<T: Scalar>(x: &[T], dx: &mut [T]) -> (T, T) {
 /// If the lengths do not fit together, or a class is not below C.
 pub fn softmax_cross_entropy<T: Scalar>(x: &[T], classes: &[usize], dx: &mut [T], scale: T) -> T {
     assert_eq!(x.len(), dx.len());
+    if x.len() <= PIECE {
+        return cross_entropy_rows(x, classes, dx, scale);
+    }
     let n = if classes.is_empty() { 1 } else { x.len() / classes.len() };
     let rows = classes.len().div_ceil(PIECES).max(PIECE.div_ceil(n.max(1)));
     let mut sums = [T::ZERO; PIECES];
