@@ -71,7 +71,8 @@ unsafe fn masked<L: Lanes, const MASK: bool>(a: &Along<L::T>) {
                 8 => few::<L, 8>(a, i),
                 4 => some::<L, 4>(a, i),
                 2 => many::<L, 2, MASK>(a, i),
-                _ => many::<L, 1, MASK>(a, i),
+                // The mask of a whole vector is full.
+                _ => many::<L, 1, true>(a, i),
             }
         }
         i += now;

@@ -76,16 +76,16 @@ macro_rules! kernels {
     };
 }
 
-kernels!(portable32, lanes::Portable32, f32, , [1 2 3 4 5 6 7 8] 8, [1 2 3 4 5 6] 6, [1 2 3] 3, [1] 1);
-kernels!(portable64, lanes::Portable64, f64, , [1 2 3 4 5 6 7 8] 8, [1 2 3 4 5 6] 6, [1 2 3] 3, [1] 1);
+kernels!(portable32, lanes::Portable32, f32, , [1 2 3 4 5 6] 6, [1 2 3 4 5 6] 6, [1 2 3] 3, [1] 1);
+kernels!(portable64, lanes::Portable64, f64, , [1 2 3 4 5 6] 6, [1 2 3 4 5 6] 6, [1 2 3] 3, [1] 1);
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod x86 {
     use super::*;
     kernels!(avx2_f32, lanes::Avx2F32, f32, #[target_feature(enable = "avx2,fma")],
-        [1 2 3 4 5 6 7 8 9 10 11 12] 12, [1 2 3 4 5] 5, [1 2] 2, [1] 1);
+        [1 2 3 4 5 6 7 8] 8, [1 2 3 4 5] 5, [1 2] 2, [1] 1);
     kernels!(avx2_f64, lanes::Avx2F64, f64, #[target_feature(enable = "avx2,fma")],
-        [1 2 3 4 5 6 7 8 9 10 11 12] 12, [1 2 3 4 5] 5, [1 2] 2, [1] 1);
+        [1 2 3 4 5 6 7 8] 8, [1 2 3 4 5] 5, [1 2] 2, [1] 1);
     kernels!(avx512_f32, lanes::Avx512F32, f32, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")],
         [1 2 3 4 5 6 7 8 9 10 11 12 13 14] 14, [1 2 3 4 5 6 7 8 9 10 11 12 13 14] 14, [1 2 3 4 5 6] 6, [1 2 3] 3);
 }
