@@ -32,8 +32,7 @@ use chainrule_core::{Error, Result, Shape};
 /// Implements `Layer` for a function of single elements: `forward` is y of x, `backward` is ∂y/∂x of x or of y.
 ///
 /// `numbers` are fields that must be finite, here as values of the scalar type; `nonzero` one of them that must not be 0;
-/// `flag` is a field that is true or false, for which the loops are
-/// compiled once each.
+/// `flag` is a field that is true or false; the loops are compiled for both.
 macro_rules! elementwise {
     ($layer:ident,
      $(flag: $flag:ident,)? $(numbers: [$($number:ident),*],)? $(nonzero: $nonzero:ident,)?
