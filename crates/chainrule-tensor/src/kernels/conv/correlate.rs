@@ -79,6 +79,33 @@ impl<T: Scalar> Packed<T> {
     }
 }
 
+/// Shares images, or blocks of them, over pieces of which each has a slot. Each is cut as often as the pieces come out even:
+/// `f(slot, i, [from, to, cuts])` does the part `from / cuts .. to / cuts` of the i-th.
+pub(super) fn share<T: Scalar>(
+    slots: &mut Vec<Slot<T>>,
+    pieces: usize,
+    count: usize,
+    begin: impl Fn(&mut Slot<T>) + Sync,
+    f: impl Fn(&mut Slot<T>, usize, [usize; 3]) + Sync,
+) {
+    let pieces = pieces.max(1);
+    if slots.len() < pieces {
+        slots.resize_with(pieces, Slot::default);
+    }
+    let cuts = if count.is_multiple_of(pieces) { 1 } else { pieces };
+    let units = count * cuts;
+    par::for_chunks(&mut slots[..pieces], 1, |i, slot| {
+        let (mut unit, end) = (units * i / pieces, units * (i + 1) / pieces);
+        begin(&mut slot[0]);
+        while unit < end {
+            let (which, from) = (unit / cuts, unit % cuts);
+            let to = cuts.min(from + end - unit);
+            f(&mut slot[0], which, [from, to, cuts]);
+            unit += to - from;
+        }
+    });
+}
+
 /// A panel of `count` outputs, filled up to `width` with zeros; w begins with the first of them.
 fn pack_panel<T: Scalar>(
     isa: Isa,
@@ -121,25 +148,14 @@ impl<T: Scalar> Correlation<'_, T> {
     /// # Safety
     /// The operands are as long as the windows say, the result is nobody else's, and the processor has `isa`.
     pub(super) unsafe fn run(&self, pieces: usize, slots: &mut Vec<Slot<T>>) {
-        let pieces = pieces.max(1);
-        if slots.len() < pieces {
-            slots.resize_with(pieces, Slot::default);
-        }
-        // Each image is cut as often as the pieces come out even.
-        let cuts = if self.g.images.is_multiple_of(pieces) { 1 } else { pieces };
-        let units = self.g.images * cuts;
-        par::for_chunks(&mut slots[..pieces], 1, |i, slot| {
-            let (begin, end) = (units * i / pieces, units * (i + 1) / pieces);
-            self.windows.frame.prepare(&mut slot[0].frame);
-            let mut unit = begin;
-            while unit < end {
-                let (image, from) = (unit / cuts, unit % cuts);
-                let to = cuts.min(from + end - unit);
-                // SAFETY: the caller's; pieces have different images or different cuts.
-                unsafe { self.image(image, [from, to, cuts], &mut slot[0]) };
-                unit += to - from;
-            }
-        });
+        share(
+            slots,
+            pieces,
+            self.g.images,
+            |slot| self.windows.frame.prepare(&mut slot.frame),
+            // SAFETY: the caller's; pieces have different images or different cuts.
+            |slot, image, cut| unsafe { self.image(image, cut, slot) },
+        );
     }
 
     /// The part `from / cuts .. to / cuts` of an image's results.

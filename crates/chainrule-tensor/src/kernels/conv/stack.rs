@@ -1,12 +1,19 @@
 //! Many small images: vectors along the images, so that no lane is empty however short the rows are, and no zero around
 //! an image is multiplied.
 //!
+//! ```text
+//! result[n, o, i, j] = bias[o] + Σ over c and the taps (r, s) that meet the source of
+//!                      w(o, c, r, s) · source[n, c, i·stride + r·step + lead, j·stride + s·step + lead]
+//! ```
+//!
+//! for vectors of n: y with the dilation as step, ∂x (at stride 1) with the dilation backwards.
+//!
 //! A block of images is turned so that the same pixel of all of them adjoins; the results are turned back, a few pixels at
 //! a time. The order of each sum is that of the other ways.
 
 use super::{
     Geometry, Slot,
-    correlate::Packed,
+    correlate::{self, Packed},
     layout::{self, Turn},
     windows::{Target, way},
 };
@@ -16,7 +23,6 @@ use crate::{
         Isa,
         lanes::{Lanes, for_each_isa},
     },
-    par,
 };
 use std::{ops::Range, ptr};
 
@@ -179,22 +185,19 @@ impl<T: Scalar> Stacked<'_, T> {
     /// The operands are as long as the geometry says, the result is nobody else's, and the processor has `isa`.
     pub(super) unsafe fn run(&self, pieces: usize, slots: &mut Vec<Slot<T>>) {
         let blocks = self.g.images.div_ceil(block(self.target.lanes));
-        // Each block is cut as often as the pieces come out even.
-        let cuts = if blocks.is_multiple_of(pieces) { 1 } else { pieces };
-        let units = blocks * cuts;
-        if slots.len() < pieces {
-            slots.resize_with(pieces, Slot::default);
-        }
-        par::for_chunks(&mut slots[..pieces], 1, |i, slot| {
-            for unit in units * i / pieces..units * (i + 1) / pieces {
-                let (block, cut) = (unit / cuts, unit % cuts);
-                let rows = self.stack.result[0] * cut / cuts..self.stack.result[0] * (cut + 1) / cuts;
+        correlate::share(
+            slots,
+            pieces,
+            blocks,
+            |_| (),
+            |slot, block, [from, to, cuts]| {
+                let rows = self.stack.result[0] * from / cuts..self.stack.result[0] * to / cuts;
                 for group in 0..self.g.groups {
                     // SAFETY: the caller's; pieces have different images or different rows.
-                    unsafe { self.block(block, group, rows.clone(), &mut slot[0]) };
+                    unsafe { self.block(block, group, rows.clone(), slot) };
                 }
-            }
-        });
+            },
+        );
     }
 
     /// Some rows of the results of a group, for a block of images.
