@@ -37,7 +37,7 @@ pub fn forward<T: Scalar>(
     e: impl Fn(T, T) -> T + Sync,
 ) {
     if reduction == Reduction::None {
-        map2(y.data(), t.data(), loss.reset(*y.shape()), e);
+        map2(y.data(), t.data(), loss.reset(*y.shape()), |(y, t)| e(y, t));
     } else {
         let sum = sum2(y.data(), t.data(), e);
         loss.reset([])[0] = match reduction {
@@ -62,11 +62,11 @@ pub fn backward<T: Scalar>(
     check_dloss(dloss, reduced(reduction, y.shape())?)?;
     let d = d.reset(*y.shape());
     if reduction == Reduction::None {
-        map2(y.data(), t.data(), d, slope);
+        map2(y.data(), t.data(), d, |(y, t)| slope(y, t));
         update(d, dloss.data(), |d, g| d * g);
     } else {
         let g = dloss.data()[0] * share(reduction, y.len());
-        map2(y.data(), t.data(), d, |y, t| g * slope(y, t));
+        map2(y.data(), t.data(), d, |(y, t)| g * slope(y, t));
     }
     Ok(())
 }

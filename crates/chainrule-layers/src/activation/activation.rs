@@ -64,7 +64,7 @@ where
     ) -> Result<()> {
         if let Some(dx) = dx {
             let dx = dx.reset(*call.x.shape());
-            map2(call.x.data(), call.dy.data(), dx, |x, dy| dy * (self.derivative)(x)); // dx = dy f'(x)
+            map2(call.x.data(), call.dy.data(), dx, |(x, dy)| dy * (self.derivative)(x)); // dx = dy f'(x)
         }
         Ok(())
     }

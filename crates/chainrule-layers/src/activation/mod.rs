@@ -59,7 +59,7 @@ macro_rules! elementwise {
                 _: &mut (),
                 _: &mut chainrule_core::Context,
             ) -> chainrule_core::Result<()> {
-                use chainrule_tensor::kernels::elementwise::{Function, map_by};
+                use chainrule_tensor::kernels::elementwise::{Function, map};
                 chainrule_core::Layer::<T>::check(self)?;
                 #[derive(Clone, Copy)]
                 struct Value<N, const FLAG: bool>(N);
@@ -75,7 +75,7 @@ macro_rules! elementwise {
                 }
                 let numbers: [T; crate::activation::count!($($($number)*)?)] = [$($(T::from_f64(self.$number)),*)?];
                 let y = y.reset(*x.shape());
-                crate::activation::by_flag!(self $($flag)?, FLAG => map_by(x.data(), y, Value::<_, FLAG>(numbers)));
+                crate::activation::by_flag!(self $($flag)?, FLAG => map(x.data(), y, Value::<_, FLAG>(numbers)));
                 Ok(())
             }
 
@@ -86,7 +86,7 @@ macro_rules! elementwise {
                 _: &mut chainrule_core::Grads<T>,
                 dx: Option<&mut chainrule_core::Tensor<T>>,
             ) -> chainrule_core::Result<()> {
-                use chainrule_tensor::kernels::elementwise::{Function, map2_by};
+                use chainrule_tensor::kernels::elementwise::{Function, map2};
                 let Some(dx) = dx else { return Ok(()) };
                 #[derive(Clone, Copy)]
                 struct Gradient<N, const FLAG: bool>(N);
@@ -102,7 +102,7 @@ macro_rules! elementwise {
                 }
                 let numbers: [T; crate::activation::count!($($($number)*)?)] = [$($(T::from_f64(self.$number)),*)?];
                 let (v, dy, dx) = (call.$from.data(), call.dy.data(), dx.reset(*call.x.shape()));
-                crate::activation::by_flag!(self $($flag)?, FLAG => map2_by(v, dy, dx, Gradient::<_, FLAG>(numbers)));
+                crate::activation::by_flag!(self $($flag)?, FLAG => map2(v, dy, dx, Gradient::<_, FLAG>(numbers)));
                 Ok(())
             }
 

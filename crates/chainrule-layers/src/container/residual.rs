@@ -83,7 +83,7 @@ impl<T: Scalar, L: Layer<T>> Layer<T> for Residual<L> {
         cache.recorded = false;
         if cx.recording() {
             self.0.forward(x, &mut cache.fx, &mut cache.inner, cx)?;
-            map2(x.data(), cache.fx.data(), y.reset(shape), |x, fx| x + fx); // y = x + f(x)
+            map2(x.data(), cache.fx.data(), y.reset(shape), |(x, fx)| x + fx); // y = x + f(x)
         } else {
             self.0.forward(x, y, &mut cache.inner, cx)?;
             add_assign(y.data_mut(), x.data()); // y = f(x) + x, the same bits

@@ -6,25 +6,23 @@ use crate::{Scalar, par};
 /// Elements below which a map is not cut into pieces: about as long as waking a thread takes.
 const PIECE: usize = 1 << 15;
 
-simd! {
-    /// yᵢ = f(xᵢ), in this thread.
-    pub fn map_serial[T: Scalar, F: Fn(T) -> T](x: &[T], y: &mut [T], f: &F) {
-        for (y, &x) in y.iter_mut().zip(x) {
-            *y = f(x);
-        }
-    }
-}
-
-/// A function of one number or of a pair that becomes part of a loop however large it is, if `of` is `inline(always)`: the
-/// compiler leaves large closures out, and the loop does not vectorise.
+/// A function of one number, or of a pair: any closure. A large one is a type of its own whose `of` is `inline(always)`: the
+/// compiler leaves large closures out of the loop, which then does not vectorise.
 pub trait Function<X, Y>: Copy + Sync {
     /// f(x)
     fn of(self, x: X) -> Y;
 }
 
+impl<X, Y, F: Fn(X) -> Y + Copy + Sync> Function<X, Y> for F {
+    #[inline(always)]
+    fn of(self, x: X) -> Y {
+        self(x)
+    }
+}
+
 simd! {
     /// yᵢ = f(xᵢ), in this thread.
-    pub fn map_by_serial[T: Scalar, F: Function<T, T>](x: &[T], y: &mut [T], f: F) {
+    pub fn map_serial[T: Scalar, F: Function<T, T>](x: &[T], y: &mut [T], f: F) {
         for (y, &x) in y.iter_mut().zip(x) {
             *y = f.of(x);
         }
@@ -32,19 +30,10 @@ simd! {
 }
 
 simd! {
-    /// zᵢ = f(xᵢ, yᵢ), in this thread.
-    pub fn map2_by_serial[T: Scalar, F: Function<(T, T), T>](x: &[T], y: &[T], z: &mut [T], f: F) {
+    /// zᵢ = f((xᵢ, yᵢ)), in this thread.
+    pub fn map2_serial[T: Scalar, F: Function<(T, T), T>](x: &[T], y: &[T], z: &mut [T], f: F) {
         for ((z, &x), &y) in z.iter_mut().zip(x).zip(y) {
             *z = f.of((x, y));
-        }
-    }
-}
-
-simd! {
-    /// zᵢ = f(xᵢ, yᵢ), in this thread.
-    pub fn map2_serial[T: Scalar, F: Fn(T, T) -> T](x: &[T], y: &[T], z: &mut [T], f: &F) {
-        for ((z, &x), &y) in z.iter_mut().zip(x).zip(y) {
-            *z = f(x, y);
         }
     }
 }
@@ -85,30 +74,9 @@ pub fn zero<T: Scalar>(y: &mut [T]) {
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn map<T: Scalar>(x: &[T], y: &mut [T], f: impl Fn(T) -> T + Sync) {
+pub fn map<T: Scalar>(x: &[T], y: &mut [T], f: impl Function<T, T>) {
     assert_eq!(x.len(), y.len());
-    par::for_chunks(y, PIECE, |i, y| map_serial(&x[i * PIECE..][..y.len()], y, &f));
-}
-
-/// yᵢ = f(xᵢ), for large f.
-///
-/// # Panics
-/// If the lengths differ.
-pub fn map_by<T: Scalar>(x: &[T], y: &mut [T], f: impl Function<T, T>) {
-    assert_eq!(x.len(), y.len());
-    par::for_chunks(y, PIECE, |i, y| map_by_serial(&x[i * PIECE..][..y.len()], y, f));
-}
-
-/// zᵢ = f(xᵢ, yᵢ), for large f.
-///
-/// # Panics
-/// If the lengths differ.
-pub fn map2_by<T: Scalar>(x: &[T], y: &[T], z: &mut [T], f: impl Function<(T, T), T>) {
-    assert!(x.len() == z.len() && y.len() == z.len());
-    par::for_chunks(z, PIECE, |i, z| {
-        let at = i * PIECE..i * PIECE + z.len();
-        map2_by_serial(&x[at.clone()], &y[at], z, f);
-    });
+    par::for_chunks(y, PIECE, |i, y| map_serial(&x[i * PIECE..][..y.len()], y, f));
 }
 
 /// yᵢ = f(yᵢ).
@@ -116,15 +84,15 @@ pub fn apply<T: Scalar>(y: &mut [T], f: impl Fn(T) -> T + Sync) {
     par::for_chunks(y, PIECE, |_, y| apply_serial(y, &f));
 }
 
-/// zᵢ = f(xᵢ, yᵢ).
+/// zᵢ = f((xᵢ, yᵢ)).
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn map2<T: Scalar>(x: &[T], y: &[T], z: &mut [T], f: impl Fn(T, T) -> T + Sync) {
+pub fn map2<T: Scalar>(x: &[T], y: &[T], z: &mut [T], f: impl Function<(T, T), T>) {
     assert!(x.len() == z.len() && y.len() == z.len());
     par::for_chunks(z, PIECE, |i, z| {
         let at = i * PIECE..i * PIECE + z.len();
-        map2_serial(&x[at.clone()], &y[at], z, &f);
+        map2_serial(&x[at.clone()], &y[at], z, f);
     });
 }
 
