@@ -152,6 +152,9 @@ pub(super) unsafe fn tile<L: Lanes, const R: usize, const V: usize, const ROWS_A
     }
 }
 
+/// Rows of B that are asked for ahead, where they are not packed and so may stand in a page each.
+const AHEAD: usize = 8;
+
 /// The sums of a tile. `WHOLE` tiles have V whole vectors in a row: some processors mask in the units that multiply.
 /// With `KEEP`, the rows of B are also written to `t.keep`.
 ///
@@ -179,6 +182,7 @@ unsafe fn sums<
             for (v, row) in row.iter_mut().enumerate() {
                 *row = part::<L>(b.add(v * L::N), !WHOLE && v + 1 == V, mask);
                 if KEEP {
+                    L::prefetch(b.wrapping_add(AHEAD * t.b_row + v * L::N));
                     row.store(keep.add(v * L::N));
                 }
             }
