@@ -85,7 +85,7 @@ impl Plan {
         (self.block, self.sums) = match self.way {
             _ if self.single => (2 * lanes, 2 * lanes * taps),
             Way::Spread => (2 * lanes, 2 * lanes * taps),
-            Way::Along => (6, 6 * taps * lanes),
+            Way::Along => (6, filters.min(6) * taps * lanes),
         };
         for list in [&mut self.off, &mut self.pixels] {
             list.clear();
