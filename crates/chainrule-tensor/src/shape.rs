@@ -32,7 +32,10 @@ impl Shape {
             return Err(Self::refused(axes));
         }
         let mut shape = Self { rank: axes.len(), ..Self::default() };
-        shape.axes[..axes.len()].copy_from_slice(axes);
+        // One by one: the few lengths are there before a call of memcpy is.
+        for (to, &from) in shape.axes.iter_mut().zip(axes) {
+            *to = from;
+        }
         Ok(shape)
     }
 

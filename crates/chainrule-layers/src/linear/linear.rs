@@ -91,6 +91,7 @@ impl<T: Scalar> Layer<T> for Linear<T> {
         Shape::new(&[self.outputs, self.inputs]).map(drop)
     }
 
+    #[inline(always)]
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
         self.check()?;
         match input.last() {

@@ -154,7 +154,8 @@ pub fn matmul<T: Scalar>(alpha: T, a: Mat<'_, T>, b: Mat<'_, T>, beta: T, c: Mat
 ///
 /// # Panics
 /// If the sizes do not fit together.
-#[inline]
+// In line: an operand that goes through memory is read in wider pieces than it was written in, which the processor waits for.
+#[inline(always)]
 pub fn matmul_with<'a, T: Scalar>(
     alpha: T,
     a: impl Into<Left<'a, T>>,
