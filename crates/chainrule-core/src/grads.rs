@@ -1,7 +1,10 @@
 //! Gradients: one flat buffer, outside the layers.
 
 use crate::{Param, ParamId, Parameters};
-use chainrule_tensor::{Error, Result, Scalar, kernels::elementwise};
+use chainrule_tensor::{
+    Error, Result, Scalar,
+    kernels::{elementwise, embedding::zero_rows},
+};
 use std::ops::Range;
 
 /// ∂E/∂θ of a model in one flat buffer, laid out in the order of its parameters. Clipping, averaging and accumulation are
@@ -11,6 +14,19 @@ pub struct Grads<T> {
     values: Vec<T>,
     /// Sorted by id.
     slots: Vec<(ParamId, Range<usize>)>,
+    /// Sorted by range.
+    tables: Vec<Table>,
+}
+
+/// What [`Grads::zero`] has to set to zero of a gradient that is added to by rows.
+#[derive(Clone, Debug)]
+struct Table {
+    range: Range<usize>,
+    width: usize,
+    /// The rows added to since the last zero, some of them many times.
+    rows: Vec<u32>,
+    /// Or any number may be other than zero.
+    all: bool,
 }
 
 impl<T: Scalar> Grads<T> {
@@ -24,7 +40,7 @@ impl<T: Scalar> Grads<T> {
             }
         });
         slots.sort_unstable_by_key(|(id, _)| *id);
-        Self { values: vec![T::ZERO; end], slots }
+        Self { values: vec![T::ZERO; end], slots, tables: Vec::new() }
     }
 
     /// Where a parameter's gradient stands in [`Grads::values`]; `None` if it is of another model or a buffer.
@@ -44,7 +60,40 @@ impl<T: Scalar> Grads<T> {
             return None;
         }
         let range = self.range(param).expect("gradients were made for another model");
+        if let Ok(at) = self.table(&range) {
+            self.tables[at].all = true;
+        }
         Some(&mut self.values[range])
+    }
+
+    /// The gradient of a table, of which nothing but these rows, each of `width` numbers, is added to: a large table of which
+    /// a step uses a few rows is not set to zero as a whole. `None` and panics as for [`Grads::of`].
+    pub fn of_rows(&mut self, param: &Param<T>, rows: &[u32], width: usize) -> Option<&mut [T]> {
+        if !param.trainable() {
+            return None;
+        }
+        let range = self.range(param).expect("gradients were made for another model");
+        let at = self.table(&range).unwrap_or_else(|at| {
+            self.tables.insert(at, Table { range: range.clone(), width, rows: Vec::new(), all: true });
+            at
+        });
+        let table = &mut self.tables[at];
+        // Beyond as many rows as the table has, all of it is the shorter way.
+        table.all |= table.width != width || table.rows.len() + rows.len() > range.len() / width;
+        if !table.all {
+            table.rows.extend_from_slice(rows);
+        }
+        Some(&mut self.values[range])
+    }
+
+    /// Where the table at `range` stands in `tables`, or would.
+    #[inline]
+    fn table(&self, range: &Range<usize>) -> std::result::Result<usize, usize> {
+        self.tables.binary_search_by_key(&range.start, |t| t.range.start)
+    }
+
+    fn touch_all(&mut self) {
+        self.tables.iter_mut().for_each(|t| t.all = true);
     }
 
     /// The gradient of a parameter, to be read.
@@ -54,7 +103,20 @@ impl<T: Scalar> Grads<T> {
 
     /// Sets all to zero.
     pub fn zero(&mut self) {
-        elementwise::zero(&mut self.values);
+        let mut start = 0;
+        for t in &mut self.tables {
+            elementwise::zero(&mut self.values[start..t.range.start]);
+            start = t.range.end;
+            let table = &mut self.values[t.range.clone()];
+            if t.all {
+                elementwise::zero(table)
+            } else {
+                zero_rows(&t.rows, t.width, table)
+            }
+            t.rows.clear();
+            t.all = false;
+        }
+        elementwise::zero(&mut self.values[start..]);
     }
 
     /// All gradients.
@@ -65,6 +127,7 @@ impl<T: Scalar> Grads<T> {
 
     /// All gradients, to be changed.
     pub fn values_mut(&mut self) -> &mut [T] {
+        self.touch_all();
         &mut self.values
     }
 
@@ -80,12 +143,81 @@ impl<T: Scalar> Grads<T> {
                 other.values.len()
             )));
         }
+        self.touch_all();
         elementwise::add_assign(&mut self.values, &other.values);
         Ok(())
     }
 
     /// Multiplies all by a number.
     pub fn scale(&mut self, by: T) {
+        if !by.is_finite() {
+            self.touch_all(); // 0 · ∞ is NaN
+        }
         elementwise::scale(&mut self.values, by);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Init;
+
+    /// A table of 4 rows of 2 between two other parameters.
+    fn model() -> [Param<f64>; 3] {
+        [("a", 3), ("table", 8), ("b", 1)].map(|(name, n)| Param::new(name, [n], Init::Constant(0.0)))
+    }
+
+    fn ready() -> ([Param<f64>; 3], Grads<f64>) {
+        let model = model();
+        let mut end = 0;
+        let mut slots: Vec<_> = model
+            .iter()
+            .map(|p| {
+                end += p.volume();
+                (p.id(), end - p.volume()..end)
+            })
+            .collect();
+        slots.sort_unstable_by_key(|(id, _)| *id);
+        let mut grads = Grads { values: vec![7.0; end], slots, tables: Vec::new() };
+        // What was there before the first rows is set to zero as a whole.
+        grads.of_rows(&model[1], &[1], 2).unwrap();
+        grads.zero();
+        assert_eq!(grads.values, [0.0; 12]);
+        (model, grads)
+    }
+
+    #[test]
+    fn zero_reaches_what_was_added_to_whatever_the_way() {
+        type Way = fn(&[Param<f64>; 3], &mut Grads<f64>);
+        let ways: [Way; 8] = [
+            |m, g| g.of_rows(&m[1], &[2, 0, 2], 2).unwrap()[4] = 1.0,
+            |m, g| g.of_rows(&m[1], &[2, 0, 2, 1, 3], 2).unwrap().fill(1.0),
+            |m, g| g.of_rows(&m[1], &[1], 4).unwrap()[4..].fill(1.0),
+            |m, g| g.of(&m[1]).unwrap().fill(1.0),
+            |m, g| g.of(&m[0]).unwrap().fill(1.0),
+            |m, g| g.of(&m[2]).unwrap().fill(1.0),
+            |_, g| g.values_mut().fill(1.0),
+            |_, g| g.scale(f64::INFINITY),
+        ];
+        for (i, way) in ways.iter().enumerate() {
+            let (model, mut grads) = ready();
+            way(&model, &mut grads);
+            assert!(grads.values.iter().any(|&v| v != 0.0), "way {i}");
+            grads.zero();
+            assert_eq!(grads.values, [0.0; 12], "way {i}");
+            let (_, mut sum) = ready();
+            way(&model, &mut grads);
+            sum.add(&grads).unwrap();
+            sum.zero();
+            assert_eq!(sum.values, [0.0; 12], "way {i}, added");
+        }
+    }
+
+    #[test]
+    fn rows_that_nobody_named_are_left_alone() {
+        let (model, mut grads) = ready();
+        grads.of_rows(&model[1], &[2], 2).unwrap()[0] = 1.0;
+        grads.zero();
+        assert_eq!(grads.values[3], 1.0);
     }
 }

@@ -134,8 +134,8 @@ impl<T: Scalar> Layer<T> for Embedding<T> {
         grads: &mut Grads<T>,
         dx: Option<&mut Tensor<T>>,
     ) -> Result<()> {
-        if let Some(dw) = grads.of(&self.weight) {
-            let ids = self.ids(call.x, cache)?;
+        let ids = self.ids(call.x, cache)?;
+        if let Some(dw) = grads.of_rows(&self.weight, ids, self.width) {
             let padding = self.padding.map(|row| row as u32);
             scatter_add(ids, call.dy.data(), self.width, padding, dw); // dW[xₙ] += dyₙ
         }

@@ -3,9 +3,8 @@
 use super::{ask, elementwise::update_serial, parts::Parts};
 use crate::{Scalar, par};
 
-/// Elements of a piece, and fewest columns of a piece of the backward pass.
+/// Elements of a piece.
 const PIECE: usize = 1 << 14;
-const COLUMNS: usize = 64;
 /// How many rows ahead of its use a row of a table is asked for, and how many of its elements: rows come in no order.
 const AHEAD: usize = 6;
 const MOST: usize = 512;
@@ -41,28 +40,44 @@ pub fn gather<T: Scalar>(table: &[T], d: usize, ids: &[u32], y: &mut [T]) {
     });
 }
 
-/// Adds row i of dy to row `ids[i]` of `dw`, in the order of i; rows of number `skip` are left out. A piece takes some
-/// columns of all rows, so that pieces never meet. An element's sum is the same whatever piece it lies in, so that there
-/// may be as many pieces as threads: each walks over all rows anew.
+/// Adds row i of dy to row `ids[i]` of `dw`, in the order of i; rows of number `skip` are left out.
 ///
 /// # Panics
 /// If the lengths do not fit together or a row is not in the table.
 pub fn scatter_add<T: Scalar>(ids: &[u32], dy: &[T], d: usize, skip: Option<u32>, dw: &mut [T]) {
     assert_eq!(dy.len(), ids.len() * d);
-    let wanted = (dy.len() / PIECE).min(par::threads());
-    let width = d.div_ceil(wanted.clamp(1, d.div_ceil(COLUMNS))).next_multiple_of(COLUMNS.min(d));
-    let dw = Parts::new(dw);
-    par::for_each(d.div_ceil(width), |piece| {
-        let from = piece * width;
-        let width = width.min(d - from);
-        for (i, (dy, &id)) in dy.chunks_exact(d).zip(ids).enumerate() {
-            if let Some(&next) = ids.get(i + AHEAD) {
-                dw.ask(next as usize * d + from, width.min(MOST));
+    for_rows(ids, d, dw, |i, id, dw| {
+        if Some(id) != skip {
+            update_serial(dw, &dy[i * d..][..d], &|w, g| w + g);
+        }
+    });
+}
+
+/// Sets rows of a table of width d to zero.
+///
+/// # Panics
+/// If a row is not in the table.
+pub fn zero_rows<T: Scalar>(ids: &[u32], d: usize, table: &mut [T]) {
+    for_rows(ids, d, table, |_, _, row| row.fill(T::ZERO));
+}
+
+/// `f(i, ids[i], row)` for each row `ids[i]` of a table, in the order of i as far as they are the same row. A row belongs to
+/// the piece of its number's remainder, which walks over all numbers: the same bits for any number of pieces, and whole
+/// rows, which memory brings sooner than halves.
+fn for_rows<T: Scalar>(ids: &[u32], d: usize, table: &mut [T], f: impl Fn(usize, u32, &mut [T]) + Sync) {
+    let pieces = (ids.len() * d / PIECE).clamp(1, par::threads());
+    let table = Parts::new(table);
+    par::for_each(pieces, |piece| {
+        let own = |id: u32| id as usize % pieces == piece;
+        for (i, &id) in ids.iter().enumerate() {
+            if let Some(&next) = ids.get(i + AHEAD * pieces)
+                && own(next)
+            {
+                table.ask(next as usize * d, d.min(MOST));
             }
-            if Some(id) != skip {
-                // SAFETY: other pieces have other columns, and this one asks for a row after it is done with the last.
-                let dw = unsafe { dw.get(id as usize * d + from, width) };
-                update_serial(dw, &dy[from..], &|w, g| w + g);
+            if own(id) {
+                // SAFETY: other pieces have other rows, and this one asks for a row after it is done with the last.
+                f(i, id, unsafe { table.get(id as usize * d, d) });
             }
         }
     });
@@ -102,6 +117,9 @@ mod tests {
                         ((0..n * d).map(|i| i as f64).collect::<Vec<_>>(), vec![0.5; rows * d]);
                     scatter_add(&ids, &dy, d, Some(2), &mut dw);
                     assert_eq!(dw, want);
+                    zero_rows(&ids, d, &mut dw);
+                    let zeroed = |row: usize| if ids.contains(&(row as u32)) { 0.0 } else { 0.5 };
+                    assert!(dw.iter().enumerate().all(|(i, &v)| v == zeroed(i / d)));
                 });
             }
         }
