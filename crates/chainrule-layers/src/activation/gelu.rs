@@ -58,20 +58,20 @@ elementwise! {
     forward: |x| {
         let half = T::from_f64(0.5);
         if tanh {
-            half * x * (T::ONE + inner(x).0.v_tanh())
+            half * x * (T::ONE + inner(x).0.v_tanh_by::<FMA>())
         } else {
-            half * x * (T::ONE + (x * T::from_f64(FRAC_1_SQRT_2)).v_erf()) // x Φ(x)
+            half * x * (T::ONE + (x * T::from_f64(FRAC_1_SQRT_2)).v_erf_by::<FMA>()) // x Φ(x)
         }
     },
     backward: |x| {
         let half = T::from_f64(0.5);
         if tanh {
             let (u, du) = inner(x);
-            let t = u.v_tanh();
+            let t = u.v_tanh_by::<FMA>();
             half * (T::ONE + t) + half * x * (T::ONE - t * t) * du
         } else {
-            let phi = T::from_f64(0.5 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2) * (-half * x * x).v_exp();
-            half * (T::ONE + (x * T::from_f64(FRAC_1_SQRT_2)).v_erf()) + x * phi // Φ + x φ
+            let phi = T::from_f64(0.5 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2) * (-half * x * x).v_exp_by::<FMA>();
+            half * (T::ONE + (x * T::from_f64(FRAC_1_SQRT_2)).v_erf_by::<FMA>()) + x * phi // Φ + x φ
         }
     }, from x,
 }

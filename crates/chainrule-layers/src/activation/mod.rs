@@ -32,83 +32,88 @@ use chainrule_core::{Error, Result, Shape};
 /// Implements `Layer` for a function of single elements: `forward` is y of x, `backward` is ∂y/∂x of x or of y.
 ///
 /// `numbers` are fields that must be finite, here as values of the scalar type; `nonzero` one of them that must not be 0;
-/// `flag` is a field that is true or false; the loops are compiled for both.
+/// `flag` is a field that is true or false; the loops are compiled for both. In the expressions, `FMA` says whether the
+/// processor multiplies and adds in one instruction.
 macro_rules! elementwise {
     ($layer:ident,
      $(flag: $flag:ident,)? $(numbers: [$($number:ident),*],)? $(nonzero: $nonzero:ident,)?
      forward: |$x:ident| $forward:expr,
      backward: |$v:ident| $slope:expr, from $from:ident $(,)?) => {
-        impl<T: chainrule_core::Scalar> chainrule_core::Layer<T> for $layer {
-            type Cache = ();
-
-            fn check(&self) -> chainrule_core::Result<()> {
-                $($(crate::activation::finite(stringify!($layer), stringify!($number), self.$number)?;)*)?
-                $(crate::activation::nonzero(stringify!($layer), stringify!($nonzero), self.$nonzero)?;)?
-                Ok(())
-            }
-
-            fn output_shape(&self, input: &[usize]) -> chainrule_core::Result<chainrule_core::Shape> {
-                chainrule_core::Layer::<T>::check(self)?;
-                chainrule_core::Shape::new(input)
-            }
-
-            fn forward(
-                &self,
-                x: &chainrule_core::Tensor<T>,
-                y: &mut chainrule_core::Tensor<T>,
-                _: &mut (),
-                _: &mut chainrule_core::Context,
-            ) -> chainrule_core::Result<()> {
-                use chainrule_tensor::kernels::elementwise::{Function, map};
-                chainrule_core::Layer::<T>::check(self)?;
-                #[derive(Clone, Copy)]
-                struct Value<N, const FLAG: bool>(N);
-                impl<T: chainrule_core::Scalar, const FLAG: bool> Function<T, T>
-                    for Value<[T; crate::activation::count!($($($number)*)?)], FLAG>
-                {
-                    #[inline(always)]
-                    fn of(self, $x: T) -> T {
-                        let [$($($number),*)?] = self.0;
-                        $(let $flag = FLAG;)?
-                        $forward
-                    }
+        const _: () = {
+            #[derive(Clone, Copy)]
+            struct Value<N, const FLAG: bool>(N);
+            impl<T: chainrule_core::Scalar, const FLAG: bool> chainrule_tensor::kernels::elementwise::Function<T, T>
+                for Value<[T; crate::activation::count!($($($number)*)?)], FLAG>
+            {
+                #[inline(always)]
+                fn of<const FMA: bool>(self, $x: T) -> T {
+                    let [$($($number),*)?] = self.0;
+                    $(let $flag = FLAG;)?
+                    $forward
                 }
-                let numbers: [T; crate::activation::count!($($($number)*)?)] = [$($(T::from_f64(self.$number)),*)?];
-                let y = y.reset(*x.shape());
-                crate::activation::by_flag!(self $($flag)?, FLAG => map(x.data(), y, Value::<_, FLAG>(numbers)));
-                Ok(())
             }
 
-            fn backward(
-                &self,
-                call: chainrule_core::Call<'_, T>,
-                _: &mut (),
-                _: &mut chainrule_core::Grads<T>,
-                dx: Option<&mut chainrule_core::Tensor<T>>,
-            ) -> chainrule_core::Result<()> {
-                use chainrule_tensor::kernels::elementwise::{Function, map2};
-                let Some(dx) = dx else { return Ok(()) };
-                #[derive(Clone, Copy)]
-                struct Gradient<N, const FLAG: bool>(N);
-                impl<T: chainrule_core::Scalar, const FLAG: bool> Function<(T, T), T>
-                    for Gradient<[T; crate::activation::count!($($($number)*)?)], FLAG>
-                {
-                    #[inline(always)]
-                    fn of(self, ($v, dy): (T, T)) -> T {
-                        let [$($($number),*)?] = self.0;
-                        $(let $flag = FLAG;)?
-                        dy * $slope // dx = dy ∂y/∂x
-                    }
+            #[derive(Clone, Copy)]
+            struct Gradient<N, const FLAG: bool>(N);
+            impl<T: chainrule_core::Scalar, const FLAG: bool> chainrule_tensor::kernels::elementwise::Function<(T, T), T>
+                for Gradient<[T; crate::activation::count!($($($number)*)?)], FLAG>
+            {
+                #[inline(always)]
+                fn of<const FMA: bool>(self, ($v, dy): (T, T)) -> T {
+                    let [$($($number),*)?] = self.0;
+                    $(let $flag = FLAG;)?
+                    dy * $slope // dx = dy ∂y/∂x
                 }
-                let numbers: [T; crate::activation::count!($($($number)*)?)] = [$($(T::from_f64(self.$number)),*)?];
-                let (v, dy, dx) = (call.$from.data(), call.dy.data(), dx.reset(*call.x.shape()));
-                crate::activation::by_flag!(self $($flag)?, FLAG => map2(v, dy, dx, Gradient::<_, FLAG>(numbers)));
-                Ok(())
             }
 
-            crate::activation::shared!($from hook);
-        }
-        crate::activation::shared!($from $layer [$($($number),*)?] |$x| $forward, |$v| $slope);
+            impl<T: chainrule_core::Scalar> chainrule_core::Layer<T> for $layer {
+                type Cache = ();
+
+                fn check(&self) -> chainrule_core::Result<()> {
+                    $($(crate::activation::finite(stringify!($layer), stringify!($number), self.$number)?;)*)?
+                    $(crate::activation::nonzero(stringify!($layer), stringify!($nonzero), self.$nonzero)?;)?
+                    Ok(())
+                }
+
+                fn output_shape(&self, input: &[usize]) -> chainrule_core::Result<chainrule_core::Shape> {
+                    chainrule_core::Layer::<T>::check(self)?;
+                    chainrule_core::Shape::new(input)
+                }
+
+                fn forward(
+                    &self,
+                    x: &chainrule_core::Tensor<T>,
+                    y: &mut chainrule_core::Tensor<T>,
+                    _: &mut (),
+                    _: &mut chainrule_core::Context,
+                ) -> chainrule_core::Result<()> {
+                    use chainrule_tensor::kernels::elementwise::map;
+                    chainrule_core::Layer::<T>::check(self)?;
+                    let numbers: [T; crate::activation::count!($($($number)*)?)] = [$($(T::from_f64(self.$number)),*)?];
+                    let y = y.reset(*x.shape());
+                    crate::activation::by_flag!(self $($flag)?, FLAG => map(x.data(), y, Value::<_, FLAG>(numbers)));
+                    Ok(())
+                }
+
+                fn backward(
+                    &self,
+                    call: chainrule_core::Call<'_, T>,
+                    _: &mut (),
+                    _: &mut chainrule_core::Grads<T>,
+                    dx: Option<&mut chainrule_core::Tensor<T>>,
+                ) -> chainrule_core::Result<()> {
+                    use chainrule_tensor::kernels::elementwise::map2;
+                    let Some(dx) = dx else { return Ok(()) };
+                    let numbers: [T; crate::activation::count!($($($number)*)?)] = [$($(T::from_f64(self.$number)),*)?];
+                    let (v, dy, dx) = (call.$from.data(), call.dy.data(), dx.reset(*call.x.shape()));
+                    crate::activation::by_flag!(self $($flag)?, FLAG => map2(v, dy, dx, Gradient::<_, FLAG>(numbers)));
+                    Ok(())
+                }
+
+                crate::activation::shared!($from hook);
+            }
+            crate::activation::shared!($from $layer [$($($number),*)?] |$v| $slope);
+        };
     };
 }
 use elementwise;
@@ -148,12 +153,12 @@ macro_rules! shared {
             Some(self)
         }
     };
-    (y $layer:ident [$($number:ident),*] |$x:ident| $forward:expr, |$v:ident| $slope:expr) => {
+    (y $layer:ident [$($number:ident),*] |$v:ident| $slope:expr) => {
         impl<T: chainrule_core::Scalar> chainrule_core::InPlace<T> for $layer {
             fn forward_in_place(&self, x: &mut chainrule_core::Tensor<T>) -> chainrule_core::Result<()> {
                 chainrule_core::Layer::<T>::check(self)?;
-                $(let $number = T::from_f64(self.$number);)*
-                chainrule_tensor::kernels::elementwise::apply(x.data_mut(), |$x: T| $forward);
+                let numbers = [$(T::from_f64(self.$number)),*];
+                chainrule_tensor::kernels::elementwise::apply(x.data_mut(), Value::<_, false>(numbers));
                 Ok(())
             }
 

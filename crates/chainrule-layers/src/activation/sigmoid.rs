@@ -40,7 +40,7 @@ impl Default for Sigmoid {
 
 elementwise! {
     Sigmoid,
-    forward: |x| x.v_sigmoid(),
+    forward: |x| x.v_sigmoid_by::<FMA>(),
     backward: |y| y * (T::ONE - y), from y,
 }
 

@@ -40,9 +40,9 @@ impl Default for Silu {
 
 elementwise! {
     Silu,
-    forward: |x| x * x.v_sigmoid(),
+    forward: |x| x * x.v_sigmoid_by::<FMA>(),
     backward: |x| {
-        let s = x.v_sigmoid();
+        let s = x.v_sigmoid_by::<FMA>();
         s * (T::ONE + x * (T::ONE - s))
     }, from x,
 }

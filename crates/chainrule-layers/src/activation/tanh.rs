@@ -40,7 +40,7 @@ impl Default for Tanh {
 
 elementwise! {
     Tanh,
-    forward: |x| x.v_tanh(),
+    forward: |x| x.v_tanh_by::<FMA>(),
     backward: |y| T::ONE - y * y, from y,
 }
 

@@ -7,15 +7,16 @@ use crate::{Scalar, par};
 const PIECE: usize = 1 << 15;
 
 /// A function of one number, or of a pair: any closure. A large one is a type of its own whose `of` is `inline(always)`: the
-/// compiler leaves large closures out of the loop, which then does not vectorise.
+/// compiler leaves large closures out of the loop, which then does not vectorise. It also learns whether the processor
+/// multiplies and adds in one instruction, `FMA`.
 pub trait Function<X, Y>: Copy + Sync {
     /// f(x)
-    fn of(self, x: X) -> Y;
+    fn of<const FMA: bool>(self, x: X) -> Y;
 }
 
 impl<X, Y, F: Fn(X) -> Y + Copy + Sync> Function<X, Y> for F {
     #[inline(always)]
-    fn of(self, x: X) -> Y {
+    fn of<const FMA: bool>(self, x: X) -> Y {
         self(x)
     }
 }
@@ -24,7 +25,7 @@ simd! {
     /// yᵢ = f(xᵢ), in this thread.
     pub fn map_serial[T: Scalar, F: Function<T, T>](x: &[T], y: &mut [T], f: F) {
         for (y, &x) in y.iter_mut().zip(x) {
-            *y = f.of(x);
+            *y = f.of::<FMA>(x);
         }
     }
 }
@@ -33,7 +34,7 @@ simd! {
     /// zᵢ = f((xᵢ, yᵢ)), in this thread.
     pub fn map2_serial[T: Scalar, F: Function<(T, T), T>](x: &[T], y: &[T], z: &mut [T], f: F) {
         for ((z, &x), &y) in z.iter_mut().zip(x).zip(y) {
-            *z = f.of((x, y));
+            *z = f.of::<FMA>((x, y));
         }
     }
 }
@@ -49,9 +50,9 @@ simd! {
 
 simd! {
     /// yᵢ = f(yᵢ), in this thread.
-    pub fn apply_serial[T: Scalar, F: Fn(T) -> T](y: &mut [T], f: &F) {
+    pub fn apply_serial[T: Scalar, F: Function<T, T>](y: &mut [T], f: F) {
         for y in y.iter_mut() {
-            *y = f(*y);
+            *y = f.of::<FMA>(*y);
         }
     }
 }
@@ -80,8 +81,8 @@ pub fn map<T: Scalar>(x: &[T], y: &mut [T], f: impl Function<T, T>) {
 }
 
 /// yᵢ = f(yᵢ).
-pub fn apply<T: Scalar>(y: &mut [T], f: impl Fn(T) -> T + Sync) {
-    par::for_chunks(y, PIECE, |_, y| apply_serial(y, &f));
+pub fn apply<T: Scalar>(y: &mut [T], f: impl Function<T, T>) {
+    par::for_chunks(y, PIECE, |_, y| apply_serial(y, f));
 }
 
 /// zᵢ = f((xᵢ, yᵢ)).

@@ -95,9 +95,9 @@ simd! {
         for ((x, dx), &class) in x.chunks_exact(n).zip(dx.chunks_exact_mut(n)).zip(classes) {
             let (max, sum) = if n >= 4 * LANES {
                 let max = max(x);
-                (max, exp_sum(x, dx, max))
+                (max, exp_sum::<T, FMA>(x, dx, max))
             } else {
-                few_classes(x, dx)
+                few_classes::<T, FMA>(x, dx)
             };
             let inverse = scale / sum;
             for v in dx.iter_mut() {
@@ -112,13 +112,13 @@ simd! {
 
 /// dx = exp(x − max); returns max and Σ dx. For rows of a few vectors.
 #[inline(always)]
-fn few_classes<T: Scalar>(x: &[T], dx: &mut [T]) -> (T, T) {
+fn few_classes<T: Scalar, const FMA: bool>(x: &[T], dx: &mut [T]) -> (T, T) {
     let mut max = T::NEG_INFINITY;
     for &v in x {
         max = if v > max { v } else { max };
     }
     for (dx, &x) in dx.iter_mut().zip(x) {
-        *dx = (x - max).v_exp();
+        *dx = (x - max).v_exp_by::<FMA>();
     }
     let mut lanes = [T::ZERO; LANES];
     let (chunks, rest) = dx.as_chunks::<LANES>();

@@ -84,22 +84,34 @@ pub fn best() -> Isa {
     Isa::Portable
 }
 
-/// Compiles a function for every [`Isa`] and dispatches at run time. The body must be safe code.
+/// Compiles a function for every [`Isa`] and dispatches at run time. The body must be safe code. In it, `FMA` says whether the
+/// processor multiplies and adds in one instruction.
 macro_rules! simd {
     ($(#[$meta:meta])* $vis:vis fn $name:ident [$($generics:tt)*] ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
         $vis fn $name<$($generics)*>($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
-            fn body<$($generics)*>($($arg: $ty),*) $(-> $ret)? $body
+            fn portable<$($generics)*>($($arg: $ty),*) $(-> $ret)? {
+                #[allow(dead_code)]
+                const FMA: bool = false;
+                $body
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[inline(always)]
+            fn fused<$($generics)*>($($arg: $ty),*) $(-> $ret)? {
+                #[allow(dead_code)]
+                const FMA: bool = true;
+                $body
+            }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
             fn avx512<$($generics)*>($($arg: $ty),*) $(-> $ret)? {
-                body($($arg),*)
+                fused($($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             fn avx2<$($generics)*>($($arg: $ty),*) $(-> $ret)? {
-                body($($arg),*)
+                fused($($arg),*)
             }
             match $crate::kernels::isa() {
                 // SAFETY: `isa` names an instruction set only after the processor was asked for it.
@@ -108,7 +120,7 @@ macro_rules! simd {
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::kernels::Isa::Avx2 => unsafe { avx2($($arg),*) },
-                _ => body($($arg),*),
+                _ => portable($($arg),*),
             }
         }
     };

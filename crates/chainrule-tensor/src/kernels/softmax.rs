@@ -27,31 +27,36 @@ fn ask_ahead<T, const N: usize>(x: &[T; N], y: &[T; N], n: usize) {
 
 /// y = exp(x − max), added to the lanes.
 #[inline(always)]
-fn exp_lanes<T: Scalar, const N: usize>(x: &[T; N], y: &mut [T; N], max: T, lanes: &mut [T; N]) {
+fn exp_lanes<T: Scalar, const N: usize, const FMA: bool>(
+    x: &[T; N],
+    y: &mut [T; N],
+    max: T,
+    lanes: &mut [T; N],
+) {
     for i in 0..N {
-        y[i] = (x[i] - max).v_exp();
+        y[i] = (x[i] - max).v_exp_by::<FMA>();
         lanes[i] += y[i];
     }
 }
 
 /// y = exp(x − max); returns Σ y.
 #[inline(always)]
-pub(super) fn exp_sum<T: Scalar>(x: &[T], y: &mut [T], max: T) -> T {
+pub(super) fn exp_sum<T: Scalar, const FMA: bool>(x: &[T], y: &mut [T], max: T) -> T {
     let n = x.len();
     let ((xs, x), (ys, y)) = (x.as_chunks::<LANES>(), y.as_chunks_mut::<LANES>());
     let mut lanes = [T::ZERO; LANES];
     for (x, y) in xs.iter().zip(ys) {
         ask_ahead(x, y, n);
-        exp_lanes(x, y, max, &mut lanes);
+        exp_lanes::<T, LANES, FMA>(x, y, max, &mut lanes);
     }
     let ((xs, x), (ys, y)) = (x.as_chunks::<FEW>(), y.as_chunks_mut::<FEW>());
     let mut few = [T::ZERO; FEW];
     for (x, y) in xs.iter().zip(ys) {
-        exp_lanes(x, y, max, &mut few);
+        exp_lanes::<T, FEW, FMA>(x, y, max, &mut few);
     }
     let mut sum = fold(lanes) + fold(few);
     for (y, &x) in y.iter_mut().zip(x) {
-        *y = (x - max).v_exp();
+        *y = (x - max).v_exp_by::<FMA>();
         sum += *y;
     }
     sum
@@ -60,7 +65,7 @@ pub(super) fn exp_sum<T: Scalar>(x: &[T], y: &mut [T], max: T) -> T {
 simd! {
     /// One row: y = exp(x − max)/Σ exp(x − max). A row of −∞ alone gives NaN.
     pub fn softmax_row[T: Scalar](x: &[T], y: &mut [T]) {
-        let scale = T::ONE / exp_sum(x, y, reduce::max(x));
+        let scale = T::ONE / exp_sum::<T, FMA>(x, y, reduce::max(x));
         for y in y.iter_mut() {
             *y *= scale;
         }
@@ -71,7 +76,7 @@ simd! {
     /// One row: y = x − max − ln Σ exp(x − max).
     pub fn log_softmax_row[T: Scalar](x: &[T], y: &mut [T]) {
         let max = reduce::max(x);
-        let shift = max + exp_sum(x, y, max).v_ln();
+        let shift = max + exp_sum::<T, FMA>(x, y, max).v_ln();
         for (y, &x) in y.iter_mut().zip(x) {
             *y = x - shift;
         }
@@ -103,7 +108,7 @@ simd! {
     pub fn log_softmax_backward_row[T: Scalar](y: &[T], dy: &[T], dx: &mut [T]) {
         let sum = reduce::sum(dy);
         for ((dx, &y), &dy) in dx.iter_mut().zip(y).zip(dy) {
-            *dx = dy - y.v_exp() * sum;
+            *dx = dy - y.v_exp_by::<FMA>() * sum;
         }
     }
 }
@@ -134,7 +139,7 @@ simd! {
             for (y, x) in y.chunks_exact_mut(inner).zip(x.chunks_exact(inner)) {
                 let (y, x) = (&mut y[start..start + width], &x[start..start + width]);
                 for ((y, &x), (&m, s)) in y.iter_mut().zip(x).zip(max.iter().zip(&mut sum)) {
-                    *y = (x - m).v_exp();
+                    *y = (x - m).v_exp_by::<FMA>();
                     *s += *y;
                 }
             }
@@ -166,7 +171,7 @@ simd! {
             for ((dx, y), dy) in dx.chunks_exact_mut(inner).zip(y.chunks_exact(inner)).zip(dy.chunks_exact(inner)) {
                 let lines = dx[columns.clone()].iter_mut().zip(&y[columns.clone()]).zip(&dy[columns.clone()]);
                 for (((dx, &y), &dy), &s) in lines.zip(&sum) {
-                    *dx = if log { dy - y.v_exp() * s } else { y * (dy - s) };
+                    *dx = if log { dy - y.v_exp_by::<FMA>() * s } else { y * (dy - s) };
                 }
             }
         }

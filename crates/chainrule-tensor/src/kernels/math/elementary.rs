@@ -15,7 +15,7 @@ macro_rules! elementary {
      ln2: ($ln2_hi:literal, $ln2_lo:literal), exp_range: ($low:literal, $high:literal),
      exp_m1: [$($taylor:expr),*], artanh: [$($artanh:expr),*]) => {
         mod $t {
-            use super::poly;
+            use super::{super::Sum, poly};
 
             /// 1.5·2^mantissa: adding and subtracting it rounds to a whole number, which stands in the low bits between.
             const ROUND: $t = 1.5 * (1u64 << $mantissa) as $t;
@@ -28,13 +28,15 @@ macro_rules! elementary {
 
             /// (eʳ − 1, n) with x = n ln 2 + r.
             #[inline(always)]
-            pub fn reduced(x: $t) -> ($t, $int) {
+            pub fn reduced<const FMA: bool>(x: $t) -> ($t, $int) {
+                let sum = $t::sum::<FMA>;
                 let x = if x < $low { $low } else { x };
                 let x = if x > $high { $high } else { x };
-                let shifted = x * std::$t::consts::LOG2_E + ROUND;
+                let shifted = sum(x, std::$t::consts::LOG2_E, ROUND);
                 let n = shifted - ROUND;
-                let r = x - n * $ln2_hi - n * $ln2_lo;
-                (r + r * r * poly!(r; $($taylor),*), (shifted.to_bits() as $int) - (ROUND.to_bits() as $int))
+                let r = sum(n, -$ln2_lo, sum(n, -$ln2_hi, x));
+                let q = sum(r * r, poly!(sum, r; $($taylor),*), r);
+                (q, (shifted.to_bits() as $int) - (ROUND.to_bits() as $int))
             }
 
             /// (m, k) with x = 2ᵏ m and √½ ≤ m < √2; denormals are scaled first.
@@ -52,12 +54,13 @@ macro_rules! elementary {
 
             /// ln(m) + k ln 2.
             #[inline(always)]
-            pub fn ln(m: $t, k: $t) -> $t {
+            pub fn ln<const FMA: bool>(m: $t, k: $t) -> $t {
+                let sum = $t::sum::<FMA>;
                 let f = m - 1.0;
                 let s = f / (m + 1.0);
                 let z = s * s;
                 // ln m = f − s (f − R), R = 2z/3 + 2z²/5 + …: the leading term f is exact.
-                let rest = z * poly!(z; $($artanh),*);
+                let rest = z * poly!(sum, z; $($artanh),*);
                 k * $ln2_hi + (f - (s * (f - rest) - k * $ln2_lo))
             }
 
@@ -72,15 +75,15 @@ macro_rules! elementary {
 
         impl MathScalar for $t {
             #[inline(always)]
-            fn v_exp(self) -> Self {
-                let (q, n) = $t::reduced(self);
+            fn v_exp_by<const FMA: bool>(self) -> Self {
+                let (q, n) = $t::reduced::<FMA>(self);
                 // Two halves, so that neither over- nor underflows before the product does.
                 (1.0 + q) * $t::power(n >> 1) * $t::power(n - (n >> 1))
             }
 
             #[inline(always)]
-            fn v_exp_m1(self) -> Self {
-                let (q, n) = $t::reduced(self);
+            fn v_exp_m1_by<const FMA: bool>(self) -> Self {
+                let (q, n) = $t::reduced::<FMA>(self);
                 let large = (1.0 + q) * $t::power(n >> 1) * $t::power(n - (n >> 1));
                 // Beyond this 2ⁿ may overflow, and the 1 is lost anyway.
                 let scale = $t::power(if n > 80 { 80 } else if n < -80 { -80 } else { n });
@@ -90,37 +93,37 @@ macro_rules! elementary {
             }
 
             #[inline(always)]
-            fn v_ln(self) -> Self {
+            fn v_ln_by<const FMA: bool>(self) -> Self {
                 let (m, k) = $t::split(self);
-                $t::ln_special(self, $t::ln(m, k))
+                $t::ln_special(self, $t::ln::<FMA>(m, k))
             }
 
             #[inline(always)]
-            fn v_ln_1p(self) -> Self {
+            fn v_ln_1p_by<const FMA: bool>(self) -> Self {
                 // ln(1 + x) = ln u + (what rounding u = 1 + x lost)/u.
                 let u = 1.0 + self;
                 let lost = if self > 1.0 { 1.0 - (u - self) } else { self - (u - 1.0) };
                 let (m, k) = $t::split(u);
-                let v = $t::ln_special(u, $t::ln(m, k) + if u > 0.0 { lost / u } else { 0.0 });
+                let v = $t::ln_special(u, $t::ln::<FMA>(m, k) + if u > 0.0 { lost / u } else { 0.0 });
                 let v = if self.abs() < 0.5 * $t::EPSILON { self } else { v };
                 if self == $t::INFINITY { self } else { v }
             }
 
             #[inline(always)]
-            fn v_tanh(self) -> Self {
-                let e = (-2.0 * self.abs()).v_exp_m1(); // tanh|x| = −e/(2 + e), e = exp(−2|x|) − 1
+            fn v_tanh_by<const FMA: bool>(self) -> Self {
+                let e = (-2.0 * self.abs()).v_exp_m1_by::<FMA>(); // tanh|x| = −e/(2 + e), e = exp(−2|x|) − 1
                 (-e / (2.0 + e)).copysign(self)
             }
 
             #[inline(always)]
-            fn v_sigmoid(self) -> Self {
-                let z = (-self.abs()).v_exp(); // never overflows
+            fn v_sigmoid_by<const FMA: bool>(self) -> Self {
+                let z = (-self.abs()).v_exp_by::<FMA>(); // never overflows
                 (if self < 0.0 { z } else { 1.0 }) / (1.0 + z)
             }
 
             #[inline(always)]
-            fn v_erf(self) -> Self {
-                erf::$t(self)
+            fn v_erf_by<const FMA: bool>(self) -> Self {
+                erf::$t::<FMA>(self)
             }
         }
     };

@@ -1,4 +1,5 @@
 use super::*;
+use crate::kernels::{Isa, isa};
 
 /// The distance of two numbers in units in the last place of the reference, which is given in higher precision as a sum.
 fn ulps32(got: f32, want: f64) -> f64 {
@@ -56,14 +57,19 @@ fn sigmoid_reference(x: f64) -> f64 {
 
 #[test]
 fn f32_errors_stay_within_the_stated_ulps() {
+    f32_errors::<false>();
+    f32_errors::<true>();
+}
+
+fn f32_errors<const FMA: bool>() {
     for (name, f, reference, bound) in [
-        ("exp", f32::v_exp as fn(f32) -> f32, f64::exp as fn(f64) -> f64, 2.0),
-        ("exp_m1", f32::v_exp_m1, f64::exp_m1, 3.0),
-        ("ln", f32::v_ln, f64::ln, 3.0),
-        ("ln_1p", f32::v_ln_1p, f64::ln_1p, 3.0),
-        ("tanh", f32::v_tanh, f64::tanh, 4.0),
-        ("sigmoid", f32::v_sigmoid, sigmoid_reference, 4.0),
-        ("erf", f32::v_erf, f64::v_erf, 2.0),
+        ("exp", f32::v_exp_by::<FMA> as fn(f32) -> f32, f64::exp as fn(f64) -> f64, 2.0),
+        ("exp_m1", f32::v_exp_m1_by::<FMA>, f64::exp_m1, 3.0),
+        ("ln", f32::v_ln_by::<FMA>, f64::ln, 3.0),
+        ("ln_1p", f32::v_ln_1p_by::<FMA>, f64::ln_1p, 3.0),
+        ("tanh", f32::v_tanh_by::<FMA>, f64::tanh, 4.0),
+        ("sigmoid", f32::v_sigmoid_by::<FMA>, sigmoid_reference, 4.0),
+        ("erf", f32::v_erf_by::<FMA>, f64::v_erf, 2.0),
     ] {
         let (worst, at) = worst32(f, reference);
         assert!(worst <= bound, "{name}: {worst} ulp at {at:e}");
@@ -72,13 +78,18 @@ fn f32_errors_stay_within_the_stated_ulps() {
 
 #[test]
 fn f64_errors_stay_within_the_stated_ulps() {
+    f64_errors::<false>();
+    f64_errors::<true>();
+}
+
+fn f64_errors<const FMA: bool>() {
     for (name, f, reference, bound) in [
-        ("exp", f64::v_exp as fn(f64) -> f64, f64::exp as fn(f64) -> f64, 2.0),
-        ("exp_m1", f64::v_exp_m1, f64::exp_m1, 3.0),
-        ("ln", f64::v_ln, f64::ln, 3.0),
-        ("ln_1p", f64::v_ln_1p, f64::ln_1p, 3.0),
-        ("tanh", f64::v_tanh, f64::tanh, 4.0),
-        ("sigmoid", f64::v_sigmoid, sigmoid_reference, 4.0),
+        ("exp", f64::v_exp_by::<FMA> as fn(f64) -> f64, f64::exp as fn(f64) -> f64, 2.0),
+        ("exp_m1", f64::v_exp_m1_by::<FMA>, f64::exp_m1, 3.0),
+        ("ln", f64::v_ln_by::<FMA>, f64::ln, 3.0),
+        ("ln_1p", f64::v_ln_1p_by::<FMA>, f64::ln_1p, 3.0),
+        ("tanh", f64::v_tanh_by::<FMA>, f64::tanh, 4.0),
+        ("sigmoid", f64::v_sigmoid_by::<FMA>, sigmoid_reference, 4.0),
     ] {
         let (worst, at) = worst64(f, reference);
         assert!(worst <= bound, "{name}: {worst} ulp at {at:e}");
@@ -113,8 +124,10 @@ fn erf_agrees_with_its_series_and_its_continued_fraction() {
     for i in -70_000..70_000 {
         let x = f64::from(i) * 1e-4;
         // Most of this is the reference's own error: its terms are rounded a hundred times.
-        let error = ulps64(x.v_erf(), erf_reference(x));
-        assert!(error <= 6.0, "erf({x}): {} for {}: {error} ulp", x.v_erf(), erf_reference(x));
+        for erf in [x.v_erf(), x.v_erf_by::<true>()] {
+            let error = ulps64(erf, erf_reference(x));
+            assert!(error <= 6.0, "erf({x}): {erf} for {}: {error} ulp", erf_reference(x));
+        }
     }
     // Abramowitz and Stegun, table 7.1, and values to all digits.
     assert!((0.5f64.v_erf() - 0.520_499_877_813_046_5).abs() < 2e-16);
@@ -126,30 +139,47 @@ macro_rules! specials {
     ($name:ident, $t:ident) => {
         #[test]
         fn $name() {
-            let (inf, nan) = ($t::INFINITY, $t::NAN);
-            assert_eq!([inf.v_exp(), (-inf).v_exp(), ($t::from(0.0f32)).v_exp()], [inf, 0.0, 1.0]);
-            assert_eq!([inf.v_exp_m1(), (-inf).v_exp_m1()], [inf, -1.0]);
-            assert_eq!([inf.v_ln(), ($t::from(0.0f32)).v_ln(), ($t::from(1.0f32)).v_ln()], [inf, -inf, 0.0]);
-            assert_eq!([inf.v_ln_1p(), ($t::from(-1.0f32)).v_ln_1p()], [inf, -inf]);
-            assert_eq!([inf.v_tanh(), (-inf).v_tanh()], [1.0, -1.0]);
-            assert_eq!([inf.v_sigmoid(), (-inf).v_sigmoid()], [1.0, 0.0]);
-            assert_eq!([inf.v_erf(), (-inf).v_erf()], [1.0, -1.0]);
-            let negative = $t::from(-1.5f32);
-            for v in [
-                nan.v_exp(),
-                nan.v_exp_m1(),
-                nan.v_ln(),
-                nan.v_ln_1p(),
-                nan.v_tanh(),
-                nan.v_sigmoid(),
-                nan.v_erf(),
-            ] {
-                assert!(v.is_nan());
+            fn both<const FMA: bool>() {
+                let (inf, nan) = ($t::INFINITY, $t::NAN);
+                assert_eq!(
+                    [inf.v_exp_by::<FMA>(), (-inf).v_exp_by::<FMA>(), ($t::from(0.0f32)).v_exp_by::<FMA>()],
+                    [inf, 0.0, 1.0]
+                );
+                assert_eq!([inf.v_exp_m1_by::<FMA>(), (-inf).v_exp_m1_by::<FMA>()], [inf, -1.0]);
+                assert_eq!(
+                    [
+                        inf.v_ln_by::<FMA>(),
+                        ($t::from(0.0f32)).v_ln_by::<FMA>(),
+                        ($t::from(1.0f32)).v_ln_by::<FMA>()
+                    ],
+                    [inf, -inf, 0.0]
+                );
+                assert_eq!([inf.v_ln_1p_by::<FMA>(), ($t::from(-1.0f32)).v_ln_1p_by::<FMA>()], [inf, -inf]);
+                assert_eq!([inf.v_tanh_by::<FMA>(), (-inf).v_tanh_by::<FMA>()], [1.0, -1.0]);
+                assert_eq!([inf.v_sigmoid_by::<FMA>(), (-inf).v_sigmoid_by::<FMA>()], [1.0, 0.0]);
+                assert_eq!([inf.v_erf_by::<FMA>(), (-inf).v_erf_by::<FMA>()], [1.0, -1.0]);
+                let negative = $t::from(-1.5f32);
+                for v in [
+                    nan.v_exp_by::<FMA>(),
+                    nan.v_exp_m1_by::<FMA>(),
+                    nan.v_ln_by::<FMA>(),
+                    nan.v_ln_1p_by::<FMA>(),
+                    nan.v_tanh_by::<FMA>(),
+                    nan.v_sigmoid_by::<FMA>(),
+                    nan.v_erf_by::<FMA>(),
+                ] {
+                    assert!(v.is_nan());
+                }
+                assert!(negative.v_ln_by::<FMA>().is_nan() && negative.v_ln_1p_by::<FMA>().is_nan());
+                let tiny = $t::from_bits(3);
+                assert_eq!(
+                    [tiny.v_exp_m1_by::<FMA>(), tiny.v_ln_1p_by::<FMA>(), tiny.v_tanh_by::<FMA>()],
+                    [tiny; 3]
+                );
+                assert!((-($t::from(0.0f32))).v_tanh_by::<FMA>().is_sign_negative());
             }
-            assert!(negative.v_ln().is_nan() && negative.v_ln_1p().is_nan());
-            let tiny = $t::from_bits(3);
-            assert_eq!([tiny.v_exp_m1(), tiny.v_ln_1p(), tiny.v_tanh()], [tiny; 3]);
-            assert!((-($t::from(0.0f32))).v_tanh().is_sign_negative());
+            both::<false>();
+            both::<true>();
         }
     };
 }
@@ -160,15 +190,21 @@ specials!(nan_infinities_and_denormals_in_f64, f64);
 fn a_slice_gives_the_bits_of_its_elements() {
     let x: Vec<f32> = (0..1003).map(|i| (i as f32 - 500.0) * 0.037).collect();
     let mut y = vec![0.0; x.len()];
+    let fused = isa() != Isa::Portable;
     for (slice, one) in [
-        (exp as fn(&[f32], &mut [f32]), f32::v_exp as fn(f32) -> f32),
-        (tanh, f32::v_tanh),
-        (sigmoid, f32::v_sigmoid),
-        (erf, f32::v_erf),
+        (exp as fn(&[f32], &mut [f32]), [f32::v_exp as fn(f32) -> f32, f32::v_exp_by::<true>]),
+        (tanh, [f32::v_tanh, f32::v_tanh_by::<true>]),
+        (sigmoid, [f32::v_sigmoid, f32::v_sigmoid_by::<true>]),
+        (erf, [f32::v_erf, f32::v_erf_by::<true>]),
     ] {
         for start in [0, 1, 7] {
             slice(&x[start..], &mut y[start..]);
-            assert!(x[start..].iter().zip(&y[start..]).all(|(&x, y)| one(x).to_bits() == y.to_bits()));
+            assert!(
+                x[start..]
+                    .iter()
+                    .zip(&y[start..])
+                    .all(|(&x, y)| one[usize::from(fused)](x).to_bits() == y.to_bits())
+            );
         }
     }
 }
