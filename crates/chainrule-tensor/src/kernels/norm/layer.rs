@@ -12,6 +12,8 @@ const PIECES: usize = 32;
 /// Lanes of a partial sum, and those for what is left at the end of a row.
 const LANES: usize = 32;
 const FEW: usize = 8;
+/// Elements between shares, which two threads write to all the time: no cache line, nor the next, is part of both.
+const APART: usize = 32;
 
 /// Rows of one piece, by sizes alone.
 fn rows_per_piece(rows: usize, d: usize) -> usize {
@@ -199,7 +201,8 @@ pub fn layer_norm_gradient<T: Scalar>(
     let rows = mean.len();
     assert!(x.len() == dy.len() && x.len() == rows * d && rstd.len() == rows);
     let per = rows_per_piece(rows, d);
-    shares.resize(rows.div_ceil(per).max(1) * 2 * d, T::ZERO);
+    let stride = 2 * d + APART;
+    shares.resize(rows.div_ceil(per).max(1) * stride, T::ZERO);
     if rows == 0 {
         return shares.fill(T::ZERO);
     }
@@ -208,15 +211,15 @@ pub fn layer_norm_gradient<T: Scalar>(
         ((&x[at.clone()], &dy[at]), (&mean[rows.clone()], &rstd[rows]))
     };
     match dx {
-        Some(dx) => par::for_chunks2((&mut shares[..], 2 * d), (dx, per * d), |i, share, dx| {
-            backward_rows(part(i).0, d, part(i).1, weight, share, Some(dx));
+        Some(dx) => par::for_chunks2((&mut shares[..], stride), (dx, per * d), |i, share, dx| {
+            backward_rows(part(i).0, d, part(i).1, weight, &mut share[..2 * d], Some(dx));
         }),
-        None => par::for_chunks(shares, 2 * d, |i, share| {
-            backward_rows(part(i).0, d, part(i).1, weight, share, None);
+        None => par::for_chunks(shares, stride, |i, share| {
+            backward_rows(part(i).0, d, part(i).1, weight, &mut share[..2 * d], None);
         }),
     }
-    let (sum, rest) = shares.split_at_mut(2 * d);
-    rest.chunks_exact(2 * d).for_each(|share| sum.iter_mut().zip(share).for_each(|(s, &v)| *s += v));
+    let (sum, rest) = shares.split_at_mut(stride);
+    rest.chunks_exact(stride).for_each(|share| sum.iter_mut().zip(share).for_each(|(s, &v)| *s += v));
 }
 
 #[cfg(test)]
