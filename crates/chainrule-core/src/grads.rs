@@ -56,10 +56,7 @@ impl<T: Scalar> Grads<T> {
     /// If the parameter is trainable and of another model: a gradient would be lost.
     #[inline]
     pub fn of(&mut self, param: &Param<T>) -> Option<&mut [T]> {
-        if !param.trainable() {
-            return None;
-        }
-        let range = self.range(param).expect("gradients were made for another model");
+        let range = self.wanted(param)?;
         if let Ok(at) = self.table(&range) {
             self.tables[at].all = true;
         }
@@ -69,10 +66,7 @@ impl<T: Scalar> Grads<T> {
     /// The gradient of a table, of which nothing but these rows, each of `width` numbers, is added to: a large table of which
     /// a step uses a few rows is not set to zero as a whole. `None` and panics as for [`Grads::of`].
     pub fn of_rows(&mut self, param: &Param<T>, rows: &[u32], width: usize) -> Option<&mut [T]> {
-        if !param.trainable() {
-            return None;
-        }
-        let range = self.range(param).expect("gradients were made for another model");
+        let range = self.wanted(param)?;
         let at = self.table(&range).unwrap_or_else(|at| {
             self.tables.insert(at, Table { range: range.clone(), width, rows: Vec::new(), all: true });
             at
@@ -84,6 +78,12 @@ impl<T: Scalar> Grads<T> {
             table.rows.extend_from_slice(rows);
         }
         Some(&mut self.values[range])
+    }
+
+    /// Where the gradient of a trainable parameter stands; panics as [`Grads::of`].
+    #[inline]
+    fn wanted(&self, param: &Param<T>) -> Option<Range<usize>> {
+        param.trainable().then(|| self.range(param).expect("gradients were made for another model"))
     }
 
     /// Where the table at `range` stands in `tables`, or would.

@@ -112,7 +112,7 @@ macro_rules! elementwise {
 
                 crate::activation::shared!($from hook);
             }
-            crate::activation::shared!($from $layer [$($($number),*)?] |$v| $slope);
+            crate::activation::shared!($from $layer [$($($number),*)?] [$($flag)?] |$v| $slope);
         };
     };
 }
@@ -153,12 +153,15 @@ macro_rules! shared {
             Some(self)
         }
     };
-    (y $layer:ident [$($number:ident),*] |$v:ident| $slope:expr) => {
+    (y $layer:ident [$($number:ident),*] [$($flag:ident)?] |$v:ident| $slope:expr) => {
         impl<T: chainrule_core::Scalar> chainrule_core::InPlace<T> for $layer {
             fn forward_in_place(&self, x: &mut chainrule_core::Tensor<T>) -> chainrule_core::Result<()> {
                 chainrule_core::Layer::<T>::check(self)?;
                 let numbers = [$(T::from_f64(self.$number)),*];
-                chainrule_tensor::kernels::elementwise::apply(x.data_mut(), Value::<_, false>(numbers));
+                let x = x.data_mut();
+                crate::activation::by_flag!(self $($flag)?, FLAG => {
+                    chainrule_tensor::kernels::elementwise::apply(x, Value::<_, FLAG>(numbers))
+                });
                 Ok(())
             }
 

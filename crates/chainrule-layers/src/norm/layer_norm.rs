@@ -46,7 +46,7 @@ pub struct LayerNormCache<T> {
     /// μ and ρ, one a row.
     mean: Vec<T>,
     rstd: Vec<T>,
-    /// Scratch: pieces' shares of ∂γ and ∂β, (pieces, 2, D).
+    /// Scratch: pieces' shares of ∂γ and ∂β. The first 2 D numbers are their sums.
     shares: Vec<T>,
 }
 
