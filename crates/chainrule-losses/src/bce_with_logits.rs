@@ -91,7 +91,7 @@ impl<T: Scalar> Element<T> {
     /// s = ln(1 + e⁻ʸ) = max(−y, 0) + ln(1 + e^−|y|)
     fn s(self) -> T {
         let above = if self.y < T::ZERO { -self.y } else { T::ZERO };
-        above + (-self.y.abs()).v_exp().v_ln_1p()
+        above + self.y.abs().v_exp_neg().v_ln_1p()
     }
 
     fn e(self) -> T {

@@ -245,7 +245,7 @@ impl<T: Scalar> Loss<T> for CrossEntropy<T> {
             let total: T = (0..lines.classes).map(|c| self.q(lines, target, line, c)).sum();
             for c in 0..lines.classes {
                 let at = lines.at(line, c);
-                let p = (y.data()[at] - log_sum).v_exp();
+                let p = (log_sum - y.data()[at]).v_exp_neg();
                 dy[at] = g(line) * (p * total - self.q(lines, target, line, c)); // dy = p Σ q − q
             }
         }
@@ -279,7 +279,7 @@ impl<T: Scalar> Loss<T> for CrossEntropy<T> {
                 if q != T::ZERO {
                     sum += -q * log_p; // e −= q ln p
                 }
-                dy[at] = (log_p.v_exp() * total - q) / divisor; // dy = p Σ q − q
+                dy[at] = ((-log_p).v_exp_neg() * total - q) / divisor; // dy = p Σ q − q
             }
         }
         Ok(sum / divisor)

@@ -24,6 +24,6 @@ impl Lines {
     pub fn log_sum_exp<T: Scalar>(self, y: &[T], line: usize) -> T {
         let each = || (0..self.classes).map(|c| y[self.at(line, c)]);
         let max = each().fold(T::NEG_INFINITY, |m, v| if v > m { v } else { m });
-        max + each().map(|v| (v - max).v_exp()).sum::<T>().v_ln()
+        max + each().map(|v| (max - v).v_exp_neg()).sum::<T>().v_ln()
     }
 }

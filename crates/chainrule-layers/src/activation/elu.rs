@@ -50,8 +50,8 @@ impl Default for Elu {
 elementwise! {
     Elu,
     numbers: [alpha],
-    forward: |x| if x > T::ZERO { x } else { alpha * x.v_exp_m1_by::<FMA>() },
-    backward: |x| if x > T::ZERO { T::ONE } else { alpha * x.v_exp_by::<FMA>() }, from x,
+    forward: |x| if x > T::ZERO { x } else { alpha * (-x).v_exp_m1_neg_by::<FMA>() },
+    backward: |x| if x > T::ZERO { T::ONE } else { alpha * (-x).v_exp_neg_by::<FMA>() }, from x,
 }
 
 #[cfg(test)]

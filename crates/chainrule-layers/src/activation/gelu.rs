@@ -70,7 +70,7 @@ elementwise! {
             let t = u.v_tanh_by::<FMA>();
             half * (T::ONE + t) + half * x * (T::ONE - t * t) * du
         } else {
-            let phi = T::from_f64(0.5 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2) * (-half * x * x).v_exp_by::<FMA>();
+            let phi = T::from_f64(0.5 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2) * (half * x * x).v_exp_neg_by::<FMA>();
             half * (T::ONE + (x * T::from_f64(FRAC_1_SQRT_2)).v_erf_by::<FMA>()) + x * phi // Φ + x φ
         }
     }, from x,

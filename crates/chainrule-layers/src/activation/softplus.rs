@@ -62,7 +62,7 @@ elementwise! {
     forward: |x| {
         let z = beta * x;
         let above = if z > T::ZERO { z } else { T::ZERO };
-        let soft = (above + (-z.abs()).v_exp_by::<FMA>().v_ln_1p_by::<FMA>()) / beta; // ln(1 + eᶻ) = max(z, 0) + ln(1 + e^−|z|)
+        let soft = (above + z.abs().v_exp_neg_by::<FMA>().v_ln_1p_by::<FMA>()) / beta; // ln(1 + eᶻ) = max(z, 0) + ln(1 + e^−|z|)
         if z > threshold || x.is_nan() { x } else { soft }
     },
     backward: |x| {

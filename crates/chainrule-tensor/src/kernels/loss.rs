@@ -118,7 +118,7 @@ fn few_classes<T: Scalar, const FMA: bool>(x: &[T], dx: &mut [T]) -> (T, T) {
         max = if v > max { v } else { max };
     }
     for (dx, &x) in dx.iter_mut().zip(x) {
-        *dx = (x - max).v_exp_by::<FMA>();
+        *dx = (max - x).v_exp_neg_by::<FMA>();
     }
     let mut lanes = [T::ZERO; LANES];
     let (chunks, rest) = dx.as_chunks::<LANES>();

@@ -34,7 +34,7 @@ fn exp_lanes<T: Scalar, const N: usize, const FMA: bool>(
     lanes: &mut [T; N],
 ) {
     for i in 0..N {
-        y[i] = (x[i] - max).v_exp_by::<FMA>();
+        y[i] = (max - x[i]).v_exp_neg_by::<FMA>();
         lanes[i] += y[i];
     }
 }
@@ -56,7 +56,7 @@ pub(super) fn exp_sum<T: Scalar, const FMA: bool>(x: &[T], y: &mut [T], max: T) 
     }
     let mut sum = fold(lanes) + fold(few);
     for (y, &x) in y.iter_mut().zip(x) {
-        *y = (x - max).v_exp_by::<FMA>();
+        *y = (max - x).v_exp_neg_by::<FMA>();
         sum += *y;
     }
     sum
@@ -108,7 +108,7 @@ simd! {
     pub fn log_softmax_backward_row[T: Scalar](y: &[T], dy: &[T], dx: &mut [T]) {
         let sum = reduce::sum(dy);
         for ((dx, &y), &dy) in dx.iter_mut().zip(y).zip(dy) {
-            *dx = dy - y.v_exp_by::<FMA>() * sum;
+            *dx = dy - (-y).v_exp_neg_by::<FMA>() * sum;
         }
     }
 }
@@ -139,7 +139,7 @@ simd! {
             for (y, x) in y.chunks_exact_mut(inner).zip(x.chunks_exact(inner)) {
                 let (y, x) = (&mut y[start..start + width], &x[start..start + width]);
                 for ((y, &x), (&m, s)) in y.iter_mut().zip(x).zip(max.iter().zip(&mut sum)) {
-                    *y = (x - m).v_exp_by::<FMA>();
+                    *y = (m - x).v_exp_neg_by::<FMA>();
                     *s += *y;
                 }
             }
@@ -171,7 +171,7 @@ simd! {
             for ((dx, y), dy) in dx.chunks_exact_mut(inner).zip(y.chunks_exact(inner)).zip(dy.chunks_exact(inner)) {
                 let lines = dx[columns.clone()].iter_mut().zip(&y[columns.clone()]).zip(&dy[columns.clone()]);
                 for (((dx, &y), &dy), &s) in lines.zip(&sum) {
-                    *dx = if log { dy - y.v_exp_by::<FMA>() * s } else { y * (dy - s) };
+                    *dx = if log { dy - (-y).v_exp_neg_by::<FMA>() * s } else { y * (dy - s) };
                 }
             }
         }

@@ -22,7 +22,7 @@ pub fn f32<const FMA: bool>(x: f32) -> f32 {
         -1.287_175_1e-1, -6.348_466_9e-1, -1.067_778_8e-1, 2.425_462_2e-2, -3.883_964_4e-3, 3.831_971_3e-4,
         -1.728_534_7e-5);
     // The polynomial was fitted up to 4, where erf is 1 in f32.
-    let far = 1.0 - (a * exponent - a).v_exp_by::<FMA>();
+    let far = 1.0 - sum(-a, exponent, a).v_exp_neg_by::<FMA>();
     let far = if a > 4.0 { 1.0 } else { far };
     let v = if a > 0.927_734_4 { far } else { a + a * near };
     if x.is_nan() { x } else { v.copysign(x) }

@@ -5,8 +5,8 @@
 //!
 //! | function | f32 | f64 |
 //! |---|---|---|
-//! | exp | 2 | 2 |
-//! | exp_m1, ln, ln_1p | 3 | 3 |
+//! | exp, exp_neg | 2 | 2 |
+//! | exp_m1, exp_m1_neg, ln, ln_1p | 3 | 3 |
 //! | tanh, sigmoid | 4 | 4 |
 //! | erf | 2 | 6 |
 //!
@@ -41,8 +41,12 @@ macro_rules! functions {
 functions! {
     /// eˣ
     v_exp, v_exp_by;
+    /// e⁻ˣ for x ≥ 0, at two thirds of the cost; right down to −40.
+    v_exp_neg, v_exp_neg_by;
     /// eˣ − 1, accurate near 0.
     v_exp_m1, v_exp_m1_by;
+    /// e⁻ˣ − 1 for x ≥ 0, accurate near 0, at half the cost; right down to −40.
+    v_exp_m1_neg, v_exp_m1_neg_by;
     /// ln x
     v_ln, v_ln_by;
     /// ln(1 + x), accurate near 0.

@@ -51,6 +51,11 @@ fn worst64(f: fn(f64) -> f64, reference: fn(f64) -> f64) -> (f64, f64) {
     (worst, at)
 }
 
+/// Where exp_neg is right: negative numbers down to −40, and all others.
+fn down<T: Scalar>(x: T) -> T {
+    if x < T::from_f64(-40.0) { -x } else { x }
+}
+
 fn sigmoid_reference(x: f64) -> f64 {
     if x < 0.0 { x.exp() / (1.0 + x.exp()) } else { 1.0 / (1.0 + (-x).exp()) }
 }
@@ -85,7 +90,9 @@ fn f64_errors_stay_within_the_stated_ulps() {
 fn f64_errors<const FMA: bool>() {
     for (name, f, reference, bound) in [
         ("exp", f64::v_exp_by::<FMA> as fn(f64) -> f64, f64::exp as fn(f64) -> f64, 2.0),
+        ("exp_neg", |x| down(x).v_exp_neg_by::<FMA>(), |x| (-down(x)).exp(), 2.0),
         ("exp_m1", f64::v_exp_m1_by::<FMA>, f64::exp_m1, 3.0),
+        ("exp_m1_neg", |x| down(x).v_exp_m1_neg_by::<FMA>(), |x| (-down(x)).exp_m1(), 3.0),
         ("ln", f64::v_ln_by::<FMA>, f64::ln, 3.0),
         ("ln_1p", f64::v_ln_1p_by::<FMA>, f64::ln_1p, 3.0),
         ("tanh", f64::v_tanh_by::<FMA>, f64::tanh, 4.0),
@@ -145,7 +152,12 @@ macro_rules! specials {
                     [inf.v_exp_by::<FMA>(), (-inf).v_exp_by::<FMA>(), ($t::from(0.0f32)).v_exp_by::<FMA>()],
                     [inf, 0.0, 1.0]
                 );
+                assert_eq!([inf.v_exp_neg_by::<FMA>(), ($t::from(0.0f32)).v_exp_neg_by::<FMA>()], [0.0, 1.0]);
                 assert_eq!([inf.v_exp_m1_by::<FMA>(), (-inf).v_exp_m1_by::<FMA>()], [inf, -1.0]);
+                assert_eq!(
+                    [inf.v_exp_m1_neg_by::<FMA>(), ($t::from(0.0f32)).v_exp_m1_neg_by::<FMA>()],
+                    [-1.0, 0.0]
+                );
                 assert_eq!(
                     [
                         inf.v_ln_by::<FMA>(),
@@ -161,7 +173,9 @@ macro_rules! specials {
                 let negative = $t::from(-1.5f32);
                 for v in [
                     nan.v_exp_by::<FMA>(),
+                    nan.v_exp_neg_by::<FMA>(),
                     nan.v_exp_m1_by::<FMA>(),
+                    nan.v_exp_m1_neg_by::<FMA>(),
                     nan.v_ln_by::<FMA>(),
                     nan.v_ln_1p_by::<FMA>(),
                     nan.v_tanh_by::<FMA>(),
@@ -173,8 +187,13 @@ macro_rules! specials {
                 assert!(negative.v_ln_by::<FMA>().is_nan() && negative.v_ln_1p_by::<FMA>().is_nan());
                 let tiny = $t::from_bits(3);
                 assert_eq!(
-                    [tiny.v_exp_m1_by::<FMA>(), tiny.v_ln_1p_by::<FMA>(), tiny.v_tanh_by::<FMA>()],
-                    [tiny; 3]
+                    [
+                        tiny.v_exp_m1_by::<FMA>(),
+                        -tiny.v_exp_m1_neg_by::<FMA>(),
+                        tiny.v_ln_1p_by::<FMA>(),
+                        tiny.v_tanh_by::<FMA>()
+                    ],
+                    [tiny; 4]
                 );
                 assert!((-($t::from(0.0f32))).v_tanh_by::<FMA>().is_sign_negative());
             }
