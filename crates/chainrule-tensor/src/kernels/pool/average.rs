@@ -1,6 +1,6 @@
 //! Means over windows. The rows of a window are added first, over the whole width; then windows are cut from that row.
 
-use super::planes_per_piece;
+use super::{in_blocks, planes_per_piece};
 use crate::{
     Scalar,
     kernels::{reduce::sum, simd},
@@ -24,8 +24,9 @@ pub struct Cut<'a> {
     rows: &'a [Window],
     cols: &'a [Window],
     width: usize,
-    /// The windows of a row are its pairs.
+    /// The windows of a row are its pairs; and so are those of a column.
     pairs: bool,
+    corners: bool,
     /// What sums are divided by, instead of the count.
     divisor: Option<usize>,
 }
@@ -45,12 +46,27 @@ fn cut<'a>(rows: &'a [Window], cols: &'a [Window], [h, w]: [usize; 2], divisor: 
     let inside = |windows: &[Window], n: usize| windows.iter().all(|v| v.start >= v.end || v.end <= n);
     assert!(inside(rows, h) && inside(cols, w), "windows lie inside their axis");
     let pair = |(i, v): (usize, &Window)| *v == Window { start: 2 * i, end: 2 * i + 2, count: 2 };
-    Cut { rows, cols, width: w, pairs: cols.iter().enumerate().all(pair), divisor }
+    let pairs = cols.iter().enumerate().all(pair);
+    Cut { rows, cols, width: w, pairs, corners: pairs && rows.iter().enumerate().all(pair), divisor }
 }
 
 simd! {
     /// The means of one plane; `line` is scratch of one row.
     pub fn plane_means[T: Scalar](x: &[T], y: &mut [T], cut: &Cut<'_>, line: &mut [T]) {
+        if cut.corners {
+            let share = cut.share::<T>(&cut.rows[0], &cut.cols[0]);
+            for (y, x) in y.chunks_exact_mut(cut.cols.len()).zip(x.chunks_exact(2 * cut.width)) {
+                let (top, bottom) = x.split_at(cut.width);
+                in_blocks!(y.len(), j, k => {
+                    let (top, bottom) = (&top[2 * j..][..2 * k], &bottom[2 * j..][..2 * k]);
+                    let corners = top.as_chunks::<2>().0.iter().zip(bottom.as_chunks::<2>().0);
+                    for (y, (a, b)) in y[j..][..k].iter_mut().zip(corners) {
+                        *y = ((a[0] + b[0]) + (a[1] + b[1])) * share;
+                    }
+                });
+            }
+            return;
+        }
         for (y, row) in y.chunks_exact_mut(cut.cols.len()).zip(cut.rows) {
             let mut lines = x[row.start.min(row.end) * cut.width..row.end * cut.width].chunks_exact(cut.width);
             match lines.next() {
@@ -83,6 +99,27 @@ simd! {
 simd! {
     /// The gradients of one plane; `line` is scratch of one row.
     pub fn plane_gradients[T: Scalar](dy: &[T], dx: &mut [T], cut: &Cut<'_>, line: &mut [T]) {
+        if cut.corners {
+            let share = cut.share::<T>(&cut.rows[0], &cut.cols[0]);
+            let (whole, odd) = dx.split_at_mut(cut.rows.len() * 2 * cut.width);
+            odd.fill(T::ZERO);
+            for (dy, dx) in dy.chunks_exact(cut.cols.len()).zip(whole.chunks_exact_mut(2 * cut.width)) {
+                let (top, bottom) = dx.split_at_mut(cut.width);
+                if cut.width % 2 == 1 {
+                    (top[cut.width - 1], bottom[cut.width - 1]) = (T::ZERO, T::ZERO);
+                }
+                in_blocks!(dy.len(), j, k => {
+                    let dy = &dy[j..][..k];
+                    for row in [&mut *top, bottom] {
+                        // By elements rather than pairs, which the compiler would write one number at a time.
+                        for (i, dx) in row[2 * j..][..2 * k].iter_mut().enumerate() {
+                            *dx = dy[i / 2] * share;
+                        }
+                    }
+                });
+            }
+            return;
+        }
         dx.fill(T::ZERO);
         for (dy, row) in dy.chunks_exact(cut.cols.len()).zip(cut.rows) {
             line.fill(T::ZERO);

@@ -1,32 +1,7 @@
 //! Maxima of 2 × 2 windows that neither overlap nor leave gaps: whole rows at a time, and one byte a winner.
 
-use super::planes_per_piece;
+use super::{in_blocks, planes_per_piece};
 use crate::{Scalar, kernels::simd, par};
-
-/// Runs a loop over the windows j..j + k such that they cover 0..n. Rows that hold a few vectors, but not many, go in
-/// blocks of one size; the last ends with the row, and may cover windows that were covered before.
-macro_rules! in_blocks {
-    ($n:expr, $j:ident, $k:ident => $body:expr) => {
-        match $n {
-            n @ 16.. => in_blocks!(@of 16, n, $j, $k => $body),
-            n @ 8.. => in_blocks!(@of 8, n, $j, $k => $body),
-            n @ 4.. => in_blocks!(@of 4, n, $j, $k => $body),
-            $k => {
-                let $j = 0;
-                $body
-            }
-        }
-    };
-    (@of $size:literal, $n:expr, $j:ident, $k:ident => $body:expr) => {{
-        const SIZE: usize = $size;
-        let ($k, mut next) = (SIZE, 0);
-        while next < $n {
-            let $j = next.min($n - $k);
-            $body;
-            next += $k;
-        }
-    }};
-}
 
 simd! {
     /// Maxima of 2 × 2 corners of two rows, and which corner won: 0 1 over 2 3.
