@@ -1,7 +1,7 @@
 //! Shapes: up to eight axes, kept in place so that a shape never allocates.
 
 use crate::{Error, Result};
-use std::{fmt, ops::Deref};
+use std::{array, fmt, ops::Deref};
 
 /// The lengths of a tensor's axes, outermost first. Dereferences to `[usize]`.
 ///
@@ -10,10 +10,20 @@ use std::{fmt, ops::Deref};
 /// let s = Shape::from([32, 3, 8, 8]);
 /// assert_eq!((s.len(), s[1], s.volume()), (4, 3, 6144));
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
+    /// 1 beyond the rank. Methods name all eight rather than index, so that a shape stays in registers: one that is written to
+    /// memory by axes and copied by vectors makes the processor wait, which small layers feel.
     axes: [usize; Shape::MAX_RANK],
     rank: usize,
+}
+
+impl Default for Shape {
+    /// The shape of a scalar.
+    #[inline]
+    fn default() -> Self {
+        Self { axes: [1; Self::MAX_RANK], rank: 0 }
+    }
 }
 
 impl Shape {
@@ -31,12 +41,7 @@ impl Shape {
         if axes.len() > Self::MAX_RANK || volume.is_none_or(|v| v > isize::MAX as usize / 8) {
             return Err(Self::refused(axes));
         }
-        let mut shape = Self { rank: axes.len(), ..Self::default() };
-        // One by one: the few lengths are there before a call of memcpy is.
-        for (to, &from) in shape.axes.iter_mut().zip(axes) {
-            *to = from;
-        }
-        Ok(shape)
+        Ok(Self { axes: array::from_fn(|i| axes.get(i).copied().unwrap_or(1)), rank: axes.len() })
     }
 
     #[cold]
@@ -50,7 +55,8 @@ impl Shape {
     /// The number of elements: the product of the axes, 1 for a scalar.
     #[inline]
     pub fn volume(&self) -> usize {
-        self.iter().product()
+        let [a, b, c, d, e, f, g, h] = self.axes;
+        ((a * b) * (c * d)) * ((e * f) * (g * h))
     }
 
     /// This shape with one axis replaced.
@@ -59,9 +65,9 @@ impl Shape {
     /// If there is no such axis.
     #[must_use]
     #[inline]
-    pub fn with(mut self, axis: usize, length: usize) -> Self {
-        self[..][axis] = length;
-        self
+    pub fn with(self, axis: usize, length: usize) -> Self {
+        assert!(axis < self.rank, "a shape of {} axes has no axis {axis}", self.rank);
+        Self { axes: array::from_fn(|i| if i == axis { length } else { self.axes[i] }), rank: self.rank }
     }
 
     /// This shape with one more, innermost, axis.

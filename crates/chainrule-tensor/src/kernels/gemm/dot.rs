@@ -75,17 +75,19 @@ unsafe fn cell<L: Lanes, const R: usize, const J: usize, const G: usize>(
                 }
             }
         }
-        let sums = L::sums(&flat);
-        if R == 1 && d.c_col == 1 {
-            for col in (written..J * G).step_by(L::N) {
-                let n = (J * G - col).min(L::N);
-                let from = sums.as_ptr().add(col);
-                let sum = if n == L::N { L::load(from) } else { L::load_masked(from, L::mask(n)) };
-                let c = d.c.add(i * d.c_row + j + col);
-                finish::write_vector::<L>(sum, c, n, &d.finish.at(i, j + col));
-            }
+        if R == 1 && d.c_col == 1 && written == 0 {
+            let c = d.c.add(i * d.c_row + j);
+            L::sums(&flat, |col, sum| {
+                if col < J * G {
+                    let n = (J * G - col).min(L::N);
+                    finish::write_vector::<L>(sum, c.add(col), n, &d.finish.at(i, j + col));
+                }
+            });
             return;
         }
+        let mut sums = [L::T::ZERO; 16];
+        let to = sums.as_mut_ptr();
+        L::sums(&flat, |first, sum| sum.store(to.add(first)));
         for col in written..J * G {
             for r in 0..R {
                 let out = d.c.add((i + r) * d.c_row + (j + col) * d.c_col);

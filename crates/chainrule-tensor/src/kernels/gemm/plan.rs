@@ -47,17 +47,20 @@ pub(super) fn orient<T: Scalar>(p: &mut Product<T>, lanes: usize) -> bool {
     if p.k == 1 {
         (p.a.inner, p.b.inner) = (1, 1);
     }
+    // Lanes are a power of two; divisions would be a tenth of a small product.
+    let over = |n: usize| n & (lanes - 1);
+    let filled = |n: usize| (n + lanes - 1) & !(lanes - 1);
     // In sixteenths of a cycle, for vectors of sixteen.
     let cost = |p: &Product<T>| {
-        let pack = if p.b.side == 1 { 0 } else { p.n * (6 * p.k + 26 * (p.k % lanes)) };
+        let pack = if p.b.side == 1 { 0 } else { p.n * (6 * p.k + 26 * over(p.k)) };
         let scatter = if p.c_col == 1 { 0 } else { 10 * p.m * p.n };
-        p.m * p.k * p.n.next_multiple_of(lanes) + pack + scatter
+        p.m * p.k * filled(p.n) + pack + scatter
     };
     let (straight, turned) = (cost(p), cost(&p.t()));
     // Dot products read all of B for four rows of A.
     let near = p.m.min(p.n) <= 8 || p.k * (p.m + p.n) <= 1 << 14;
     if p.a.inner == 1 && p.b.inner == 1 && near {
-        let dots = p.m * p.n * (p.k.next_multiple_of(lanes) * 9 / 8 + 60);
+        let dots = p.m * p.n * (filled(p.k) * 9 / 8 + 60);
         if dots < straight.min(turned) {
             return true;
         }

@@ -38,15 +38,18 @@ pub(super) trait Lanes: Copy {
     unsafe fn relu(self) -> Self;
     /// The sum of the lanes.
     unsafe fn sum(self) -> Self::T;
-    /// The sum of the lanes of each of sixteen vectors.
+    /// The sums of the lanes of sixteen vectors, in vectors again: `each(i, v)` gets those from the i-th on.
     #[inline(always)]
-    unsafe fn sums(vectors: &[Self; 16]) -> [Self::T; 16] {
-        let mut out = [<Self::T as crate::Scalar>::ZERO; 16];
-        for (out, v) in out.iter_mut().zip(vectors) {
-            // SAFETY: the caller's.
-            *out = unsafe { v.sum() };
+    unsafe fn sums(vectors: &[Self; 16], mut each: impl FnMut(usize, Self)) {
+        for first in (0..16).step_by(Self::N) {
+            let mut out = [<Self::T as crate::Scalar>::ZERO; 16];
+            for (out, v) in out.iter_mut().zip(&vectors[first..][..Self::N]) {
+                // SAFETY: the caller's.
+                *out = unsafe { v.sum() };
+            }
+            // SAFETY: N ≤ 16.
+            each(first, unsafe { Self::load(out.as_ptr()) });
         }
-        out
     }
     #[inline(always)]
     unsafe fn prefetch(_from: *const Self::T) {}
@@ -153,10 +156,6 @@ macro_rules! portable {
             #[inline(always)]
             unsafe fn sum(self) -> $t {
                 self.0.into_iter().sum()
-            }
-            #[inline(never)]
-            unsafe fn sums(vectors: &[Self; 16]) -> [$t; 16] {
-                vectors.map(|v| v.0.into_iter().sum())
             }
         }
     };

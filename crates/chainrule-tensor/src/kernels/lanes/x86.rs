@@ -127,7 +127,7 @@ lanes!(
         // SAFETY: the caller vouches for the instruction set and the memory.
         unsafe { turn16(from, from_stride, rows, to, to_stride) }
     },
-    unsafe fn sums(v: &[Self; 16]) -> [f32; 16] {
+    unsafe fn sums(v: &[Self; 16], mut each: impl FnMut(usize, Self)) {
         // SAFETY: the caller vouches for AVX-512. Each level adds halves and brings two vectors into one.
         unsafe {
             let zero = _mm512_setzero_ps();
@@ -143,10 +143,7 @@ lanes!(
             let [a, b, c, d] = four;
             let e = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
             let f = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d));
-            let g = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(e, f), _mm512_shuffle_f32x4::<0xdd>(e, f));
-            let mut out = [0.0; 16];
-            _mm512_storeu_ps(out.as_mut_ptr(), g);
-            out
+            each(0, Self(_mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(e, f), _mm512_shuffle_f32x4::<0xdd>(e, f))));
         }
     }
 );
