@@ -2,7 +2,7 @@
 
 use crate::{Param, ParamId, Parameters};
 use chainrule_tensor::{
-    Error, Result, Scalar,
+    Error, Result, Scalar, Tensor,
     kernels::{elementwise, embedding::zero_rows},
 };
 use std::ops::Range;
@@ -11,7 +11,7 @@ use std::ops::Range;
 /// loops over one slice.
 #[derive(Clone, Debug)]
 pub struct Grads<T> {
-    values: Vec<T>,
+    values: Tensor<T>,
     /// Sorted by id.
     slots: Vec<(ParamId, Range<usize>)>,
     /// Sorted by range.
@@ -40,7 +40,7 @@ impl<T: Scalar> Grads<T> {
             }
         });
         slots.sort_unstable_by_key(|(id, _)| *id);
-        Self { values: vec![T::ZERO; end], slots, tables: Vec::new() }
+        Self { values: Tensor::zeros([end]), slots, tables: Vec::new() }
     }
 
     /// Where a parameter's gradient stands in [`Grads::values`]; `None` if it is of another model or a buffer.
@@ -60,7 +60,7 @@ impl<T: Scalar> Grads<T> {
         if let Ok(at) = self.table(&range) {
             self.tables[at].all = true;
         }
-        Some(&mut self.values[range])
+        Some(&mut self.values.data_mut()[range])
     }
 
     /// The gradient of a table, of which nothing but these rows, each of `width` numbers, is added to: a large table of which
@@ -77,7 +77,7 @@ impl<T: Scalar> Grads<T> {
         if !table.all {
             table.rows.extend_from_slice(rows);
         }
-        Some(&mut self.values[range])
+        Some(&mut self.values.data_mut()[range])
     }
 
     /// Where the gradient of a trainable parameter stands; panics as [`Grads::of`].
@@ -98,16 +98,16 @@ impl<T: Scalar> Grads<T> {
 
     /// The gradient of a parameter, to be read.
     pub fn get(&self, param: &Param<T>) -> Option<&[T]> {
-        self.range(param).map(|range| &self.values[range])
+        self.range(param).map(|range| &self.values.data()[range])
     }
 
     /// Sets all to zero.
     pub fn zero(&mut self) {
-        let mut start = 0;
+        let (values, mut start) = (self.values.data_mut(), 0);
         for t in &mut self.tables {
-            elementwise::zero(&mut self.values[start..t.range.start]);
+            elementwise::zero(&mut values[start..t.range.start]);
             start = t.range.end;
-            let table = &mut self.values[t.range.clone()];
+            let table = &mut values[t.range.clone()];
             if t.all {
                 elementwise::zero(table)
             } else {
@@ -116,19 +116,19 @@ impl<T: Scalar> Grads<T> {
             t.rows.clear();
             t.all = false;
         }
-        elementwise::zero(&mut self.values[start..]);
+        elementwise::zero(&mut values[start..]);
     }
 
     /// All gradients.
     #[inline]
     pub fn values(&self) -> &[T] {
-        &self.values
+        self.values.data()
     }
 
     /// All gradients, to be changed.
     pub fn values_mut(&mut self) -> &mut [T] {
         self.touch_all();
-        &mut self.values
+        self.values.data_mut()
     }
 
     /// Adds the gradients of another shard of the same model.
@@ -144,7 +144,7 @@ impl<T: Scalar> Grads<T> {
             )));
         }
         self.touch_all();
-        elementwise::add_assign(&mut self.values, &other.values);
+        elementwise::add_assign(self.values.data_mut(), other.values());
         Ok(())
     }
 
@@ -153,7 +153,7 @@ impl<T: Scalar> Grads<T> {
         if !by.is_finite() {
             self.touch_all(); // 0 · ∞ is NaN
         }
-        elementwise::scale(&mut self.values, by);
+        elementwise::scale(self.values.data_mut(), by);
     }
 }
 
@@ -178,11 +178,11 @@ mod tests {
             })
             .collect();
         slots.sort_unstable_by_key(|(id, _)| *id);
-        let mut grads = Grads { values: vec![7.0; end], slots, tables: Vec::new() };
+        let mut grads = Grads { values: Tensor::full([end], 7.0), slots, tables: Vec::new() };
         // What was there before the first rows is set to zero as a whole.
         grads.of_rows(&model[1], &[1], 2).unwrap();
         grads.zero();
-        assert_eq!(grads.values, [0.0; 12]);
+        assert_eq!(grads.values(), [0.0; 12]);
         (model, grads)
     }
 
@@ -202,14 +202,14 @@ mod tests {
         for (i, way) in ways.iter().enumerate() {
             let (model, mut grads) = ready();
             way(&model, &mut grads);
-            assert!(grads.values.iter().any(|&v| v != 0.0), "way {i}");
+            assert!(grads.values().iter().any(|&v| v != 0.0), "way {i}");
             grads.zero();
-            assert_eq!(grads.values, [0.0; 12], "way {i}");
+            assert_eq!(grads.values(), [0.0; 12], "way {i}");
             let (_, mut sum) = ready();
             way(&model, &mut grads);
             sum.add(&grads).unwrap();
             sum.zero();
-            assert_eq!(sum.values, [0.0; 12], "way {i}, added");
+            assert_eq!(sum.values(), [0.0; 12], "way {i}, added");
         }
     }
 
@@ -218,6 +218,6 @@ mod tests {
         let (model, mut grads) = ready();
         grads.of_rows(&model[1], &[2], 2).unwrap()[0] = 1.0;
         grads.zero();
-        assert_eq!(grads.values[3], 1.0);
+        assert_eq!(grads.values()[3], 1.0);
     }
 }

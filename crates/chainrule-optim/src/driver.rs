@@ -1,7 +1,7 @@
 //! What every optimizer does around its rule: find each parameter's gradient, state and settings, and check them.
 
 use crate::Group;
-use chainrule_core::{Error, Grads, Param, ParamId, Parameters, Result, Scalar};
+use chainrule_core::{Error, Grads, Param, ParamId, Parameters, Result, Scalar, Tensor};
 use std::ops::Range;
 
 /// Settings, groups and the flat state of an optimizer. `N` numbers are kept for each parameter's number.
@@ -11,7 +11,7 @@ pub struct Driver<T, const N: usize> {
     pub weight_decay: f64,
     pub maximize: bool,
     pub groups: Vec<Group>,
-    state: [Vec<T>; N],
+    state: [Tensor<T>; N],
     /// Sorted by id.
     entries: Vec<Entry>,
 }
@@ -45,7 +45,7 @@ impl<T: Scalar, const N: usize> Driver<T, N> {
             weight_decay,
             maximize: false,
             groups: Vec::new(),
-            state: std::array::from_fn(|_| Vec::new()),
+            state: std::array::from_fn(|_| Tensor::default()),
             entries: Vec::new(),
         }
     }
@@ -97,7 +97,7 @@ impl<T: Scalar, const N: usize> Driver<T, N> {
                     rule(Turn {
                         w,
                         g,
-                        state: self.state.each_mut().map(|s| &mut s[range.clone()]),
+                        state: self.state.each_mut().map(|s| &mut s.data_mut()[range.clone()]),
                         t: entry.steps,
                         rate: self.rate * group.map_or(1.0, |g| g.rate_scale),
                         weight_decay: group.and_then(|g| g.weight_decay).unwrap_or(self.weight_decay),
@@ -131,7 +131,7 @@ impl<T: Scalar, const N: usize> Driver<T, N> {
         entries.sort_by_key(|e| e.id);
         entries.dedup_by_key(|e| e.id);
         self.entries = entries;
-        self.state.iter_mut().for_each(|s| *s = vec![T::ZERO; grads.values().len()]);
+        self.state.iter_mut().for_each(|s| *s = Tensor::zeros([grads.values().len()]));
         Ok(())
     }
 }

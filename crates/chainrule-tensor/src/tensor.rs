@@ -16,28 +16,64 @@ use ndarray::{Array, ArrayBase, ArrayViewD, ArrayViewMutD, Data, Dimension, IxDy
 /// ```
 #[derive(Default)]
 pub struct Tensor<T = f32> {
-    /// The elements, and behind them what is left of a larger tensor: a buffer that becomes small and large in turn is
-    /// not filled again each time.
+    /// The elements from `start` on, and behind them what is left of a larger tensor: a buffer that becomes small and large in
+    /// turn is not filled again each time.
     memory: Vec<T>,
+    /// Where the first cache line begins, unless the memory came from elsewhere: a vector that lies across two lines takes
+    /// twice as long to be read or written.
+    start: usize,
     len: usize,
     shape: Shape,
 }
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Elements that memory is longer than its tensor for the first of them to begin a cache line.
+const fn spare<T>() -> usize {
+    (LINE / size_of::<T>()).saturating_sub(1)
+}
+
+/// The first element that begins a cache line.
+#[inline]
+fn first_line<T>(memory: &[T]) -> usize {
+    memory.as_ptr().align_offset(LINE).min(spare::<T>())
+}
+
 impl<T> Tensor<T> {
+    /// A tensor in memory as it came.
     fn new(data: Vec<T>, shape: Shape) -> Self {
-        Self { len: data.len(), memory: data, shape }
+        Self { start: 0, len: data.len(), memory: data, shape }
+    }
+
+    /// All elements, row-major.
+    #[inline]
+    pub fn data(&self) -> &[T] {
+        &self.memory[self.start..][..self.len]
+    }
+
+    /// All elements, row-major, to be changed.
+    #[inline]
+    pub fn data_mut(&mut self) -> &mut [T] {
+        &mut self.memory[self.start..][..self.len]
     }
 }
 
 impl<T: Clone> Clone for Tensor<T> {
     fn clone(&self) -> Self {
-        Self::new(self.memory[..self.len].to_vec(), self.shape)
+        let mut memory = Vec::with_capacity(self.len + spare::<T>());
+        if let Some(any) = self.data().first() {
+            memory.resize(first_line(&memory), any.clone());
+        }
+        let start = memory.len();
+        memory.extend_from_slice(self.data());
+        Self { memory, start, len: self.len, shape: self.shape }
     }
 }
 
 impl<T: PartialEq> PartialEq for Tensor<T> {
     fn eq(&self, other: &Self) -> bool {
-        self.shape == other.shape && self.memory[..self.len] == other.memory[..other.len]
+        self.shape == other.shape && self.data() == other.data()
     }
 }
 
@@ -50,13 +86,15 @@ impl<T: Scalar> Tensor<T> {
     /// A tensor with every element `value`.
     pub fn full(shape: impl Into<Shape>, value: T) -> Self {
         let shape = shape.into();
-        Self::new(vec![value; shape.volume()], shape)
+        let memory = vec![value; shape.volume() + spare::<T>()];
+        Self { start: first_line(&memory), memory, len: shape.volume(), shape }
     }
 
     /// A tensor whose element at flat position `i` is `f(i)`.
-    pub fn from_fn(shape: impl Into<Shape>, f: impl FnMut(usize) -> T) -> Self {
-        let shape = shape.into();
-        Self::new((0..shape.volume()).map(f).collect(), shape)
+    pub fn from_fn(shape: impl Into<Shape>, mut f: impl FnMut(usize) -> T) -> Self {
+        let mut tensor = Self::zeros(shape);
+        tensor.data_mut().iter_mut().enumerate().for_each(|(i, v)| *v = f(i));
+        tensor
     }
 
     /// A tensor of the given shape over `data`, row-major.
@@ -92,21 +130,10 @@ impl<T: Scalar> Tensor<T> {
         self.len == 0
     }
 
-    /// All elements, row-major.
-    #[inline]
-    pub fn data(&self) -> &[T] {
-        &self.memory[..self.len]
-    }
-
-    /// All elements, row-major, to be changed.
-    #[inline]
-    pub fn data_mut(&mut self) -> &mut [T] {
-        &mut self.memory[..self.len]
-    }
-
     /// The elements, without their shape.
     pub fn into_vec(mut self) -> Vec<T> {
-        self.memory.truncate(self.len);
+        self.memory.truncate(self.start + self.len);
+        self.memory.drain(..self.start);
         self.memory
     }
 
@@ -115,8 +142,9 @@ impl<T: Scalar> Tensor<T> {
     pub fn reset(&mut self, shape: impl Into<Shape>) -> &mut [T] {
         let shape = shape.into();
         let volume = shape.volume();
-        if volume > self.memory.len() {
-            self.memory.resize(volume, T::ZERO);
+        if volume > self.memory.len() - self.start {
+            self.memory.resize(volume + spare::<T>(), T::ZERO);
+            self.start = first_line(&self.memory);
         }
         (self.len, self.shape) = (volume, shape);
         self.data_mut()
@@ -172,7 +200,8 @@ impl<T: Scalar> Tensor<T> {
     /// # Panics
     /// Never: the data always fill the shape.
     pub fn view_mut(&mut self) -> ArrayViewMutD<'_, T> {
-        ArrayViewMutD::from_shape(IxDyn(&self.shape), &mut self.memory[..self.len])
+        let shape = IxDyn(&self.shape);
+        ArrayViewMutD::from_shape(shape, &mut self.memory[self.start..][..self.len])
             .expect("data fill the shape")
     }
 
@@ -186,7 +215,7 @@ impl<T: Scalar> Tensor<T> {
 impl<T: std::fmt::Debug> std::fmt::Debug for Tensor<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Tensor {} ", self.shape)?;
-        let data = &self.memory[..self.len];
+        let data = self.data();
         if data.len() > 64 { write!(f, "{:?} …", &data[..64]) } else { write!(f, "{data:?}") }
     }
 }
@@ -276,6 +305,20 @@ mod tests {
         t.reset([3, 2]);
         t.reset([64]);
         assert_eq!((t.data().as_ptr(), t.len()), (start, 64));
+    }
+
+    #[test]
+    fn memory_of_our_own_begins_a_cache_line() {
+        let mut grown = Tensor::<f64>::default();
+        grown.reset([5]).copy_from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0]);
+        let made = Tensor::from_fn([5], |i| 1.0 + i as f64);
+        let from_elsewhere = Tensor::from([1.0, 2.0, 3.0, 4.0, 5.0]);
+        for t in [&grown, &made, &made.clone(), &from_elsewhere.clone(), &Tensor::full([5], 1.0)] {
+            // Miri may refuse to tell where memory lies.
+            assert!(cfg!(miri) || t.data().as_ptr().addr().is_multiple_of(LINE));
+        }
+        assert_eq!((grown.clone().into_vec(), &grown), (from_elsewhere.clone().into_vec(), &made));
+        assert_eq!((Tensor::<f32>::zeros([0]).clone().into_vec(), grown.into_vec().len()), (vec![], 5));
     }
 
     #[test]

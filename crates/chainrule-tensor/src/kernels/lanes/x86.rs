@@ -143,7 +143,10 @@ lanes!(
             let [a, b, c, d] = four;
             let e = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
             let f = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d));
-            each(0, Self(_mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(e, f), _mm512_shuffle_f32x4::<0xdd>(e, f))));
+            each(
+                0,
+                Self(_mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(e, f), _mm512_shuffle_f32x4::<0xdd>(e, f))),
+            );
         }
     }
 );
