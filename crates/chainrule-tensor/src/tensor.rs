@@ -46,6 +46,20 @@ impl<T> Tensor<T> {
         Self { start: 0, len: data.len(), memory: data, shape }
     }
 
+    /// A tensor in memory of our own.
+    fn copied(data: &[T], shape: Shape) -> Self
+    where
+        T: Clone,
+    {
+        let mut memory = Vec::with_capacity(data.len() + spare::<T>());
+        if let Some(any) = data.first() {
+            memory.resize(first_line(&memory), any.clone());
+        }
+        let start = memory.len();
+        memory.extend_from_slice(data);
+        Self { memory, start, len: data.len(), shape }
+    }
+
     /// All elements, row-major.
     #[inline]
     pub fn data(&self) -> &[T] {
@@ -61,13 +75,7 @@ impl<T> Tensor<T> {
 
 impl<T: Clone> Clone for Tensor<T> {
     fn clone(&self) -> Self {
-        let mut memory = Vec::with_capacity(self.len + spare::<T>());
-        if let Some(any) = self.data().first() {
-            memory.resize(first_line(&memory), any.clone());
-        }
-        let start = memory.len();
-        memory.extend_from_slice(self.data());
-        Self { memory, start, len: self.len, shape: self.shape }
+        Self::copied(self.data(), self.shape)
     }
 }
 
@@ -179,7 +187,7 @@ impl<T: Scalar> Tensor<T> {
     /// If the tensor is a scalar or the range is out of bounds.
     pub fn rows(&self, start: usize, end: usize) -> Self {
         let width = self.shape[1..].iter().product::<usize>();
-        Self::new(self.data()[start * width..end * width].to_vec(), self.shape.with(0, end - start))
+        Self::copied(&self.data()[start * width..end * width], self.shape.with(0, end - start))
     }
 
     /// The same numbers in another scalar type.
@@ -200,9 +208,8 @@ impl<T: Scalar> Tensor<T> {
     /// # Panics
     /// Never: the data always fill the shape.
     pub fn view_mut(&mut self) -> ArrayViewMutD<'_, T> {
-        let shape = IxDyn(&self.shape);
-        ArrayViewMutD::from_shape(shape, &mut self.memory[self.start..][..self.len])
-            .expect("data fill the shape")
+        let shape = self.shape;
+        ArrayViewMutD::from_shape(IxDyn(&shape), self.data_mut()).expect("data fill the shape")
     }
 
     /// The index of the largest element of each row along the last axis; the first of equals.

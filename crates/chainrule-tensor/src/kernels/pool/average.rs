@@ -24,8 +24,7 @@ pub struct Cut<'a> {
     rows: &'a [Window],
     cols: &'a [Window],
     width: usize,
-    /// The windows of a row are its pairs; and so are those of a column.
-    pairs: bool,
+    /// The windows are 2 × 2, side by side from the first corner on.
     corners: bool,
     /// What sums are divided by, instead of the count.
     divisor: Option<usize>,
@@ -46,8 +45,8 @@ fn cut<'a>(rows: &'a [Window], cols: &'a [Window], [h, w]: [usize; 2], divisor: 
     let inside = |windows: &[Window], n: usize| windows.iter().all(|v| v.start >= v.end || v.end <= n);
     assert!(inside(rows, h) && inside(cols, w), "windows lie inside their axis");
     let pair = |(i, v): (usize, &Window)| *v == Window { start: 2 * i, end: 2 * i + 2, count: 2 };
-    let pairs = cols.iter().enumerate().all(pair);
-    Cut { rows, cols, width: w, pairs, corners: pairs && rows.iter().enumerate().all(pair), divisor }
+    let corners = [rows, cols].iter().all(|windows| windows.iter().enumerate().all(pair));
+    Cut { rows, cols, width: w, corners, divisor }
 }
 
 simd! {
@@ -77,13 +76,6 @@ simd! {
                 for (sum, &v) in line.iter_mut().zip(x) {
                     *sum += v;
                 }
-            }
-            if cut.pairs {
-                let share = cut.share::<T>(row, &cut.cols[0]);
-                for (y, v) in y.iter_mut().zip(line.as_chunks::<2>().0) {
-                    *y = (v[0] + v[1]) * share;
-                }
-                continue;
             }
             for (y, col) in y.iter_mut().zip(cut.cols) {
                 let mut total = T::ZERO;
@@ -123,17 +115,10 @@ simd! {
         dx.fill(T::ZERO);
         for (dy, row) in dy.chunks_exact(cut.cols.len()).zip(cut.rows) {
             line.fill(T::ZERO);
-            if cut.pairs {
-                let share = cut.share::<T>(row, &cut.cols[0]);
-                for (line, &g) in line.as_chunks_mut::<2>().0.iter_mut().zip(dy) {
-                    *line = [g * share; 2];
-                }
-            } else {
-                for (&g, col) in dy.iter().zip(cut.cols) {
-                    let g = g * cut.share(row, col);
-                    for v in &mut line[col.start.min(col.end)..col.end] {
-                        *v += g;
-                    }
+            for (&g, col) in dy.iter().zip(cut.cols) {
+                let g = g * cut.share(row, col);
+                for v in &mut line[col.start.min(col.end)..col.end] {
+                    *v += g;
                 }
             }
             for dx in dx[row.start.min(row.end) * cut.width..row.end * cut.width].chunks_exact_mut(cut.width) {
