@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release --example custom_layer`
 
-use chainrule::{gradcheck::check_layer, prelude::*};
+use chainrule::{gradcheck::check, prelude::*};
 
 #[derive(Clone)]
 struct Swish<T>(Param<T>);
@@ -12,12 +12,13 @@ fn s<T: Scalar>(beta: T, x: T) -> T {
     T::ONE / (T::ONE + (-beta * x).exp())
 }
 
-impl<T: Scalar> Layer<T> for Swish<T> {
+impl<T: Scalar> Layer for Swish<T> {
+    type T = T;
     type Cache = ();
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
         Shape::new(input)
     }
-    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: &mut Context) -> Result<()> {
+    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: Context) -> Result<()> {
         let b = self.0.value()?[0];
         y.reset(*x.shape()).iter_mut().zip(x.data()).for_each(|(y, &x)| *y = x * s(b, x)); // y = x s
         Ok(())
@@ -52,6 +53,6 @@ fn main() -> Result<()> {
     let swish = Swish(Param::new("beta", [1], Init::Constant(1.5))).init(1)?;
     let mut x = Tensor::<f64>::zeros([4, 6]);
     Rng::new(2).fill_normal(x.data_mut());
-    println!("{}", check_layer(&swish, &x)?);
+    println!("{}", check(&swish, &x)?);
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! The main job: a convolutional network learns the 1,797 handwritten digits that come with chainrule-data.
 //!
-//! `cargo run --release --example digits [-- SEED]` writes learning curves, the misclassified images and the weights to
-//! `target/digits/`.
+//! `cargo run --release --example digits [-- SEED]` writes learning curves, the misclassified images and the model to
+//! `target/digits/`; `predict` reads it.
 
-use chainrule::{io, prelude::*, train::pictures};
+use chainrule::{io, optim::schedule::Cosine, prelude::*, registry, train::pictures};
 use std::path::Path;
 
 /// Three convolutions, each normalised, over images that shrink from 8×8 to 2×2.
@@ -34,7 +34,7 @@ fn main() -> Result<()> {
     // The held-out fifth is measured after each epoch for the curves; nothing is chosen by it.
     let (train, test) = digits().split_stratified(0.2, seed)?;
     let model = network().build(&[1, 1, 8, 8])?.init(seed)?;
-    println!("{}\n", model.summary(&[64, 1, 8, 8])?);
+    println!("{}\n", model.summary([64, 1, 8, 8])?);
 
     let (epochs, batch) = (30, 64);
     let steps = epochs * train.len().div_ceil(batch);
@@ -54,16 +54,23 @@ fn main() -> Result<()> {
     pictures::mistakes(&report, &test, wrong)?.save(folder.join("mistakes.svg"))?;
     println!("learning curves and mistakes: {0}/curves.svg, {0}/mistakes.svg", folder.display());
 
-    let weights = folder.join("weights.safetensors");
-    io::save(trainer.model(), &weights)?;
-    let mut loaded = network();
-    io::load(&mut loaded, &weights)?;
-    let (before, after) = (trainer.model().infer(test.x())?, loaded.infer(test.x())?);
+    let file = folder.join("model.safetensors");
+    io::save_model(trainer.model(), &file)?;
+    let loaded = io::load_model(&registry::<f32>(), &file)?;
+    let data = digits();
+    let (before, after) = (trainer.model().infer(data.x())?, loaded.infer(data.x())?);
     let same = before.data().iter().zip(after.data()).all(|(a, b)| a.to_bits() == b.to_bits());
     let verdict = if same { "predictions are the same bits" } else { "PREDICTIONS DIFFER" };
-    println!("weights: {}, loaded back: {verdict}", weights.display());
+    println!("model: {}, loaded back: {verdict}", file.display());
+    println!("fingerprint of the outputs: {:016x}", fingerprint(&before));
 
     let accuracy = report.accuracy().unwrap_or(0.0);
     println!("test accuracy: {accuracy:.3} ({} of {})", test.len() - wrong, test.len());
     Ok(())
+}
+
+/// A hash of the bits of a tensor (FNV-1a); `predict` prints that of the model it read.
+fn fingerprint(y: &Tensor) -> u64 {
+    let bytes = y.data().iter().flat_map(|v| v.to_le_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -11,7 +11,7 @@ fn main() -> Result<()> {
     let scaler = Scaler::standardise(train.x())?;
     let (train, test) = (train.map_x(|x| scaler.apply(x))?, test.map_x(|x| scaler.apply(x))?);
 
-    let model: Sequential = Sequential::new()
+    let model = Sequential::new()
         .add(Linear::new(4, 16))
         .add(Relu::new())
         .add(Linear::new(16, 3))

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release --example mnist_conv -- --data DIR` with the four idx files in DIR, compressed or not.
 
-use chainrule::prelude::*;
+use chainrule::{optim::schedule::Cosine, prelude::*};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
 }
 
 fn run((train, test): (Dataset, Dataset)) -> Result<()> {
-    let model: Sequential = Sequential::new()
+    let model = Sequential::new()
         .add(Conv2d::new(1, 16, 3).padding(1))
         .add(Relu::new())
         .add(MaxPool2d::new(2))
@@ -38,7 +38,7 @@ fn run((train, test): (Dataset, Dataset)) -> Result<()> {
         .add(Linear::new(128, 10))
         .build(&[1, 1, 28, 28])?
         .init(1)?;
-    println!("{}\n", model.summary(&[64, 1, 28, 28])?);
+    println!("{}\n", model.summary([64, 1, 28, 28])?);
 
     let (epochs, batch) = (8, 64);
     let steps = epochs * train.len().div_ceil(batch);

@@ -19,20 +19,18 @@ fn learn(seed: u64) -> Result<()> {
 
     // Glorot's start is made for tanh; from others, now and then a network this small stays where it began.
     let linear = |inputs, outputs| Linear::new(inputs, outputs).weight_init(Init::xavier_uniform());
-    let mut model: Sequential =
+    let mut model =
         Sequential::new().add(linear(2, 3)).add(Tanh::new()).add(linear(3, 1)).add(Tanh::new()).init(seed)?;
-    let (loss, mut sgd, mut grads) = (Mse::new(), Sgd::new(0.1), Grads::new(&model));
-    let (mut y, mut dy, mut cache) = Default::default();
+    let (loss, mut sgd, mut pass) = (Mse::new(), Sgd::new(0.1), Pass::new(&model));
 
     for epoch in 0..1000 {
         let mut sum = 0.0;
         for i in 0..4 {
             let (x, t) = (x.rows(i, i + 1), t.rows(i, i + 1));
-            model.forward(&x, &mut y, &mut cache, &mut Context::train(seed).step(4 * epoch + i as u64))?;
-            sum += loss.gradient(&y, &t, &mut dy)?;
-            grads.zero();
-            model.backward(Call { x: &x, y: &y, dy: &dy }, &mut cache, &mut grads, None)?;
-            sgd.step(&mut model, &grads)?;
+            pass.forward(&model, &x, Context::train(seed).step(4 * epoch + i as u64))?;
+            sum += pass.loss(&loss, &t)?;
+            pass.backward(&model, &x)?;
+            pass.update(&mut model, &mut sgd)?;
         }
         if epoch % 250 == 249 {
             println!("  epoch {:4}  loss {:.5}", epoch + 1, sum / 4.0);

@@ -1,95 +1,69 @@
-//! Forward and backward of every layer.
+//! Forward and backward of every layer: the examples of the registry that are for benches.
 
-use chainrule::prelude::*;
-use criterion::{Criterion, criterion_group, criterion_main};
-use std::hint::black_box;
+mod common;
 
-/// Forward under training, and backward with ∂E/∂y of ones, wanting ∂E/∂x.
-fn bench<L: Layer<f32>>(c: &mut Criterion, name: &str, layer: L, x: &Tensor) {
-    let layer = layer.init(1).expect("hyper-parameters that make sense");
-    let mut cx = Context::train(1);
-    let (mut y, mut dx, mut cache) = (Tensor::default(), Tensor::default(), L::Cache::default());
-    let mut grads = Grads::new(&layer);
-    let mut group = c.benchmark_group(name);
-    group.bench_function("forward", |b| {
-        b.iter(|| layer.forward(black_box(x), &mut y, &mut cache, &mut cx).expect("a fitting shape"));
-    });
-    layer.forward(x, &mut y, &mut cache, &mut cx).expect("a fitting shape");
-    let dy = Tensor::full(*y.shape(), 1.0);
-    group.bench_function("backward", |b| {
+use chainrule::{
+    core::{BoxModule, Example, Grads, ModuleCall},
+    layers::Activation,
+    prelude::*,
+};
+use common::{Benches, examples};
+use std::{hint::black_box, process::ExitCode};
+
+/// Forward under training, and backward with ∂E/∂y of ones, with ∂E/∂x requested where there is one.
+fn bench(benches: &mut Benches, name: &str, module: BoxModule<f32>, inputs: &[Tensor]) {
+    let module = module.init(1).expect("hyper-parameters that make sense");
+    let (cx, xs) = (Context::train(1), inputs.iter().collect::<Vec<_>>());
+    let mut ys: Vec<Tensor> = (0..module.outputs()).map(|_| Tensor::default()).collect();
+    let mut state = Default::default();
+    if let Some(c) = benches.wanted(&format!("{name}/forward")) {
+        c.bench_function(&format!("{name}/forward"), |b| {
+            b.iter(|| module.apply(black_box(&xs), &mut ys, &mut state, cx).expect("a fitting shape"));
+        });
+    }
+    let Some(c) = benches.wanted(&format!("{name}/backward")) else { return };
+    module.apply(&xs, &mut ys, &mut state, cx).expect("a fitting shape");
+    let ones: Vec<Tensor> = ys.iter().map(|y| Tensor::full(*y.shape(), 1.0)).collect();
+    let dys: Vec<_> = ones.iter().map(Some).collect();
+    let mut dxs: Vec<Tensor> = inputs.iter().map(|_| Tensor::default()).collect();
+    let mut grads = Grads::new(&module);
+    c.bench_function(&format!("{name}/backward"), |b| {
+        let wanted = |i| module.differentiable_input(i);
+        let mut requested: Vec<_> =
+            dxs.iter_mut().enumerate().map(|(i, dx)| wanted(i).then_some(dx)).collect();
         b.iter(|| {
-            let call = Call { x: black_box(x), y: &y, dy: &dy };
-            layer.backward(call, &mut cache, &mut grads, Some(&mut dx)).expect("recorded")
+            let call = ModuleCall::new(&module, black_box(&xs), &ys, &dys).expect("recorded");
+            module.pull(call, &mut state, &mut grads, &mut requested).expect("recorded");
         });
     });
-    group.finish();
 }
 
-fn normal(shape: impl Into<Shape>) -> Tensor {
-    let mut x = Tensor::zeros(shape);
+fn main() -> ExitCode {
+    let (catalogue, mut benches) = (chainrule::registry::<f32>(), Benches::new());
+    for entry in catalogue.modules() {
+        for (name, example) in examples(entry) {
+            let module = catalogue.build_module(&example.spec).expect("an example is built");
+            let inputs: Vec<Tensor> = example.inputs.iter().map(|shape| input(&example, shape)).collect();
+            bench(&mut benches, &name, module, &inputs);
+        }
+    }
+    // It holds closures: no spec builds it.
+    let square = Activation::new(|x: f32| x * x, |x: f32| 2.0 * x);
+    let mut x = Tensor::zeros([256, 1024]);
     Rng::new(1).fill_normal(x.data_mut());
+    bench(&mut benches, "Activation", BoxModule::new(square), &[x]);
+    benches.finish()
+}
+
+/// What an input of an example holds: ids, or standard normal values.
+fn input(example: &Example, shape: &Shape) -> Tensor {
+    let mut x = Tensor::zeros(*shape);
+    match example.ids {
+        Some(bound) => {
+            let mut rng = Rng::new(2);
+            x.data_mut().iter_mut().for_each(|x| *x = rng.below(bound) as f32);
+        }
+        None => Rng::new(1).fill_normal(x.data_mut()),
+    }
     x
 }
-
-fn linear(c: &mut Criterion) {
-    bench(c, "Linear", Linear::new(784, 128), &normal([128, 784]));
-    let mut rng = Rng::new(2);
-    let ids = Tensor::from_fn([4096], |_| rng.below(10_000) as f32);
-    bench(c, "Embedding", Embedding::new(10_000, 256), &ids);
-    bench(c, "Flatten", Flatten::new(), &normal([32, 16, 8, 8]));
-}
-
-fn conv(c: &mut Criterion) {
-    bench(c, "Conv2d 3x3 64", Conv2d::new(64, 64, 3).padding(1), &normal([16, 64, 32, 32]));
-    bench(c, "Conv2d 1x1", Conv2d::new(64, 128, 1), &normal([16, 64, 32, 32]));
-    bench(c, "Conv2d 5x5 first", Conv2d::new(1, 6, 5).padding(2), &normal([64, 1, 28, 28]));
-    bench(c, "Conv2d depthwise", Conv2d::new(64, 64, 3).padding(1).groups(64), &normal([16, 64, 32, 32]));
-}
-
-fn pool(c: &mut Criterion) {
-    let x = normal([16, 64, 32, 32]);
-    bench(c, "MaxPool2d", MaxPool2d::new(2), &x);
-    bench(c, "AvgPool2d", AvgPool2d::new(2), &x);
-    bench(c, "AdaptiveAvgPool2d", AdaptiveAvgPool2d::new(4), &x);
-    bench(c, "GlobalAvgPool2d", GlobalAvgPool2d::new(), &x);
-}
-
-fn norm(c: &mut Criterion) {
-    bench(c, "BatchNorm1d", BatchNorm1d::new(256), &normal([4096, 256]));
-    bench(c, "BatchNorm2d", BatchNorm2d::new(64), &normal([16, 64, 32, 32]));
-    bench(c, "LayerNorm", LayerNorm::new(256), &normal([4096, 256]));
-    bench(c, "Dropout", Dropout::new(0.5), &normal([4096, 256]));
-}
-
-fn activation(c: &mut Criterion) {
-    let x = normal([256, 1024]);
-    bench(c, "Relu", Relu::new(), &x);
-    bench(c, "LeakyRelu", LeakyRelu::new(), &x);
-    bench(c, "Elu", Elu::new(), &x);
-    bench(c, "Gelu", Gelu::new(), &x);
-    bench(c, "Silu", Silu::new(), &x);
-    bench(c, "Sigmoid", Sigmoid::new(), &x);
-    bench(c, "Tanh", Tanh::new(), &x);
-    bench(c, "Softplus", Softplus::new(), &x);
-    bench(c, "Softmax", Softmax::new(-1), &x);
-    bench(c, "LogSoftmax", LogSoftmax::new(-1), &x);
-    bench(c, "Identity", Identity::new(), &x);
-    bench(c, "Activation", Activation::new(|x: f32| x * x, |x: f32| 2.0 * x), &x);
-}
-
-fn container(c: &mut Criterion) {
-    let x = normal([128, 64]);
-    let two = || Sequential::new().add(Linear::new(64, 64)).add(Relu::new());
-    bench(c, "Sequential", two(), &x);
-    bench(c, "Residual", Residual::new(two()), &x);
-    bench(c, "Parallel", Parallel::sum().add(two()).add(two()), &x);
-    let mut graph = Graph::new();
-    let input = graph.input();
-    let a = graph.add("a", two(), input).expect("a new key");
-    let sum = graph.join("sum", Add::new(), &[input, a]).expect("a new key");
-    graph.join("side", Concat::new(1), &[sum, a]).expect("a new key");
-    bench(c, "Graph with Add and Concat", graph, &x);
-}
-
-criterion_group!(layers, linear, conv, pool, norm, activation, container);
-criterion_main!(layers);

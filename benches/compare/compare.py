@@ -21,19 +21,9 @@ IMAGES = ("w3_", "w4_", "w7_lenet", "w7_cnn", "w8_conv", "w8_maxpool", "w8_batch
 # glibc's allocator told never to give memory back: PyTorch without page faults.
 KEEP = {"MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_MMAP_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "67108864"}
 
-# How many times PyTorch's speed is aimed at.
-TARGETS = {
-    "w1_xor_b1": 200, "w1_xor_b4": 200, "w2_mlp_b32": 2.5, "w2_mlp_b128": 1.8, "w2_mlp512_b128": 1.3,
-    "w3_lenet_b64": 4, "w4_cnn32_b32": 2,
-    "w7_mlp6_infer": 100, "w7_mlp_infer": 3, "w7_lenet_infer": 8, "w7_cnn32_infer": 2,
-    "w8_gemm1024_f": 1.1, "w8_gemm1024_fb": 1.1, "w8_gemm256_f": 1.1, "w8_gemm256_fb": 1.1,
-    "w8_conv_64x32_k3_f": 1.8, "w8_conv_64x32_k3_fb": 1.5, "w8_conv_128x16_k3_f": 1.7, "w8_conv_128x16_k3_fb": 1.5,
-    "w8_conv_256x8_k3_f": 1.1, "w8_conv_256x8_k3_fb": 1.1, "w8_conv_64x32_k1_f": 3, "w8_conv_64x32_k1_fb": 1.5,
-    "w8_conv_3x64_k5s2_f": 1.5, "w8_conv_3x64_k5s2_fb": 1.5, "w8_conv_dw64x32_k3_f": 4, "w8_conv_dw64x32_k3_fb": 4,
-    "w8_maxpool2_f": 5, "w8_maxpool2_fb": 5, "w8_batchnorm_f": 1.5, "w8_batchnorm_fb": 1.5,
-    "w8_layernorm_f": 1.2, "w8_layernorm_fb": 1.2, "w8_softmax_f": 1.3, "w8_softmax_fb": 1.3,
-    "w8_embedding_fb": 2, "w8_adam_1m": 1.0,
-}
+# Every workload, and how many times PyTorch's speed is aimed at.
+WORKLOADS = [line.split() for line in (HERE.parent / "workloads.txt").read_text().splitlines() if line and line[0] != "#"]
+TARGETS = {name: float(aim[0]) if aim else 1.0 for name, *aim in WORKLOADS if aim != ["peers"]}
 
 
 def torch(mode, keep=False):

@@ -1,7 +1,10 @@
 //! Where the time of a training step goes, by layer and direction.
 
 use crate::{networks, timing::median, workloads::normal};
-use chainrule::{core::AnyCache, prelude::*};
+use chainrule::{
+    core::{AnyState, Call, Grads},
+    prelude::*,
+};
 use std::time::Instant;
 
 /// Prints the breakdown of W2, W3 and W4, or of those whose name contains `filter`.
@@ -9,12 +12,17 @@ use std::time::Instant;
 /// # Errors
 /// A layer does not fit: a mistake in the networks.
 pub fn print(filter: &str, seconds: f64) -> Result<()> {
-    for (name, model, input) in [
+    let networks = [
         ("w2_mlp_b128", networks::mlp(&[784, 128, 64, 10]), vec![128, 784]),
         ("w3_lenet_b64", networks::lenet(), vec![64, 1, 28, 28]),
         ("w4_cnn32_b32", networks::cnn32(), vec![32, 3, 32, 32]),
-    ] {
-        if name.contains(filter) {
+    ];
+    let filter = filter.to_lowercase();
+    if !networks.iter().any(|(name, ..)| name.contains(&filter)) {
+        return Err(Error::value(format!("no network matches `{filter}`: a breakdown is of W2, W3 or W4")));
+    }
+    for (name, model, input) in networks {
+        if name.contains(&filter) {
             println!("{name}");
             table(&model.init(1)?, &input, seconds)?;
         }
@@ -35,9 +43,9 @@ fn table(model: &Sequential, input: &[usize], seconds: f64) -> Result<()> {
     let summary = model.summary(input)?;
     let mut xs = vec![normal(input)?];
     xs.resize_with(n + 1, Tensor::default);
-    let mut caches: Vec<AnyCache> = (0..n).map(|_| AnyCache::default()).collect();
-    // As `Sequential` does it: an activation overwrites an output that nobody reads again.
-    let in_place = |i: usize| layers[i].1.in_place().filter(|_| i > 0 && !layers[i - 1].1.reads_output());
+    let mut caches: Vec<AnyState> = (0..n).map(|_| AnyState::default()).collect();
+    // As `Sequential` does it: an activation overwrites an output that is not read again.
+    let in_place = |i: usize| layers[i].1.as_in_place().filter(|_| i > 0 && !layers[i - 1].1.reads_outputs());
     let (mut dy, mut dx, mut grads) = (Tensor::default(), Tensor::default(), Grads::new(model));
     let mut rows: Vec<Row> = (0..n).map(|_| Row::default()).collect();
     let start = Instant::now();
@@ -49,7 +57,7 @@ fn table(model: &Sequential, input: &[usize], seconds: f64) -> Result<()> {
             let t = Instant::now();
             match overwrites {
                 Some(layer) => layer.forward_in_place(&mut y[0])?,
-                None => layer.forward(&x[i], &mut y[0], &mut caches[i], &mut Context::train(1).child(i))?,
+                None => layer.apply_one(&x[i], &mut y[0], &mut caches[i], Context::train(1).child(i))?,
             }
             rows[i].forward.push(t.elapsed().as_secs_f64());
         }
@@ -62,8 +70,8 @@ fn table(model: &Sequential, input: &[usize], seconds: f64) -> Result<()> {
                 xs.swap(i, i + 1);
                 continue;
             }
-            let call = Call { x: &xs[i], y: &xs[i + 1], dy: &dy };
-            layer.backward(call, &mut caches[i], &mut grads, (i > 0).then_some(&mut dx))?;
+            let call = Call::recorded(&xs[i], &xs[i + 1], &dy)?;
+            layer.pull_one(call, &mut caches[i], &mut grads, (i > 0).then_some(&mut dx))?;
             rows[i].backward.push(t.elapsed().as_secs_f64());
             std::mem::swap(&mut dy, &mut dx);
         }

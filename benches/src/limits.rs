@@ -1,6 +1,6 @@
 //! What this machine can do, for the figures to be read against.
 
-use chainrule::tensor::{kernels::limits, par};
+use chainrule::tensor::{kernels::layers::limits, par};
 
 /// Prints the peak of f32 multiply-adds in a thread, and the speed of copies of several sizes with all threads.
 pub fn print() {

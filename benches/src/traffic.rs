@@ -1,19 +1,23 @@
-//! Layers, losses and optimizers that move numbers rather than multiply them, as a share of a copy loop over as many bytes.
+//! Memory-bound layers, losses and optimizers, as a share of a copy loop over as many bytes.
 
 use crate::{timing::median, workloads::normal};
-use chainrule::{prelude::*, tensor::kernels::limits::copy_speed};
-use std::time::Instant;
+use chainrule::{
+    core::{Call, Grads, Target},
+    prelude::*,
+    tensor::kernels::layers::limits::copy_speed,
+};
+use std::{cell::Cell, time::Instant};
 
 /// An image batch of 4 MB, and rows of 256.
 const IMAGES: [usize; 4] = [16, 64, 32, 32];
 const ROWS: [usize; 2] = [4096, 256];
 
-/// Prints the table, for names that contain `filter`.
+/// Prints the table, for names that contain `filter`, whatever its case.
 ///
 /// # Errors
-/// A layer does not fit: a mistake in this file.
+/// No name contains the filter, or a layer does not fit: a mistake in this file.
 pub fn print(filter: &str, seconds: f64) -> Result<()> {
-    let table = Table { filter, seconds };
+    let table = Table { filter: filter.to_lowercase(), seconds, rows: Cell::new(0) };
     println!("{:24} {:>9} {:>8} {:>9} {:>7}", "", "µs", "GB/s", "copy GB/s", "share");
     // How many tensors of x's size backward reads besides ∂E/∂y.
     table.layer("relu", Relu::new(), &IMAGES, 1)?;
@@ -31,25 +35,32 @@ pub fn print(filter: &str, seconds: f64) -> Result<()> {
     table.layer("softmax", Softmax::new(-1), &ROWS, 1)?;
     table.layer("log_softmax", LogSoftmax::new(-1), &ROWS, 1)?;
     let labels: Vec<usize> = (0..ROWS[0]).map(|i| (i * 7919 + 13) % ROWS[1]).collect();
-    table.loss("cross_entropy", CrossEntropy::new(), Target::Classes(&labels), 2)?;
+    table.loss("cross_entropy", CrossEntropy::new(), Target::from(&labels), 2)?;
     let targets = normal(&ROWS)?;
     table.loss("mse", Mse::new(), Target::Values(&targets), 3)?;
     table.optimizer("sgd, momentum", Sgd::new(0.01).momentum(0.9), 5)?;
     table.optimizer("adam", Adam::new(1e-3), 7)?;
-    table.optimizer("adamw", AdamW::new(1e-3), 7)
+    table.optimizer("adamw", AdamW::new(1e-3), 7)?;
+    match table.rows.get() {
+        0 => Err(Error::value(format!("no row matches `{}`", table.filter))),
+        _ => Ok(()),
+    }
 }
 
-struct Table<'a> {
-    filter: &'a str,
+struct Table {
+    filter: String,
     seconds: f64,
+    /// Rows printed so far.
+    rows: Cell<usize>,
 }
 
-impl Table<'_> {
+impl Table {
     /// Times `run`, which moves `bytes`, in turn with a copy of as many.
     fn row(&self, name: &str, bytes: usize, mut run: impl FnMut() -> Result<()>) -> Result<()> {
-        if !name.contains(self.filter) {
+        if !name.contains(&self.filter) {
             return Ok(());
         }
+        self.rows.set(self.rows.get() + 1);
         // Half is read, half is written.
         let (from, mut to) = (vec![1.0f32; bytes / 8], vec![0.0f32; bytes / 8]);
         let (mut times, mut copies) = (Vec::new(), Vec::new());
@@ -73,22 +84,28 @@ impl Table<'_> {
     }
 
     /// Forward reads x and writes y; backward reads ∂E/∂y and `reads` tensors of x's size, and writes ∂E/∂x.
-    fn layer<L: Layer<f32>>(&self, name: &str, layer: L, shape: &[usize], reads: usize) -> Result<()> {
+    fn layer<L: Layer<T = f32>>(&self, name: &str, layer: L, shape: &[usize], reads: usize) -> Result<()> {
         let (layer, x) = (layer.init(1)?, normal(shape)?);
         let (mut y, mut dx, mut cache) = (Tensor::default(), Tensor::default(), L::Cache::default());
         let output = layer.output_shape(shape)?;
         let (dy, mut grads) = (normal(&output)?, Grads::new(&layer));
         self.row(&format!("{name}, forward"), 4 * (x.len() + dy.len()), || {
-            layer.forward(&x, &mut y, &mut cache, &mut Context::train(1))
+            layer.forward(&x, &mut y, &mut cache, Context::train(1))
         })?;
-        layer.forward(&x, &mut y, &mut cache, &mut Context::train(1))?;
+        layer.forward(&x, &mut y, &mut cache, Context::train(1))?;
         self.row(&format!("{name}, backward"), 4 * (dy.len() + (1 + reads) * x.len()), || {
-            layer.backward(Call { x: &x, y: &y, dy: &dy }, &mut cache, &mut grads, Some(&mut dx))
+            layer.backward(Call::recorded(&x, &y, &dy)?, &mut cache, &mut grads, Some(&mut dx))
         })
     }
 
     /// `streams` tensors of the prediction's size are read or written.
-    fn loss(&self, name: &str, loss: impl Loss<f32>, target: Target<'_, f32>, streams: usize) -> Result<()> {
+    fn loss(
+        &self,
+        name: &str,
+        loss: impl Loss<T = f32>,
+        target: Target<'_, f32>,
+        streams: usize,
+    ) -> Result<()> {
         let (y, mut dy) = (normal(&ROWS)?, Tensor::default());
         self.row(name, 4 * streams * y.len(), || loss.value_and_gradient(&y, target, &mut dy).map(drop))
     }

@@ -2,6 +2,7 @@
 
 use crate::networks;
 use chainrule::{
+    core::{Call, Grads, Objective, Pass, Session, Targets},
     prelude::*,
     tensor::kernels::gemm::{Mat, MatMut, matmul},
 };
@@ -9,49 +10,29 @@ use chainrule::{
 /// One workload, ready to run.
 pub type Run = Box<dyn FnMut()>;
 
-/// All names, in order.
-pub const NAMES: &[&str] = &[
-    "w1_xor_b1",
-    "w1_xor_b4",
-    "w2_mlp_b32",
-    "w2_mlp_b128",
-    "w2_mlp512_b128",
-    "w3_lenet_b64",
-    "w4_cnn32_b32",
-    "w7_mlp6_infer",
-    "w7_mlp_infer",
-    "w7_lenet_infer",
-    "w7_cnn32_infer",
-    "w8_gemm1024_f",
-    "w8_gemm1024_fb",
-    "w8_gemm256_f",
-    "w8_gemm256_fb",
-    "w8_conv_64x32_k3_f",
-    "w8_conv_64x32_k3_fb",
-    "w8_conv_128x16_k3_f",
-    "w8_conv_128x16_k3_fb",
-    "w8_conv_256x8_k3_f",
-    "w8_conv_256x8_k3_fb",
-    "w8_conv_64x32_k1_f",
-    "w8_conv_64x32_k1_fb",
-    "w8_conv_3x64_k5s2_f",
-    "w8_conv_3x64_k5s2_fb",
-    "w8_conv_dw64x32_k3_f",
-    "w8_conv_dw64x32_k3_fb",
-    "w8_maxpool2_f",
-    "w8_maxpool2_fb",
-    "w8_batchnorm_f",
-    "w8_batchnorm_fb",
-    "w8_layernorm_f",
-    "w8_layernorm_fb",
-    "w8_softmax_f",
-    "w8_softmax_fb",
-    "w8_embedding_f",
-    "w8_embedding_fb",
-    "w8_adam_1m",
-];
+/// All names, in order: those of `workloads.txt` that are not of the peers alone.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    let lines = include_str!("../workloads.txt").lines().filter(|line| !line.starts_with('#'));
+    lines.filter(|line| !line.ends_with(" peers")).filter_map(|line| line.split(' ').next())
+}
 
-/// Builds a workload; `None` for a name that is not in [`NAMES`].
+/// The names that contain a filter, whatever its case; of a whole name it alone.
+///
+/// # Errors
+/// There is none.
+pub fn matching(filter: &str) -> Result<Vec<&'static str>> {
+    let filter = filter.to_lowercase();
+    if let Some(name) = names().find(|name| *name == filter) {
+        return Ok(vec![name]);
+    }
+    let found: Vec<&str> = names().filter(|name| name.contains(&filter)).collect();
+    if found.is_empty() {
+        return Err(Error::value(format!("no workload matches `{filter}`: `list` prints their names")));
+    }
+    Ok(found)
+}
+
+/// Builds a workload; `None` for a name that is not among [`names`].
 ///
 /// # Errors
 /// A layer does not fit: a mistake in this file.
@@ -103,55 +84,39 @@ pub fn build(name: &str) -> Result<Option<Run>> {
     }))
 }
 
-/// Standard normal numbers.
+/// Standard normal values.
 pub fn normal(shape: &[usize]) -> Result<Tensor> {
     let mut x = Tensor::zeros(Shape::new(shape)?);
     Rng::new(1).fill_normal(x.data_mut());
     Ok(x)
 }
 
-/// A whole training step: zero the gradients, forward, loss, backward, optimizer.
-pub fn step<M: Layer<f32> + 'static, L: Loss<f32> + 'static>(
+/// A whole training step: forward, loss, backward from zero gradients, optimizer.
+pub fn step<M: Module<T = f32> + 'static>(
     model: M,
     x: Tensor,
-    loss: L,
-    target: Labels,
+    loss: impl Objective<T = f32> + 'static,
+    target: Targets<f32>,
     mut optimizer: impl Optimizer<f32> + 'static,
 ) -> Result<Run> {
     let mut model = model.init(1)?;
-    let mut grads = Grads::new(&model);
-    let (mut y, mut dy, mut cache) = (Tensor::default(), Tensor::default(), M::Cache::default());
+    let mut pass = Pass::new(&model);
     let mut number = 0;
     Ok(Box::new(move || {
         number += 1;
         let mut once = || -> Result<()> {
-            grads.zero();
-            model.forward(&x, &mut y, &mut cache, &mut Context::train(1).step(number))?;
-            let target = match &target {
-                Labels::Classes(c) => Target::Classes(c),
-                Labels::Values(t) => Target::Values(t),
-            };
-            loss.value_and_gradient(&y, target, &mut dy)?;
-            model.backward(Call { x: &x, y: &y, dy: &dy }, &mut cache, &mut grads, None)?;
-            optimizer.step(&mut model, &grads)?;
-            model.absorb(&cache);
-            Ok(())
+            pass.forward(&model, &x, Context::train(1).step(number))?;
+            pass.loss(&loss, &target)?;
+            pass.backward(&model, &x)?;
+            pass.update(&mut model, &mut optimizer)
         };
         once().expect("a workload fits together");
     }))
 }
 
-/// Targets of a workload.
-pub enum Labels {
-    /// Classes.
-    Classes(Vec<usize>),
-    /// Numbers.
-    Values(Tensor),
-}
-
 fn training(model: Sequential, input: &[usize], optimizer: impl Optimizer<f32> + 'static) -> Result<Run> {
-    let classes = (0..input[0]).map(|i| (i * 7919 + 13) % 10).collect();
-    step(model, normal(input)?, CrossEntropy::new(), Labels::Classes(classes), optimizer)
+    let classes: Vec<usize> = (0..input[0]).map(|i| (i * 7919 + 13) % 10).collect();
+    step(model, normal(input)?, CrossEntropy::new(), Targets::classes(classes), optimizer)
 }
 
 fn regression(model: Sequential, batch: usize) -> Result<Run> {
@@ -159,20 +124,19 @@ fn regression(model: Sequential, batch: usize) -> Result<Run> {
     let t = Tensor::from([[0.0], [1.0], [1.0], [0.0]]);
     let rows = if batch == 1 { 1..2 } else { 0..4 };
     let (x, t) = (x.rows(rows.start, rows.end), t.rows(rows.start, rows.end));
-    step(model, x, Mse::new(), Labels::Values(t), Sgd::new(0.1))
+    step(model, x, Mse::new(), Targets::Values(t), Sgd::new(0.1))
 }
 
 /// Inference that keeps its memory from call to call.
 fn inference(model: Sequential, input: &[usize]) -> Result<Run> {
-    let (model, x) = (model.init(1)?, normal(input)?);
-    let (mut y, mut cache) = (Tensor::default(), <Sequential as Layer<f32>>::Cache::default());
+    let (mut session, x) = (Session::new(Box::new(model.init(1)?)), normal(input)?);
     Ok(Box::new(move || {
-        model.forward(&x, &mut y, &mut cache, &mut Context::infer()).expect("a workload fits together");
+        session.run(&x).expect("a workload fits together");
     }))
 }
 
 /// One layer: forward in inference, or forward and backward with ∂E/∂y of ones.
-fn layer<L: Layer<f32> + 'static>(
+fn layer<L: Layer<T = f32> + 'static>(
     layer: L,
     x: Tensor,
     backward: bool,
@@ -184,19 +148,18 @@ fn layer<L: Layer<f32> + 'static>(
     let (mut y, mut dx, mut cache) = (Tensor::default(), Tensor::default(), L::Cache::default());
     let dy = Tensor::full(layer.output_shape(x.shape())?, 1.0);
     Ok(Box::new(move || {
-        let mut cx = if backward || train { Context::train(1) } else { Context::infer() };
-        layer.forward(&x, &mut y, &mut cache, &mut cx).expect("a workload fits together");
+        let cx = if backward || train { Context::train(1) } else { Context::infer() };
+        layer.forward(&x, &mut y, &mut cache, cx).expect("a workload fits together");
         if backward {
             grads.zero();
-            let call = Call { x: &x, y: &y, dy: &dy };
-            layer
-                .backward(call, &mut cache, &mut grads, want_dx.then_some(&mut dx))
+            Call::recorded(&x, &y, &dy)
+                .and_then(|call| layer.backward(call, &mut cache, &mut grads, want_dx.then_some(&mut dx)))
                 .expect("a workload fits together");
         }
     }))
 }
 
-fn single<L: Layer<f32> + 'static>(l: L, input: &[usize], backward: bool) -> Result<Run> {
+fn single<L: Layer<T = f32> + 'static>(l: L, input: &[usize], backward: bool) -> Result<Run> {
     layer(l, normal(input)?, backward, true, false)
 }
 
@@ -213,12 +176,12 @@ fn embedding(backward: bool) -> Result<Run> {
 
 /// C = A B, and both gradients for an incoming one of ones.
 fn product(n: usize, backward: bool) -> Run {
-    let numbers = |seed| {
+    let values = |seed| {
         let mut v = vec![0.0f32; n * n];
         Rng::new(seed).fill_normal(&mut v);
         v
     };
-    let (a, b, ones) = (numbers(1), numbers(2), vec![1.0f32; n * n]);
+    let (a, b, ones) = (values(1), values(2), vec![1.0f32; n * n]);
     let (mut c, mut da, mut db) = (vec![0.0f32; n * n], vec![0.0f32; n * n], vec![0.0f32; n * n]);
     Box::new(move || {
         let m = |v| Mat::new(v, n, n);
@@ -237,4 +200,20 @@ fn adam(n: usize) -> Result<Run> {
     Rng::new(3).fill_normal(grads.values_mut());
     let mut optimizer = Adam::new(1e-3);
     Ok(Box::new(move || optimizer.step(&mut model, &grads).expect("a workload fits together")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_built_and_a_filter_has_no_case() {
+        // Building the large ones takes memory, not time.
+        names().for_each(|name| assert!(build(name).unwrap().is_some(), "{name}"));
+        assert!(build("w9").unwrap().is_none());
+        assert_eq!(matching("W1_XOR_b1").unwrap(), ["w1_xor_b1"]);
+        assert_eq!(matching("MLP_inf").unwrap(), ["w7_mlp_infer"]);
+        assert_eq!(matching("").unwrap().len(), names().count());
+        assert!(matching("w9").unwrap_err().to_string().contains("`w9`"));
+    }
 }

@@ -1,14 +1,15 @@
 //! `cargo run --release -p chainrule-benches --bin workloads -- [--threads N] [--filter NAME] [--seconds S] [--breakdown] [list|limits|traffic]`
 //!
-//! A filter is the name of a workload or a part of several; `list` prints the names, `limits` what the machine
-//! can do, `traffic` what moves numbers as a share of a copy loop. One JSON line a workload, each in a process of its own, so that the peak memory is that workload's.
+//! A filter is the name of a workload or a part of several, in any case; `list` prints the names, `limits` what the machine can do, `traffic`
+//! memory-bound layers as a share of a copy loop. One JSON line a workload, each in a process of its own, so that the peak memory
+//! is that workload's.
 
 use chainrule::tensor::par;
 use chainrule_benches::{
     breakdown, limits,
     timing::{peak_rss_mb, time},
     traffic,
-    workloads::{NAMES, build},
+    workloads::{build, matching, names},
 };
 use std::process::{Command, ExitCode};
 
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
             "limits" => machine = true,
             "traffic" => moved = true,
             "list" => {
-                NAMES.iter().for_each(|name| println!("{name}"));
+                names().for_each(|name| println!("{name}"));
                 return ExitCode::SUCCESS;
             }
             _ => {
@@ -58,8 +59,14 @@ fn main() -> ExitCode {
         return measure(&name, seconds);
     }
     let Ok(program) = std::env::current_exe() else { return ExitCode::FAILURE };
-    let exact = NAMES.contains(&filter.as_str());
-    for name in NAMES.iter().filter(|name| if exact { **name == filter } else { name.contains(&filter) }) {
+    let found = match matching(&filter) {
+        Ok(found) => found,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    for name in found {
         let mut child = Command::new(&program);
         child.args(["--one", name, "--threads", &threads.to_string(), "--seconds", &seconds.to_string()]);
         if !child.status().is_ok_and(|status| status.success()) {

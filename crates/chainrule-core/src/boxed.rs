@@ -1,219 +1,273 @@
-//! Layers of any type behind one. The only place where types are erased.
+//! Modules of any type behind one. The only place where types are erased.
 
 use crate::{
-    Call, Context, Grads, InPlace, Layer, MultiCall, MultiLayer, Params, ParamsMut, Result, Summary,
-    summary::type_name,
+    Call, Context, Error, Grads, InPlace, Module, ModuleCall, Parameters, Params, ParamsMut, Result, Spec,
+    Summary,
 };
-use chainrule_tensor::{Error, Scalar, Shape, Tensor};
-use std::any::Any;
+use chainrule_tensor::{Scalar, Shape, Tensor};
+use std::{any::Any, fmt};
 
-/// The cache of a [`BoxLayer`]: empty until forward fills it with the right type.
+/// The state of a [`BoxModule`]: empty until a forward pass fills it with the right type.
 #[derive(Default)]
-pub struct AnyCache(Option<Box<dyn Any + Send>>);
+pub struct AnyState(Option<Box<dyn Any + Send>>);
 
-impl AnyCache {
-    fn for_forward<C: Default + Send + 'static>(&mut self) -> &mut C {
-        if !self.0.as_ref().is_some_and(|cache| cache.is::<C>()) {
-            self.0 = Some(Box::new(C::default()));
+impl AnyState {
+    fn for_forward<S: Default + Send + 'static>(&mut self) -> &mut S {
+        if !self.0.as_ref().is_some_and(|state| state.is::<S>()) {
+            self.0 = Some(Box::new(S::default()));
         }
-        self.0.as_mut().and_then(|cache| cache.downcast_mut()).expect("just made")
+        self.0.as_mut().and_then(|state| state.downcast_mut()).expect("just made")
     }
 
-    fn recorded<C: 'static, L: ?Sized>(&mut self) -> Result<&mut C> {
-        self.0.as_mut().and_then(|cache| cache.downcast_mut()).ok_or_else(|| {
+    fn recorded<S: 'static>(&mut self, module: &(impl Module + ?Sized)) -> Result<&mut S> {
+        self.0.as_mut().and_then(|state| state.downcast_mut()).ok_or_else(|| {
             Error::not_recorded(format!(
                 "{}: expected the cache that forward filled, got another or an empty one",
-                type_name::<L>()
+                module.to_spec().kind()
             ))
         })
     }
 }
 
-impl std::fmt::Debug for AnyCache {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_some() { "AnyCache(filled)" } else { "AnyCache(empty)" })
+impl fmt::Debug for AnyState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "AnyState(filled)" } else { "AnyState(empty)" })
     }
 }
 
-macro_rules! erased {
-    ($twin:ident, $contract:ident, $boxed:ident, $input:ty, $xs:ty, $call:ty, $dx:ty,
-     {$($declared:tt)*} {$($of_layer:tt)*} {$($of_box:tt)*}) => {
-        trait $twin<T: Scalar>: Send + Sync {
-            fn clone_box(&self) -> Box<dyn $twin<T>>;
-            fn check(&self) -> Result<()>;
-            fn output_shape(&self, input: $input) -> Result<Shape>;
-            fn forward(
-                &self,
-                x: $xs,
-                y: &mut Tensor<T>,
-                cache: &mut AnyCache,
-                cx: &mut Context,
-            ) -> Result<()>;
-            fn backward(
-                &self,
-                call: $call,
-                cache: &mut AnyCache,
-                grads: &mut Grads<T>,
-                dx: $dx,
-            ) -> Result<()>;
-            fn reads_output(&self) -> bool;
-            $($declared)*
-            fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>);
-            fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>);
-            fn absorb(&mut self, cache: &AnyCache);
-            fn multiply_adds(&self, input: $input) -> u64;
-            fn describe(&self, input: $input, out: &mut Summary) -> Result<Shape>;
-        }
-
-        impl<T: Scalar, L: $contract<T> + Clone + 'static> $twin<T> for L {
-            fn clone_box(&self) -> Box<dyn $twin<T>> {
-                Box::new(self.clone())
-            }
-            fn check(&self) -> Result<()> {
-                $contract::check(self)
-            }
-            fn output_shape(&self, input: $input) -> Result<Shape> {
-                $contract::output_shape(self, input)
-            }
-            fn forward(
-                &self,
-                x: $xs,
-                y: &mut Tensor<T>,
-                cache: &mut AnyCache,
-                cx: &mut Context,
-            ) -> Result<()> {
-                $contract::forward(self, x, y, cache.for_forward(), cx)
-            }
-            fn backward(
-                &self,
-                call: $call,
-                cache: &mut AnyCache,
-                grads: &mut Grads<T>,
-                dx: $dx,
-            ) -> Result<()> {
-                $contract::backward(self, call, cache.recorded::<L::Cache, L>()?, grads, dx)
-            }
-            fn reads_output(&self) -> bool {
-                $contract::reads_output(self)
-            }
-            $($of_layer)*
-            fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
-                $contract::params(self, out);
-            }
-            fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
-                $contract::params_mut(self, out);
-            }
-            fn absorb(&mut self, cache: &AnyCache) {
-                if let Some(cache) = cache.0.as_ref().and_then(|cache| cache.downcast_ref()) {
-                    $contract::absorb(self, cache);
-                }
-            }
-            fn multiply_adds(&self, input: $input) -> u64 {
-                $contract::multiply_adds(self, input)
-            }
-            fn describe(&self, input: $input, out: &mut Summary) -> Result<Shape> {
-                $contract::describe(self, input, out)
-            }
-        }
-
-        impl<T: Scalar> $boxed<T> {
-            /// Boxes a layer.
-            pub fn new(layer: impl $contract<T> + Clone + 'static) -> Self {
-                Self(Box::new(layer))
-            }
-        }
-
-        impl<T: Scalar> Clone for $boxed<T> {
-            fn clone(&self) -> Self {
-                Self(self.0.clone_box())
-            }
-        }
-
-        impl<T: Scalar> $contract<T> for $boxed<T> {
-            type Cache = AnyCache;
-            fn check(&self) -> Result<()> {
-                self.0.check()
-            }
-            fn output_shape(&self, input: $input) -> Result<Shape> {
-                self.0.output_shape(input)
-            }
-            fn forward(
-                &self,
-                x: $xs,
-                y: &mut Tensor<T>,
-                cache: &mut AnyCache,
-                cx: &mut Context,
-            ) -> Result<()> {
-                self.0.forward(x, y, cache, cx)
-            }
-            fn backward(
-                &self,
-                call: $call,
-                cache: &mut AnyCache,
-                grads: &mut Grads<T>,
-                dx: $dx,
-            ) -> Result<()> {
-                self.0.backward(call, cache, grads, dx)
-            }
-            fn reads_output(&self) -> bool {
-                self.0.reads_output()
-            }
-            $($of_box)*
-            fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
-                self.0.params(out);
-            }
-            fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
-                self.0.params_mut(out);
-            }
-            fn absorb(&mut self, cache: &AnyCache) {
-                self.0.absorb(cache);
-            }
-            fn multiply_adds(&self, input: $input) -> u64 {
-                self.0.multiply_adds(input)
-            }
-            fn describe(&self, input: $input, out: &mut Summary) -> Result<Shape> {
-                self.0.describe(input, out)
-            }
-        }
-    };
+/// [`Module`] without its associated types: what a trait object can hold.
+trait AnyModule<T: Scalar>: Send + Sync {
+    fn clone_box(&self) -> Box<dyn AnyModule<T>>;
+    fn list<'a>(&'a self, out: &mut Params<'_, 'a, T>);
+    fn list_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>);
+    fn validate(&self) -> Result<()>;
+    fn inputs(&self) -> usize;
+    fn outputs(&self) -> usize;
+    fn differentiable_input(&self, input: usize) -> bool;
+    fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>>;
+    fn apply(&self, xs: &[&Tensor<T>], ys: &mut [Tensor<T>], state: &mut AnyState, cx: Context)
+    -> Result<()>;
+    fn pull(
+        &self,
+        call: ModuleCall<'_, T>,
+        state: &mut AnyState,
+        grads: &mut Grads<T>,
+        dxs: &mut [Option<&mut Tensor<T>>],
+    ) -> Result<()>;
+    fn apply_one(&self, x: &Tensor<T>, y: &mut Tensor<T>, state: &mut AnyState, cx: Context) -> Result<()>;
+    fn pull_one(
+        &self,
+        call: Call<'_, T>,
+        state: &mut AnyState,
+        grads: &mut Grads<T>,
+        dx: Option<&mut Tensor<T>>,
+    ) -> Result<()>;
+    fn reads_outputs(&self) -> bool;
+    fn as_in_place(&self) -> Option<&dyn InPlace<T>>;
+    fn fold(&mut self, state: &AnyState);
+    fn cost(&self, inputs: &[Shape]) -> u64;
+    fn to_spec(&self) -> Spec;
+    fn summarize(&self, inputs: &[Shape], out: &mut Summary) -> Result<Vec<Shape>>;
 }
 
-/// A layer of any type. Containers hold these.
-pub struct BoxLayer<T: Scalar>(Box<dyn AnyLayer<T>>);
-erased!(
-    AnyLayer,
-    Layer,
-    BoxLayer,
-    &[usize],
-    &Tensor<T>,
-    Call<'_, T>,
-    Option<&mut Tensor<T>>,
-    {
-        fn in_place(&self) -> Option<&dyn InPlace<T>>;
+impl<T: Scalar, M: Module<T = T> + Clone + 'static> AnyModule<T> for M {
+    fn clone_box(&self) -> Box<dyn AnyModule<T>> {
+        Box::new(self.clone())
     }
-    {
-        fn in_place(&self) -> Option<&dyn InPlace<T>> {
-            Layer::in_place(self)
+    fn list<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
+        Parameters::list(self, out);
+    }
+    fn list_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
+        Parameters::list_mut(self, out);
+    }
+    fn validate(&self) -> Result<()> {
+        Parameters::validate(self)
+    }
+    fn inputs(&self) -> usize {
+        Module::inputs(self)
+    }
+    fn outputs(&self) -> usize {
+        Module::outputs(self)
+    }
+    fn differentiable_input(&self, input: usize) -> bool {
+        Module::differentiable_input(self, input)
+    }
+    fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>> {
+        Module::output_shapes(self, inputs)
+    }
+    fn apply(
+        &self,
+        xs: &[&Tensor<T>],
+        ys: &mut [Tensor<T>],
+        state: &mut AnyState,
+        cx: Context,
+    ) -> Result<()> {
+        Module::apply(self, xs, ys, state.for_forward(), cx)
+    }
+    fn pull(
+        &self,
+        call: ModuleCall<'_, T>,
+        state: &mut AnyState,
+        grads: &mut Grads<T>,
+        dxs: &mut [Option<&mut Tensor<T>>],
+    ) -> Result<()> {
+        Module::pull(self, call, state.recorded(self)?, grads, dxs)
+    }
+    fn apply_one(&self, x: &Tensor<T>, y: &mut Tensor<T>, state: &mut AnyState, cx: Context) -> Result<()> {
+        Module::apply_one(self, x, y, state.for_forward(), cx)
+    }
+    fn pull_one(
+        &self,
+        call: Call<'_, T>,
+        state: &mut AnyState,
+        grads: &mut Grads<T>,
+        dx: Option<&mut Tensor<T>>,
+    ) -> Result<()> {
+        Module::pull_one(self, call, state.recorded(self)?, grads, dx)
+    }
+    fn reads_outputs(&self) -> bool {
+        Module::reads_outputs(self)
+    }
+    fn as_in_place(&self) -> Option<&dyn InPlace<T>> {
+        Module::as_in_place(self)
+    }
+    fn fold(&mut self, state: &AnyState) {
+        if let Some(state) = state.0.as_ref().and_then(|state| state.downcast_ref()) {
+            Module::fold(self, state);
         }
     }
-    {
-        fn in_place(&self) -> Option<&dyn InPlace<T>> {
-            self.0.in_place()
-        }
+    fn cost(&self, inputs: &[Shape]) -> u64 {
+        Module::cost(self, inputs)
     }
-);
+    fn to_spec(&self) -> Spec {
+        Module::to_spec(self)
+    }
+    fn summarize(&self, inputs: &[Shape], out: &mut Summary) -> Result<Vec<Shape>> {
+        Module::summarize(self, inputs, out)
+    }
+}
 
-/// A layer of several inputs and any type.
-pub struct BoxMulti<T: Scalar>(Box<dyn AnyMulti<T>>);
-erased!(
-    AnyMulti,
-    MultiLayer,
-    BoxMulti,
-    &[&[usize]],
-    &[&Tensor<T>],
-    MultiCall<'_, T>,
-    &mut [Option<&mut Tensor<T>>],
-    {}
-    {}
-    {}
-);
+/// A module of any type. Containers hold these.
+pub struct BoxModule<T: Scalar>(Box<dyn AnyModule<T>>);
+
+impl<T: Scalar> BoxModule<T> {
+    /// Boxes a layer or another module.
+    pub fn new(module: impl Module<T = T> + Clone + 'static) -> Self {
+        Self(Box::new(module))
+    }
+}
+
+impl<T: Scalar> Clone for BoxModule<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone_box())
+    }
+}
+
+impl<T: Scalar> fmt::Display for BoxModule<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.to_spec().fmt(f)
+    }
+}
+
+impl<T: Scalar> fmt::Debug for BoxModule<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl<T: Scalar> Parameters for BoxModule<T> {
+    type T = T;
+
+    fn list<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
+        self.0.list(out);
+    }
+
+    fn list_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
+        self.0.list_mut(out);
+    }
+
+    fn validate(&self) -> Result<()> {
+        self.0.validate()
+    }
+}
+
+impl<T: Scalar> Module for BoxModule<T> {
+    type State = AnyState;
+
+    fn inputs(&self) -> usize {
+        self.0.inputs()
+    }
+
+    fn outputs(&self) -> usize {
+        self.0.outputs()
+    }
+
+    fn differentiable_input(&self, input: usize) -> bool {
+        self.0.differentiable_input(input)
+    }
+
+    fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>> {
+        self.0.output_shapes(inputs)
+    }
+
+    fn apply(
+        &self,
+        xs: &[&Tensor<T>],
+        ys: &mut [Tensor<T>],
+        state: &mut AnyState,
+        cx: Context,
+    ) -> Result<()> {
+        self.0.apply(xs, ys, state, cx)
+    }
+
+    fn pull(
+        &self,
+        call: ModuleCall<'_, T>,
+        state: &mut AnyState,
+        grads: &mut Grads<T>,
+        dxs: &mut [Option<&mut Tensor<T>>],
+    ) -> Result<()> {
+        self.0.pull(call, state, grads, dxs)
+    }
+
+    #[inline]
+    fn apply_one(&self, x: &Tensor<T>, y: &mut Tensor<T>, state: &mut AnyState, cx: Context) -> Result<()> {
+        self.0.apply_one(x, y, state, cx)
+    }
+
+    #[inline]
+    fn pull_one(
+        &self,
+        call: Call<'_, T>,
+        state: &mut AnyState,
+        grads: &mut Grads<T>,
+        dx: Option<&mut Tensor<T>>,
+    ) -> Result<()> {
+        self.0.pull_one(call, state, grads, dx)
+    }
+
+    fn reads_outputs(&self) -> bool {
+        self.0.reads_outputs()
+    }
+
+    #[inline]
+    fn as_in_place(&self) -> Option<&dyn InPlace<T>> {
+        self.0.as_in_place()
+    }
+
+    fn fold(&mut self, state: &AnyState) {
+        self.0.fold(state);
+    }
+
+    fn cost(&self, inputs: &[Shape]) -> u64 {
+        self.0.cost(inputs)
+    }
+
+    fn to_spec(&self) -> Spec {
+        self.0.to_spec()
+    }
+
+    fn summarize(&self, inputs: &[Shape], out: &mut Summary) -> Result<Vec<Shape>> {
+        self.0.summarize(inputs, out)
+    }
+}

@@ -2,10 +2,11 @@
 
 use chainrule_tensor::noise_key;
 
-/// An argument of every forward pass: training, inference, or the inference function with a recording for backward.
+/// An argument of every forward pass: training, inference, streaming, or the inference function with a recording for
+/// backward. `Copy`, so it goes by value.
 ///
 /// Noise (dropout) is counter-based. Its key is made of the seed, the step and the place in the model, and a position in
-/// the tensor picks the number: it depends on neither threads nor order.
+/// the tensor picks the bits: they depend on neither threads nor order.
 ///
 /// ```
 /// use chainrule_core::Context;
@@ -25,25 +26,39 @@ enum Mode {
     Train,
     Infer,
     Frozen,
+    Stream,
 }
 
 impl Context {
-    /// Training: noise and batch statistics, remembered for backward.
+    #[inline]
+    fn new(mode: Mode, key: u64) -> Self {
+        Self { mode, key, check_finite: false }
+    }
+
+    /// Training: noise and batch statistics, recorded for backward.
     #[inline]
     pub fn train(seed: u64) -> Self {
-        Self { mode: Mode::Train, key: noise_key(0, seed), check_finite: false }
+        Self::new(Mode::Train, noise_key(0, seed))
     }
 
-    /// Inference: nothing is random, nothing is remembered.
+    /// Inference: deterministic, nothing is recorded.
     #[inline]
     pub fn infer() -> Self {
-        Self { mode: Mode::Infer, key: 0, check_finite: false }
+        Self::new(Mode::Infer, 0)
     }
 
-    /// The inference function, remembered for backward: gradients through a network that is not being trained.
+    /// The inference function, recorded for backward: gradients through a network that is not being trained.
     #[inline]
     pub fn frozen() -> Self {
-        Self { mode: Mode::Frozen, key: 0, check_finite: false }
+        Self::new(Mode::Frozen, 0)
+    }
+
+    /// Inference on the next piece of a sequence. A layer with memory over time (recurrent, causal attention) keeps its
+    /// state in the cache, and gives piece by piece the bits that it gives for the whole; every other layer does what it
+    /// does under [`Context::infer`]. A default cache is the start of a sequence.
+    #[inline]
+    pub fn stream() -> Self {
+        Self::new(Mode::Stream, 0)
     }
 
     /// The context of a step: another step draws other noise.
@@ -56,37 +71,43 @@ impl Context {
     /// The context of a container's child: another place draws other noise.
     #[must_use]
     #[inline]
-    pub fn child(&self, index: usize) -> Self {
-        Self { key: noise_key(self.key, index as u64), ..*self }
+    pub fn child(self, index: usize) -> Self {
+        Self { key: noise_key(self.key, index as u64), ..self }
     }
 
-    /// The same context, under which containers fail at the first child whose output is infinite or NaN.
+    /// The same context with finite checks on: containers fail at the first child whose output is infinite or NaN.
     #[must_use]
     pub fn check_finite(self) -> Self {
         Self { check_finite: true, ..self }
     }
 
-    /// Whether containers check their children's outputs.
+    /// Whether finite checks are on.
     #[inline]
-    pub fn checks_finite(&self) -> bool {
+    pub fn checks_finite(self) -> bool {
         self.check_finite
     }
 
     /// Whether noise and batch statistics are on.
     #[inline]
-    pub fn training(&self) -> bool {
+    pub fn training(self) -> bool {
         self.mode == Mode::Train
     }
 
     /// Whether backward may follow.
     #[inline]
-    pub fn recording(&self) -> bool {
-        self.mode != Mode::Infer
+    pub fn recording(self) -> bool {
+        matches!(self.mode, Mode::Train | Mode::Frozen)
+    }
+
+    /// Whether the input continues the sequence that the cache remembers.
+    #[inline]
+    pub fn streaming(self) -> bool {
+        self.mode == Mode::Stream
     }
 
     /// The key of the noise drawn here; [`chainrule_tensor::noise`] turns it and a position into bits.
     #[inline]
-    pub fn noise_key(&self) -> u64 {
+    pub fn noise_key(self) -> u64 {
         self.key
     }
 }

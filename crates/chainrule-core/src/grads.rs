@@ -3,9 +3,9 @@
 use crate::{Param, ParamId, Parameters};
 use chainrule_tensor::{
     Error, Result, Scalar, Tensor,
-    kernels::{elementwise, embedding::zero_rows},
+    kernels::{elementwise, layers::embedding::zero_rows},
 };
-use std::ops::Range;
+use std::{collections::HashSet, ops::Range};
 
 /// ∂E/∂θ of a model in one flat buffer, laid out in the order of its parameters. Clipping, averaging and accumulation are
 /// loops over one slice.
@@ -25,16 +25,16 @@ struct Table {
     width: usize,
     /// The rows added to since the last zero, some of them many times.
     rows: Vec<u32>,
-    /// Or any number may be other than zero.
+    /// Or any element may differ from zero.
     all: bool,
 }
 
 impl<T: Scalar> Grads<T> {
     /// Zeros for every parameter of a model, frozen ones included.
-    pub fn new(model: &(impl Parameters<T> + ?Sized)) -> Self {
-        let (mut slots, mut end) = (Vec::new(), 0);
+    pub fn new(model: &(impl Parameters<T = T> + ?Sized)) -> Self {
+        let (mut slots, mut known, mut end) = (Vec::new(), HashSet::new(), 0);
         model.visit(&mut |_, p| {
-            if !p.is_buffer() && !slots.iter().any(|(id, _)| *id == p.id()) {
+            if !p.is_buffer() && known.insert(p.id()) {
                 slots.push((p.id(), end..end + p.volume()));
                 end += p.volume();
             }
@@ -50,23 +50,23 @@ impl<T: Scalar> Grads<T> {
         Some(self.slots[at].1.clone())
     }
 
-    /// The gradient to add to; `None` when nobody wants it: the parameter is frozen.
+    /// The gradient to add to; `None` when it is not needed: the parameter is frozen.
     ///
     /// # Panics
     /// If the parameter is trainable and of another model: a gradient would be lost.
     #[inline]
     pub fn of(&mut self, param: &Param<T>) -> Option<&mut [T]> {
-        let range = self.wanted(param)?;
+        let range = self.requested(param)?;
         if let Ok(at) = self.table(&range) {
             self.tables[at].all = true;
         }
         Some(&mut self.values.data_mut()[range])
     }
 
-    /// The gradient of a table, of which nothing but these rows, each of `width` numbers, is added to: a large table of which
+    /// The gradient of a table, of which nothing but these rows, each of `width` elements, is added to: a large table of which
     /// a step uses a few rows is not set to zero as a whole. `None` and panics as for [`Grads::of`].
     pub fn of_rows(&mut self, param: &Param<T>, rows: &[u32], width: usize) -> Option<&mut [T]> {
-        let range = self.wanted(param)?;
+        let range = self.requested(param)?;
         let at = self.table(&range).unwrap_or_else(|at| {
             self.tables.insert(at, Table { range: range.clone(), width, rows: Vec::new(), all: true });
             at
@@ -82,7 +82,7 @@ impl<T: Scalar> Grads<T> {
 
     /// Where the gradient of a trainable parameter stands; panics as [`Grads::of`].
     #[inline]
-    fn wanted(&self, param: &Param<T>) -> Option<Range<usize>> {
+    fn requested(&self, param: &Param<T>) -> Option<Range<usize>> {
         param.trainable().then(|| self.range(param).expect("gradients were made for another model"))
     }
 
@@ -134,11 +134,11 @@ impl<T: Scalar> Grads<T> {
     /// Adds the gradients of another shard of the same model.
     ///
     /// # Errors
-    /// They are of a model with another number of parameters.
+    /// They are of a model with another number of elements.
     pub fn add(&mut self, other: &Self) -> Result<()> {
         if self.values.len() != other.values.len() {
             return Err(Error::shape(format!(
-                "expected gradients of {} parameters, got {}",
+                "expected {} gradient elements, got {}",
                 self.values.len(),
                 other.values.len()
             )));
@@ -148,7 +148,7 @@ impl<T: Scalar> Grads<T> {
         Ok(())
     }
 
-    /// Multiplies all by a number.
+    /// Multiplies all by a scalar.
     pub fn scale(&mut self, by: T) {
         if !by.is_finite() {
             self.touch_all(); // 0 · ∞ is NaN
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_nobody_named_are_left_alone() {
+    fn rows_that_were_not_named_are_left_alone() {
         let (model, mut grads) = ready();
         grads.of_rows(&model[1], &[2], 2).unwrap()[0] = 1.0;
         grads.zero();

@@ -1,7 +1,7 @@
-//! The layer contract.
+//! The contract for authors: one input, one output, a typed cache.
 
-use crate::{Context, Grads, Params, ParamsMut, Result, Summary};
-use chainrule_tensor::{Rng, Scalar, Shape, Tensor};
+use crate::{Context, Error, Grads, Params, ParamsMut, Result, Spec, Summary};
+use chainrule_tensor::{Scalar, Shape, Tensor};
 
 /// A function y = f(x; θ) with its hand-derived backward pass.
 ///
@@ -10,15 +10,20 @@ use chainrule_tensor::{Rng, Scalar, Shape, Tensor};
 /// - backward may use the cache as scratch, but must give the same result when called again;
 /// - a layer never changes during a pass: what a call must remember is in the cache, which belongs to the caller. So
 ///   threads share a layer, and a layer may be used twice in one network;
-/// - under [`Context::infer`] nothing is remembered and nothing is random.
+/// - under [`Context::infer`] nothing is recorded and nothing is random.
 ///
-/// The first axis is the batch.
-pub trait Layer<T: Scalar>: Send + Sync {
-    /// What forward keeps for backward besides x and y, and scratch space. Most layers need nothing: `()`.
+/// The first axis is the batch. Every layer is a [`crate::Module`], the contract of several inputs and outputs, which
+/// containers, optimizers, files and the checker take: use a layer through its methods, `infer`, `init`, `summary`.
+pub trait Layer: Send + Sync {
+    /// The element type, `f32` or `f64`.
+    type T: Scalar;
+
+    /// What forward keeps for backward besides x and y, scratch space, and the state under [`Context::stream`]. Most
+    /// layers need nothing: `()`.
     type Cache: Default + Send + 'static;
 
-    /// Whether the hyper-parameters make sense together. Containers ask when they are built, [`Layer::init`] asks first,
-    /// and [`Layer::output_shape`] of a layer that can be wrong asks before it computes.
+    /// Whether the hyper-parameters make sense together. Containers call it when they are built, `init` calls it first,
+    /// and [`Layer::output_shape`] of a layer that can be wrong calls it before it computes.
     ///
     /// # Errors
     /// A value error that says which hyper-parameter is wrong and why.
@@ -35,26 +40,32 @@ pub trait Layer<T: Scalar>: Send + Sync {
     /// Overwrites y with f(x), and keeps in the cache what backward will need if [`Context::recording`].
     ///
     /// # Errors
-    /// A wrong shape, or a parameter without numbers.
+    /// A wrong shape, or a parameter that is not initialised.
     fn forward(
         &self,
-        x: &Tensor<T>,
-        y: &mut Tensor<T>,
+        x: &Tensor<Self::T>,
+        y: &mut Tensor<Self::T>,
         cache: &mut Self::Cache,
-        cx: &mut Context,
+        cx: Context,
     ) -> Result<()>;
 
-    /// Given ∂E/∂y, overwrites `dx` with ∂E/∂x if anybody wants it, and adds ∂E/∂θ to `grads`.
+    /// Given ∂E/∂y, overwrites `dx` with ∂E/∂x if requested, and adds ∂E/∂θ to `grads`. [`Call::new`] has checked the
+    /// shapes of x, y and ∂E/∂y.
     ///
     /// # Errors
-    /// The cache does not belong to a recorded forward of this layer, or a wrong shape.
+    /// The cache does not belong to a recorded forward of this layer.
     fn backward(
         &self,
-        call: Call<'_, T>,
+        call: Call<'_, Self::T>,
         cache: &mut Self::Cache,
-        grads: &mut Grads<T>,
-        dx: Option<&mut Tensor<T>>,
+        grads: &mut Grads<Self::T>,
+        dx: Option<&mut Tensor<Self::T>>,
     ) -> Result<()>;
+
+    /// Whether y has a derivative with respect to x. Ids, masks and lengths have none: ∂E/∂x is never requested.
+    fn differentiable(&self) -> bool {
+        true
+    }
 
     /// Whether backward reads [`Call::y`]. Where it does not, a container may let the next layer overwrite it.
     fn reads_output(&self) -> bool {
@@ -62,72 +73,43 @@ pub trait Layer<T: Scalar>: Send + Sync {
     }
 
     /// This layer as one that works where x and y share memory, if it is one.
-    fn in_place(&self) -> Option<&dyn InPlace<T>> {
+    fn in_place(&self) -> Option<&dyn InPlace<Self::T>> {
         None
     }
 
-    /// Shows every parameter and buffer, in a fixed order.
-    fn params<'a>(&'a self, _out: &mut Params<'_, 'a, T>) {}
+    /// Lists every parameter and buffer, in a fixed order.
+    fn params<'a>(&'a self, _out: &mut Params<'_, 'a, Self::T>) {}
 
-    /// Shows every parameter and buffer, to be changed, in the order of [`Layer::params`].
-    fn params_mut<'a>(&'a mut self, _out: &mut ParamsMut<'_, 'a, T>) {}
+    /// Lists every parameter and buffer, to be changed, in the order of [`Layer::params`].
+    fn params_mut<'a>(&'a mut self, _out: &mut ParamsMut<'_, 'a, Self::T>) {}
 
-    /// Folds what a training pass saw (batch statistics) into the layer, after the step.
+    /// Folds the batch statistics of a training pass into the layer, after the step.
     fn absorb(&mut self, _cache: &Self::Cache) {}
 
-    /// Multiplications with additions that one forward pass takes, for [`Layer::summary`].
+    /// Multiply-adds of one forward pass, for the summary.
     fn multiply_adds(&self, _input: &[usize]) -> u64 {
         0
     }
 
-    /// Adds this layer to a summary: one row; a container shows its children instead.
+    /// What this layer is: its kind and attributes, from which a [`crate::Registry`] builds it again. Without one of its
+    /// own a layer prints as its type's name and cannot be written to a model file.
+    fn spec(&self) -> Spec {
+        Spec::opaque::<Self>()
+    }
+
+    /// Adds this layer to a summary: one row; a container adds its children instead.
     ///
     /// # Errors
     /// As [`Layer::output_shape`].
     fn describe(&self, input: &[usize], out: &mut Summary) -> Result<Shape> {
-        out.add(self, input)
-    }
-
-    /// y = f(x) as a new tensor, without remembering anything. A [`crate::Session`] does this without allocating.
-    ///
-    /// # Errors
-    /// As [`Layer::forward`].
-    fn infer(&self, x: &Tensor<T>) -> Result<Tensor<T>> {
-        let mut y = Tensor::default();
-        self.forward(x, &mut y, &mut Self::Cache::default(), &mut Context::infer())?;
-        Ok(y)
-    }
-
-    /// Fills every parameter by its initialiser, each from its own stream keyed by (seed, path): adding a layer changes
-    /// no other layer's start.
-    ///
-    /// # Errors
-    /// As [`Layer::check`].
-    fn init(mut self, seed: u64) -> Result<Self>
-    where
-        Self: Sized,
-    {
-        self.check()?;
-        self.params_mut(&mut ParamsMut::new(&mut |path, param| param.fill(&mut Rng::keyed(seed, path))));
-        Ok(self)
-    }
-
-    /// A table of the layers for a shape of x: paths, output shapes, parameters, multiply-adds, memory.
-    ///
-    /// # Errors
-    /// As [`Layer::output_shape`].
-    fn summary(&self, input: &[usize]) -> Result<Summary>
-    where
-        Self: Sized,
-    {
-        let mut summary = Summary::new(input)?;
-        self.describe(input, &mut summary)?;
-        Ok(summary)
+        let output = self.output_shape(input)?;
+        out.row::<Self::T>(self.spec().kind(), output, self.multiply_adds(input), &mut |p| self.params(p));
+        Ok(output)
     }
 }
 
-/// A layer without parameters, noise and cache whose derivative follows from y alone. A container that sees that nobody
-/// else needs x lets x and y share memory: a pass over half as many numbers.
+/// A layer without parameters, noise and cache whose derivative follows from y alone. A container that sees that x is
+/// not needed elsewhere lets x and y share memory: a pass over half as many elements.
 pub trait InPlace<T: Scalar> {
     /// Overwrites x with f(x): the bits of [`Layer::forward`].
     ///
@@ -139,8 +121,9 @@ pub trait InPlace<T: Scalar> {
     fn backward_in_place(&self, y: &Tensor<T>, dy: &mut Tensor<T>);
 }
 
-/// The call being differentiated: its input, its output, and ∂E/∂y.
+/// The call being differentiated: its input, its output, and ∂E/∂y. Its shapes fit together: [`Call::new`] checks them.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Call<'a, T> {
     /// The input that forward was given.
     pub x: &'a Tensor<T>,
@@ -148,6 +131,42 @@ pub struct Call<'a, T> {
     pub y: &'a Tensor<T>,
     /// ∂E/∂y, of y's shape.
     pub dy: &'a Tensor<T>,
+}
+
+impl<'a, T: Scalar> Call<'a, T> {
+    /// A call of `layer`: y is of the shape that x gives, and ∂E/∂y of y's.
+    ///
+    /// # Errors
+    /// One of the three has another shape.
+    pub fn new<L: Layer<T = T> + ?Sized>(
+        layer: &L,
+        x: &'a Tensor<T>,
+        y: &'a Tensor<T>,
+        dy: &'a Tensor<T>,
+    ) -> Result<Self> {
+        let shape = layer.output_shape(x.shape())?;
+        if shape != *y.shape() {
+            return Err(wrong_shape("y", &shape, y.shape()));
+        }
+        Self::recorded(x, y, dy)
+    }
+
+    /// A call whose y a container's own forward made from x: ∂E/∂y alone is compared with y.
+    ///
+    /// # Errors
+    /// ∂E/∂y has another shape than y.
+    #[inline]
+    pub fn recorded(x: &'a Tensor<T>, y: &'a Tensor<T>, dy: &'a Tensor<T>) -> Result<Self> {
+        if y.shape() != dy.shape() {
+            return Err(wrong_shape("∂E/∂y", y.shape(), dy.shape()));
+        }
+        Ok(Self { x, y, dy })
+    }
+}
+
+#[cold]
+pub(crate) fn wrong_shape(what: &str, expected: &Shape, got: &Shape) -> Error {
+    Error::shape(format!("backward: expected {what} of shape {expected}, got {got}"))
 }
 
 impl<T> Clone for Call<'_, T> {

@@ -4,19 +4,20 @@
 //! is one `impl`:
 //!
 //! ```
-//! use chainrule_core::{Call, Context, Grads, Layer, Param, Params, ParamsMut, Result};
+//! use chainrule_core::{Call, Context, Grads, Layer, Module, Param, Parameters, Params, ParamsMut, Result};
 //! use chainrule_tensor::{Init, Scalar, Shape, Tensor};
 //!
-//! /// y = s x, with one learned number s.
+//! /// y = s x, with one learned factor s.
 //! #[derive(Clone)]
 //! struct Gain<T>(Param<T>);
 //!
-//! impl<T: Scalar> Layer<T> for Gain<T> {
+//! impl<T: Scalar> Layer for Gain<T> {
+//!     type T = T;
 //!     type Cache = ();
 //!     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
 //!         Shape::new(input)
 //!     }
-//!     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: &mut Context) -> Result<()> {
+//!     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: Context) -> Result<()> {
 //!         let s = self.0.value()?[0];
 //!         y.reset(*x.shape()).iter_mut().zip(x.data()).for_each(|(y, &x)| *y = s * x);
 //!         Ok(())
@@ -49,23 +50,33 @@ mod context;
 mod grads;
 mod layer;
 mod loss;
-mod multi;
+mod module;
 mod optimizer;
 mod param;
+mod parameters;
+mod pass;
+mod registry;
 mod session;
+mod spec;
 mod summary;
+mod target;
 
-pub use boxed::{AnyCache, BoxLayer, BoxMulti};
-pub use chainrule_tensor::{Error, Init, Kind, Result, Rng, Scalar, Shape, Tensor};
+pub use boxed::{AnyState, BoxModule};
+pub use chainrule_tensor::{self as tensor, Error, Fan, Init, Kind, Result, Rng, Scalar, Shape, Tensor};
 pub use context::Context;
 pub use grads::Grads;
 pub use layer::{Call, InPlace, Layer};
-pub use loss::{Loss, Reduction, Target};
-pub use multi::{MultiCall, MultiLayer};
-pub use optimizer::Optimizer;
-pub use param::{Param, ParamId, Parameters, Params, ParamsMut, Path};
+pub use loss::{Loss, Objective, Reduction};
+pub use module::{InputShapes, Inputs, Module, ModuleCall};
+pub use optimizer::{Closure, Evaluation, Optimizer, OptimizerState, Schedule, StateValue, StateVisitor};
+pub use param::{Param, ParamId, Params, ParamsMut, Path};
+pub use parameters::Parameters;
+pub use pass::Pass;
+pub use registry::{Args, Entry, Example, Facts, FromSpec, FromValue, Registry};
 pub use session::Session;
+pub use spec::{Spec, Value};
 pub use summary::{Row, Summary};
+pub use target::{Classes, Sequences, Target, TargetList, Targets};
 
 /// The README's example, run as a test.
 #[cfg(doctest)]

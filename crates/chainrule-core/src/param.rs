@@ -1,6 +1,5 @@
-//! Parameters, and how they are shown to whoever counts, fills, saves or trains them.
+//! Parameters, their paths, and the visitors that list them.
 
-use crate::Layer;
 use chainrule_tensor::{Error, Init, Result, Rng, Scalar, Shape, Tensor};
 use std::{
     fmt,
@@ -18,7 +17,7 @@ impl ParamId {
     }
 }
 
-/// A parameter or a buffer: a name, a shape and an initialiser, and numbers once it was filled or loaded.
+/// A parameter or a buffer: a name, a shape and an initialiser, and values once it was filled or loaded.
 ///
 /// A buffer (a running mean) is saved and loaded with the parameters but has no gradient.
 #[derive(Debug)]
@@ -42,12 +41,13 @@ enum Role {
 }
 
 impl<T: Scalar> Param<T> {
-    /// A parameter without numbers.
+    /// A parameter that is not initialised. A shape that no tensor can have stands as that of a scalar until the layer's
+    /// [`check`](crate::Layer::check) refuses it by [`Shape::new`].
     pub fn new(name: &'static str, shape: impl Into<Shape>, init: Init) -> Self {
         Self {
             id: ParamId::fresh(),
             name,
-            shape: shape.into(),
+            shape: Shape::new(&shape.into()).unwrap_or_default(),
             init,
             value: None,
             changes: 0,
@@ -73,10 +73,10 @@ impl<T: Scalar> Param<T> {
         self.id
     }
 
-    /// The identity of its numbers: another one whenever they may have changed. What a layer derived from the numbers (a
-    /// weight in the order that a kernel likes) serves as long as this stays the same.
+    /// The version of its values: another one whenever they may have changed. What a layer derived from the values (a
+    /// packed weight) is valid as long as this stays the same.
     #[inline]
-    pub fn stamp(&self) -> [u64; 2] {
+    pub fn version(&self) -> [u64; 2] {
         [self.id.0, self.changes]
     }
 
@@ -105,7 +105,7 @@ impl<T: Scalar> Param<T> {
         self.init = init;
     }
 
-    /// The numbers, row-major.
+    /// The values, row-major.
     ///
     /// # Errors
     /// It was neither initialised nor loaded.
@@ -117,7 +117,7 @@ impl<T: Scalar> Param<T> {
         }
     }
 
-    /// The numbers, to be changed.
+    /// The values, to be changed.
     ///
     /// # Errors
     /// It was neither initialised nor loaded.
@@ -133,17 +133,17 @@ impl<T: Scalar> Param<T> {
     #[cold]
     fn empty(&self) -> Error {
         Error::state(format!(
-            "parameter `{}` has no numbers yet: call init(seed) on the outermost model, or load weights",
+            "parameter `{}` is not initialised: call init(seed) on the outermost model, or load weights",
             self.name
         ))
     }
 
-    /// The numbers with their shape, if there are any.
+    /// The values with their shape, if it is initialised.
     pub fn tensor(&self) -> Option<&Tensor<T>> {
         self.value.as_ref()
     }
 
-    /// Takes its numbers from a tensor.
+    /// Takes its values from a tensor.
     ///
     /// # Errors
     /// The tensor has another shape.
@@ -245,7 +245,7 @@ macro_rules! visitor {
                 Self { path: Path { parent: None, name: "" }, visit }
             }
 
-            /// Shows one parameter.
+            /// Lists one parameter.
             pub fn add(&mut self, param: $reference) {
                 (self.visit)(&Path { parent: Some(&self.path), name: param.name }, param);
             }
@@ -265,44 +265,6 @@ visitor! {
 visitor! {
     /// Collects parameters to be changed; see [`Params`].
     ParamsMut, &'a mut Param<T>
-}
-
-/// Anything with parameters: every layer. What optimizers, files and counters ask for.
-pub trait Parameters<T: Scalar> {
-    /// Calls `f` with every parameter and buffer.
-    fn visit(&self, f: &mut dyn FnMut(&Path<'_>, &Param<T>));
-
-    /// Calls `f` with every parameter and buffer, to be changed.
-    fn visit_mut(&mut self, f: &mut dyn FnMut(&Path<'_>, &mut Param<T>));
-
-    /// The number of learned numbers, frozen ones included, buffers not.
-    fn parameter_count(&self) -> usize {
-        let mut n = 0;
-        self.visit(&mut |_, p| n += if p.is_buffer() { 0 } else { p.volume() });
-        n
-    }
-
-    /// Freezes (or thaws) the parameters whose path satisfies `which`; returns how many parameters that were.
-    fn set_frozen(&mut self, frozen: bool, which: &dyn Fn(&str) -> bool) -> usize {
-        let mut n = 0;
-        self.visit_mut(&mut |path, p| {
-            if !p.is_buffer() && which(&path.to_string()) {
-                p.set_frozen(frozen);
-                n += 1;
-            }
-        });
-        n
-    }
-}
-
-impl<T: Scalar, L: Layer<T> + ?Sized> Parameters<T> for L {
-    fn visit(&self, f: &mut dyn FnMut(&Path<'_>, &Param<T>)) {
-        self.params(&mut Params::new(&mut |path, p| f(path, p)));
-    }
-
-    fn visit_mut(&mut self, f: &mut dyn FnMut(&Path<'_>, &mut Param<T>)) {
-        self.params_mut(&mut ParamsMut::new(&mut |path, p| f(path, p)));
-    }
 }
 
 #[cfg(test)]
@@ -331,17 +293,23 @@ mod tests {
     }
 
     #[test]
-    fn the_stamp_changes_with_the_numbers() {
+    fn an_impossible_shape_does_not_panic() {
+        let p = Param::<f32>::new("weight", [usize::MAX, usize::MAX], Init::ONES);
+        assert_eq!((p.shape().len(), p.volume()), (0, 1));
+    }
+
+    #[test]
+    fn the_version_changes_with_the_values() {
         let mut p = Param::<f32>::new("weight", [2], Init::ONES);
-        let mut stamps = vec![p.stamp()];
+        let mut versions = vec![p.version()];
         p.fill(&mut Rng::new(0));
-        stamps.push(p.stamp());
-        assert_eq!(p.value().map(|_| p.stamp()).unwrap(), stamps[1]);
+        versions.push(p.version());
+        assert_eq!(p.value().map(|_| p.version()).unwrap(), versions[1]);
         p.value_mut().unwrap()[0] = 2.0;
-        stamps.push(p.stamp());
+        versions.push(p.version());
         p.set(Tensor::zeros([2])).unwrap();
-        stamps.push(p.stamp());
-        stamps.push(p.clone().stamp());
-        assert!(stamps.iter().enumerate().all(|(i, s)| !stamps[..i].contains(s)), "{stamps:?}");
+        versions.push(p.version());
+        versions.push(p.clone().version());
+        assert!(versions.iter().enumerate().all(|(i, s)| !versions[..i].contains(s)), "{versions:?}");
     }
 }

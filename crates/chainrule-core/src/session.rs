@@ -1,37 +1,105 @@
 //! Inference that reuses its memory.
 
-use crate::{Context, Layer, Result};
-use chainrule_tensor::{Scalar, Tensor};
+use crate::{Context, Error, Inputs, Module, Parameters, Result};
+use chainrule_tensor::Tensor;
+use std::{fmt, ops::Deref};
 
-/// Runs a shared model again and again; after the first call of a size nothing is allocated. Each thread has its own.
+/// Runs a model again and again; after the first call of a size nothing is allocated. Each thread has its own.
+///
+/// It holds a reference, or shares or owns the model: `Session::new(&model)`, `Session::new(Arc::clone(&model))`,
+/// `Session::new(Box::new(model))`.
 ///
 /// ```
-/// # use chainrule_core::{Layer, Session};
-/// # fn classify<M: Layer<f32>>(model: &M, x: &chainrule_tensor::Tensor) -> chainrule_core::Result<usize> {
+/// # use chainrule_core::{Module, Session};
+/// # fn classify<M: Module<T = f32>>(model: &M, x: &chainrule_tensor::Tensor) -> chainrule_core::Result<usize> {
 /// let mut session = Session::new(model);
 /// let y = session.run(x)?;
 /// # Ok(y.argmax_rows()[0])
 /// # }
 /// ```
-#[derive(Debug)]
-pub struct Session<'m, T: Scalar, M: Layer<T>> {
-    model: &'m M,
-    cache: M::Cache,
-    y: Tensor<T>,
+pub struct Session<P: Deref<Target: Module>> {
+    model: P,
+    state: <P::Target as Module>::State,
+    ys: Vec<Tensor<<P::Target as Parameters>::T>>,
 }
 
-impl<'m, T: Scalar, M: Layer<T>> Session<'m, T, M> {
+/// The element type of a session's model.
+type Element<P> = <<P as Deref>::Target as Parameters>::T;
+
+impl<P: Deref<Target: Module>> Session<P> {
     /// A session of a model.
-    pub fn new(model: &'m M) -> Self {
-        Self { model, cache: M::Cache::default(), y: Tensor::default() }
+    pub fn new(model: P) -> Self {
+        let ys = (0..model.outputs()).map(|_| Tensor::default()).collect();
+        Self { model, state: Default::default(), ys }
     }
 
-    /// y = f(x); the output stays until the next call.
+    /// y = f(x), of a model with one output; it stays until the next call.
     ///
     /// # Errors
-    /// As [`Layer::forward`].
-    pub fn run(&mut self, x: &Tensor<T>) -> Result<&Tensor<T>> {
-        self.model.forward(x, &mut self.y, &mut self.cache, &mut Context::infer())?;
-        Ok(&self.y)
+    /// As [`Module::apply`], and if there are several outputs.
+    pub fn run(&mut self, inputs: impl Inputs<Element<P>>) -> Result<&Tensor<Element<P>>> {
+        self.pass(inputs, Context::infer())?;
+        self.only()
+    }
+
+    /// All outputs; they stay until the next call.
+    ///
+    /// # Errors
+    /// As [`Module::apply`].
+    pub fn run_all(&mut self, inputs: impl Inputs<Element<P>>) -> Result<&[Tensor<Element<P>>]> {
+        self.pass(inputs, Context::infer())?;
+        Ok(&self.ys)
+    }
+
+    /// The output for the next piece of a sequence, see [`Context::stream`]; [`Session::reset`] begins another sequence.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn stream(&mut self, inputs: impl Inputs<Element<P>>) -> Result<&Tensor<Element<P>>> {
+        self.pass(inputs, Context::stream())?;
+        self.only()
+    }
+
+    /// All outputs for the next piece of a sequence.
+    ///
+    /// # Errors
+    /// As [`Module::apply`].
+    pub fn stream_all(&mut self, inputs: impl Inputs<Element<P>>) -> Result<&[Tensor<Element<P>>]> {
+        self.pass(inputs, Context::stream())?;
+        Ok(&self.ys)
+    }
+
+    /// Forgets the sequence so far.
+    pub fn reset(&mut self) {
+        self.state = Default::default();
+    }
+
+    /// The model.
+    pub fn model(&self) -> &P::Target {
+        &self.model
+    }
+
+    fn pass(&mut self, inputs: impl Inputs<Element<P>>, cx: Context) -> Result<()> {
+        let Self { model, state, ys } = self;
+        inputs.with(|xs| match (xs, &mut ys[..]) {
+            ([x], [y]) => model.apply_one(x, y, state, cx),
+            (xs, ys) => model.apply(xs, ys, state, cx),
+        })
+    }
+
+    fn only(&self) -> Result<&Tensor<Element<P>>> {
+        match &self.ys[..] {
+            [y] => Ok(y),
+            ys => Err(Error::value(format!(
+                "expected a model of one output, got {}: use `run_all` or `stream_all`",
+                ys.len()
+            ))),
+        }
+    }
+}
+
+impl<P: Deref<Target: Module>> fmt::Debug for Session<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("model", &self.model.to_spec()).finish_non_exhaustive()
     }
 }

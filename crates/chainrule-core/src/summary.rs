@@ -1,15 +1,17 @@
 //! What a model is made of, as a table.
 
-use crate::{Layer, MultiLayer, Param, Params, Result};
+use crate::{Param, ParamId, Params};
 use chainrule_tensor::{Scalar, Shape};
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
-/// The rows of [`Layer::summary`], printed as a table.
+/// The rows of [`Module::summary`](crate::Module::summary), printed as a table.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
-    input: Shape,
+    inputs: Vec<Shape>,
     rows: Vec<Row>,
     path: Vec<String>,
+    /// The parameters that are counted.
+    known: HashSet<ParamId>,
 }
 
 /// One layer of a [`Summary`].
@@ -18,29 +20,26 @@ pub struct Summary {
 pub struct Row {
     /// The path in the model, `encoder.0`.
     pub path: String,
-    /// The layer's type.
+    /// The layer's kind.
     pub kind: String,
     /// The shape of its output.
     pub output: Shape,
-    /// Learned numbers, frozen ones included.
+    /// Learned elements, frozen ones included.
     pub parameters: usize,
     /// How many of them are frozen.
     pub frozen: usize,
     /// Multiplications with additions of one forward pass.
     pub multiply_adds: u64,
-    /// Bytes of one number.
+    /// Bytes of one element.
     scalar: usize,
     /// Whether the output overwrites that of the row before.
     shared: bool,
 }
 
 impl Summary {
-    /// An empty table for a shape of the input.
-    ///
-    /// # Errors
-    /// The shape is too large.
-    pub fn new(input: &[usize]) -> Result<Self> {
-        Ok(Self { input: Shape::new(input)?, ..Self::default() })
+    /// An empty table for shapes of the inputs.
+    pub fn new(inputs: &[Shape]) -> Self {
+        Self { inputs: inputs.to_vec(), ..Self::default() }
     }
 
     /// The rows.
@@ -56,28 +55,47 @@ impl Summary {
         result
     }
 
-    /// Adds a row for a layer.
-    ///
-    /// # Errors
-    /// As [`Layer::output_shape`].
-    pub fn add<T: Scalar, L: Layer<T> + ?Sized>(&mut self, layer: &L, input: &[usize]) -> Result<Shape> {
-        let output = layer.output_shape(input)?;
-        self.row::<T, L>(output, layer.multiply_adds(input), &mut |out| layer.params(out));
-        Ok(output)
+    /// Adds a row for a module with one output.
+    pub fn row<'a, T: Scalar>(
+        &mut self,
+        kind: &str,
+        output: Shape,
+        multiply_adds: u64,
+        list: &mut dyn FnMut(&mut Params<'_, 'a, T>),
+    ) {
+        self.rows_of(kind, &[output], multiply_adds, list);
     }
 
-    /// Adds a row for a layer of several inputs.
-    ///
-    /// # Errors
-    /// As [`MultiLayer::output_shape`].
-    pub fn add_multi<T: Scalar, L: MultiLayer<T> + ?Sized>(
+    /// Adds a row for each output of a module; the first has its parameters. Those of a layer that has a row already count
+    /// once.
+    pub fn rows_of<'a, T: Scalar>(
         &mut self,
-        layer: &L,
-        inputs: &[&[usize]],
-    ) -> Result<Shape> {
-        let output = layer.output_shape(inputs)?;
-        self.row::<T, L>(output, layer.multiply_adds(inputs), &mut |out| layer.params(out));
-        Ok(output)
+        kind: &str,
+        outputs: &[Shape],
+        multiply_adds: u64,
+        list: &mut dyn FnMut(&mut Params<'_, 'a, T>),
+    ) {
+        let (mut parameters, mut frozen) = (0, 0);
+        let known = &mut self.known;
+        list(&mut Params::new(&mut |_, p: &'a Param<T>| {
+            if !p.is_buffer() && known.insert(p.id()) {
+                parameters += p.volume();
+                frozen += if p.trainable() { 0 } else { p.volume() };
+            }
+        }));
+        for (i, &output) in outputs.iter().enumerate() {
+            let first = i == 0;
+            self.rows.push(Row {
+                path: self.path.join("."),
+                kind: kind.to_owned(),
+                output,
+                parameters: if first { parameters } else { 0 },
+                frozen: if first { frozen } else { 0 },
+                multiply_adds: if first { multiply_adds } else { 0 },
+                scalar: size_of::<T>(),
+                shared: false,
+            });
+        }
     }
 
     /// Tells that the output of the last row overwrites that of the row before: it takes no memory of its own.
@@ -87,37 +105,12 @@ impl Summary {
         }
     }
 
-    /// The numbers of each output that has memory of its own.
+    /// The elements of each output that has memory of its own.
     fn activations(&self) -> impl Iterator<Item = usize> {
         self.rows.iter().filter(|row| !row.shared).map(|row| row.output.volume())
     }
 
-    fn row<'a, T: Scalar, L: ?Sized>(
-        &mut self,
-        output: Shape,
-        multiply_adds: u64,
-        params: &mut dyn FnMut(&mut Params<'_, 'a, T>),
-    ) {
-        let (mut parameters, mut frozen) = (0, 0);
-        params(&mut Params::new(&mut |_, p: &'a Param<T>| {
-            if !p.is_buffer() {
-                parameters += p.volume();
-                frozen += if p.trainable() { 0 } else { p.volume() };
-            }
-        }));
-        self.rows.push(Row {
-            path: self.path.join("."),
-            kind: type_name::<L>().to_owned(),
-            output,
-            parameters,
-            frozen,
-            multiply_adds,
-            scalar: size_of::<T>(),
-            shared: false,
-        });
-    }
-
-    /// All learned numbers.
+    /// All learned elements.
     pub fn parameters(&self) -> usize {
         self.rows.iter().map(|r| r.parameters).sum()
     }
@@ -132,7 +125,7 @@ impl Summary {
         let mut volumes: Vec<usize> = self.activations().collect();
         volumes.sort_unstable_by(|a, b| b.cmp(a));
         let activations = volumes.iter().take(2).sum::<usize>();
-        (self.parameters() + self.input.volume() + activations) * self.scalar()
+        (self.parameters() + self.input_volume() + activations) * self.scalar()
     }
 
     /// Bytes that training holds: parameters and their gradients, every activation, and two gradients of activations.
@@ -140,19 +133,16 @@ impl Summary {
     pub fn training_bytes(&self) -> usize {
         let activations: usize = self.activations().sum();
         let largest = self.activations().max().unwrap_or(0);
-        (2 * self.parameters() + self.input.volume() + activations + 2 * largest) * self.scalar()
+        (2 * self.parameters() + self.input_volume() + activations + 2 * largest) * self.scalar()
+    }
+
+    fn input_volume(&self) -> usize {
+        self.inputs.iter().map(Shape::volume).sum()
     }
 
     fn scalar(&self) -> usize {
         self.rows.first().map_or(4, |r| r.scalar)
     }
-}
-
-/// The last name of a type's path, without its parameters: `Linear`.
-pub(crate) fn type_name<L: ?Sized>() -> &'static str {
-    let full = std::any::type_name::<L>();
-    let plain = full.split('<').next().unwrap_or(full);
-    plain.rsplit("::").next().unwrap_or(plain)
 }
 
 impl fmt::Display for Summary {
@@ -182,7 +172,7 @@ impl fmt::Display for Summary {
         writeln!(
             f,
             "input {}: {} parameters ({} frozen), {} multiply-adds",
-            self.input,
+            self.inputs.iter().map(Shape::to_string).collect::<Vec<_>>().join(", "),
             grouped(self.parameters() as u64),
             grouped(frozen as u64),
             grouped(self.multiply_adds())
@@ -215,8 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_grouped_and_types_are_short() {
+    fn digits_are_grouped() {
         assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!(type_name::<Option<Vec<f32>>>(), "Option");
     }
 }

@@ -1,9 +1,12 @@
-//! Tables of text: numbers in columns, one of them the target.
+//! Tables of text: values in columns, one of them the target.
 
 use crate::Dataset;
-use ::csv::{ErrorKind, ReaderBuilder, StringRecord, Terminator, Trim};
+use ::csv::{ErrorKind, ReaderBuilder, StringRecord, Terminator};
 use chainrule_tensor::{Error, Result, Scalar, Tensor};
-use std::io::Read;
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::Read,
+};
 
 /// A column of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +31,7 @@ impl From<&str> for Column {
     }
 }
 
-/// How to read a table with a target column; every other column is a number.
+/// How to read a table with a target column; every other column holds values.
 ///
 /// ```
 /// use chainrule_data::Csv;
@@ -72,8 +75,8 @@ impl Csv {
         self
     }
 
-    /// The classes, in order, so that a second file gets the numbers of the first; any other label is an error.
-    /// By default the classes are the labels of the file, sorted, as numbers when all are.
+    /// The classes, in order, so that a second file gets the indices of the first; any other label is an error.
+    /// By default the classes are the labels of the file, sorted: as numbers if all are, and then 1, 1.0 and 01 are one class.
     #[must_use]
     pub fn class_names<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.class_names = names.into_iter().map(Into::into).collect();
@@ -86,8 +89,8 @@ impl Csv {
     /// `x` (rows, columns − 1)
     ///
     /// # Errors
-    /// A field that is not a finite number, a row of another length, an unknown target column or class (with line and
-    /// column), no rows, no feature, or a source that fails.
+    /// A field that is not a finite number, a row of another length, a quoted field that does not end on its line, an unknown
+    /// target column or class (with line and column), two columns of one name, no rows, no feature, or a source that fails.
     pub fn classes<T: Scalar>(&self, source: impl Read, target: impl Into<Column>) -> Result<Dataset<T>> {
         let mut labels = Vec::new();
         let x = self.read(source, &target.into(), |cell, place| {
@@ -100,25 +103,18 @@ impl Csv {
             labels.push(cell.to_owned());
             Ok(())
         })?;
-        let mut names = self.class_names.clone();
-        if names.is_empty() {
-            names.clone_from(&labels);
-            names.sort_unstable();
-            names.dedup();
-            if names.iter().all(|n| n.parse::<f64>().is_ok()) {
-                names.sort_by(|a, b| {
-                    let [a, b] = [a, b].map(|n| n.parse::<f64>().unwrap_or(0.0));
-                    a.total_cmp(&b)
-                });
+        let (names, labels) = match &self.class_names[..] {
+            [] => classes_of(&labels),
+            names => {
+                let place =
+                    |l: &String| names.iter().position(|n| n == l).expect("looked up when it was read");
+                (names.to_vec(), labels.iter().map(place).collect())
             }
-        }
-        let numbers: std::collections::HashMap<&str, usize> =
-            names.iter().enumerate().map(|(i, n)| (n.as_str(), i)).collect();
-        let labels: Vec<usize> = labels.iter().map(|l| numbers[l.as_str()]).collect();
+        };
         Dataset::classification(x, labels, names.len())?.with_class_names(names)
     }
 
-    /// Reads a table whose `target` column holds the number to be predicted.
+    /// Reads a table whose `target` column holds the value to be predicted.
     ///
     /// # Shapes
     /// `x` (rows, columns − 1), `values` (rows, 1)
@@ -141,19 +137,21 @@ impl Csv {
         target: &Column,
         mut take: impl FnMut(&str, &dyn Fn(&str, &str) -> Error) -> Result<()>,
     ) -> Result<Tensor<T>> {
-        // Lines end with \n, the last one too, and a \r before it is trimmed: so every line can be counted.
+        // Lines end with \n, the last one too, and a \r before it is trimmed: so every line can be counted, and a quote that is
+        // left open is seen by the line's end inside its field.
         let mut reader = ReaderBuilder::new()
             .has_headers(self.header)
             .delimiter(self.delimiter)
             .terminator(Terminator::Any(b'\n'))
             .flexible(true)
-            .trim(Trim::All)
             .from_reader(source.chain(&b"\n"[..]));
-        let names = if self.header {
-            reader.headers().map_err(|e| failed(e, 1))?.clone()
-        } else {
-            StringRecord::new()
-        };
+        let mut names = StringRecord::new();
+        if self.header {
+            names.clone_from(reader.headers().map_err(|e| failed(e, 1))?);
+            check_quotes(&names, &StringRecord::new(), 1)?;
+            names.trim();
+            check_names(&names)?;
+        }
         let mut record = StringRecord::new();
         let (mut x, mut rows, mut columns) = (Vec::new(), 0, names.len());
         let mut place_of_target = None;
@@ -163,6 +161,9 @@ impl Csv {
             if !more.map_err(|e| failed(e, line))? {
                 break;
             }
+            let first = record.position().map_or(line, |start| start.line());
+            check_quotes(&record, &names, first)?;
+            record.trim();
             if record.len() == 1 && record[0].is_empty() {
                 continue; // a blank line
             }
@@ -202,6 +203,76 @@ const NUMBER: &str = "a finite number";
 
 fn number<T: Scalar>(cell: &str) -> Option<T> {
     cell.parse::<f64>().ok().map(T::from_f64).filter(|v| v.is_finite())
+}
+
+/// The names of the classes in order, and the class of each label.
+fn classes_of(labels: &[String]) -> (Vec<String>, Vec<usize>) {
+    let numbers: Option<Vec<String>> = labels.iter().map(|l| canonical(l)).collect();
+    let keys = numbers.as_deref().unwrap_or(labels);
+    // A class is named by its label, or by the number if it is written in several ways.
+    let mut classes: BTreeMap<&str, &str> = BTreeMap::new();
+    for (key, label) in keys.iter().zip(labels) {
+        let name = classes.entry(key).or_insert(label);
+        if *name != label {
+            *name = key;
+        }
+    }
+    let mut sorted: Vec<(&str, &str)> = classes.into_iter().collect();
+    if numbers.is_some() {
+        let value = |key: &str| key.parse::<f64>().unwrap_or(0.0);
+        sorted.sort_by(|a, b| value(a.0).total_cmp(&value(b.0)));
+    }
+    let indices: HashMap<&str, usize> = sorted.iter().enumerate().map(|(i, (key, _))| (*key, i)).collect();
+    let classes = keys.iter().map(|key| indices[key.as_str()]).collect();
+    (sorted.iter().map(|(_, name)| (*name).to_owned()).collect(), classes)
+}
+
+/// The one way of writing a finite number: `01`, `1.0` and `1e0` are `1`. Digits are kept as they are, however many.
+fn canonical(label: &str) -> Option<String> {
+    let value = label.parse::<f64>().ok().filter(|v| v.is_finite())?;
+    let digits = label.strip_prefix(['-', '+']).unwrap_or(label);
+    let shown;
+    let digits = if digits.contains(['e', 'E']) {
+        shown = value.abs().to_string();
+        &shown
+    } else {
+        digits
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let (whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
+    let sign = if label.starts_with('-') && !(whole.is_empty() && fraction.is_empty()) { "-" } else { "" };
+    let whole = if whole.is_empty() { "0" } else { whole };
+    let point = if fraction.is_empty() { "" } else { "." };
+    Some(format!("{sign}{whole}{point}{fraction}"))
+}
+
+/// Whether every quoted field ends on its line.
+fn check_quotes(record: &StringRecord, names: &StringRecord, line: u64) -> Result<()> {
+    match record.iter().position(|cell| cell.contains('\n')) {
+        None => Ok(()),
+        Some(column) => {
+            let name = names.get(column).map(|n| format!(" ({n})")).unwrap_or_default();
+            Err(Error::format(format!(
+                "csv: line {line}, column {}{name}: expected a closing quote on the same line, got none",
+                column + 1
+            )))
+        }
+    }
+}
+
+/// Whether all columns that have a name have different ones.
+fn check_names(names: &StringRecord) -> Result<()> {
+    let mut seen = HashMap::new();
+    for (column, name) in names.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+        if let Some(first) = seen.insert(name, column) {
+            return Err(Error::format(format!(
+                "csv: line 1: expected columns of different names, got `{name}` in columns {} and {}",
+                first + 1,
+                column + 1
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn find(target: &Column, names: &StringRecord, columns: usize, header: bool) -> Result<usize> {

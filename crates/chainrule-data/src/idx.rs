@@ -14,7 +14,7 @@ use std::{
     path::Path,
 };
 
-/// The number types of the format.
+/// The element types of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Bytes, 0x08.
@@ -44,7 +44,7 @@ impl Kind {
         })
     }
 
-    /// The bytes of one number.
+    /// The bytes of one element.
     pub fn size(self) -> usize {
         match self {
             Self::U8 | Self::I8 => 1,
@@ -64,7 +64,7 @@ pub struct Idx {
 }
 
 impl Idx {
-    /// Reads a file, plain or compressed with gzip, told apart by their first bytes.
+    /// Reads a file, plain or compressed with gzip, recognised by their first bytes.
     ///
     /// # Errors
     /// The file cannot be read; otherwise as [`Idx::read`], with the file's name in front. A file that is too small for
@@ -92,7 +92,7 @@ impl Idx {
         read(source, None, "idx")
     }
 
-    /// The type of the numbers.
+    /// The element type.
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -102,12 +102,17 @@ impl Idx {
         &self.shape
     }
 
-    /// The numbers as they stand in the file: big-endian.
+    /// The values as they stand in the file: big-endian.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The numbers as a tensor.
+    /// The type, the axes and the bytes, taken apart.
+    pub fn into_parts(self) -> (Kind, Shape, Vec<u8>) {
+        (self.kind, self.shape, self.bytes)
+    }
+
+    /// The values as a tensor.
     pub fn tensor<T: Scalar>(&self) -> Tensor<T> {
         fn decode<T: Scalar, const N: usize>(bytes: &[u8], f: impl Fn([u8; N]) -> f64) -> Vec<T> {
             bytes.as_chunks().0.iter().map(|&b| T::from_f64(f(b))).collect()

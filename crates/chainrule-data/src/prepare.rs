@@ -1,4 +1,4 @@
-//! Numbers made fit for training: one-hot classes, and scaling that is learnt on one part and applied to others.
+//! Preprocessing: one-hot classes, and scaling that is fitted on one part and applied to others.
 
 use crate::check::check_labels;
 use chainrule_tensor::{Error, Result, Scalar, Shape, Tensor};
@@ -17,7 +17,7 @@ use chainrule_tensor::{Error, Result, Scalar, Shape, Tensor};
 /// # Ok::<(), chainrule_data::Error>(())
 /// ```
 pub fn one_hot<T: Scalar>(labels: &[usize], classes: usize) -> Result<Tensor<T>> {
-    check_labels(labels, classes)?;
+    check_labels(labels, classes, 1, None)?;
     let mut y = Tensor::zeros(Shape::new(&[labels.len(), classes])?);
     for (i, &c) in labels.iter().enumerate() {
         y.data_mut()[i * classes + c] = T::ONE;
@@ -51,7 +51,7 @@ impl<T: Scalar> Scaler<T> {
     /// `x` (N, …): every position of a sample is a feature.
     ///
     /// # Errors
-    /// No sample, or numbers whose mean or spread is not finite.
+    /// No sample, or values whose mean or spread is not finite.
     pub fn standardise(x: &Tensor<T>) -> Result<Self> {
         Self::fit(x, |column| {
             let n = column.clone().count() as f64;
@@ -66,7 +66,7 @@ impl<T: Scalar> Scaler<T> {
     /// `x` (N, …): every position of a sample is a feature.
     ///
     /// # Errors
-    /// No sample, or numbers that are not finite.
+    /// No sample, or values that are not finite.
     pub fn normalise(x: &Tensor<T>) -> Result<Self> {
         Self::fit(x, |column| {
             let (low, high) = range(column);
@@ -113,12 +113,12 @@ impl<T: Scalar> Scaler<T> {
         for j in 0..width {
             let column = x.data()[j..].iter().step_by(width).map((|v| v.to_f64()) as fn(&T) -> f64);
             let (low, high) = range(column.clone());
-            // Rounding in the mean would give a constant a small spread: it is asked for itself.
+            // Rounding in the mean would give a constant a small spread: constants are found by their range.
             let (a, b) = if low == high { (low, 1.0) } else { measure(column) };
             let (a, b) = (T::from_f64(a), T::from_f64(b));
             if !(a.is_finite() && b.is_finite()) {
                 return Err(Error::value(format!(
-                    "scaler: expected finite numbers of finite spread, got feature {j} from {low} to {high}"
+                    "scaler: expected finite values of finite spread, got feature {j} from {low} to {high}"
                 )));
             }
             shift.push(a);
@@ -184,7 +184,7 @@ mod tests {
     fn what_cannot_be_scaled_is_an_error() {
         let nan = Tensor::from([[1.0f32, 2.0], [1.0, f32::NAN]]);
         let text = Scaler::standardise(&nan).unwrap_err().to_string();
-        assert_eq!(text, "scaler: expected finite numbers of finite spread, got feature 1 from NaN to NaN");
+        assert_eq!(text, "scaler: expected finite values of finite spread, got feature 1 from NaN to NaN");
         assert!(Scaler::normalise(&Tensor::from([[f64::MAX], [f64::MIN]])).is_err());
         assert!(Scaler::standardise(&Tensor::<f32>::zeros([0, 2])).is_err());
         let scaler = Scaler::standardise(&Tensor::<f32>::zeros([4, 2])).unwrap();

@@ -74,7 +74,7 @@ pub fn diabetes<T: Scalar>() -> Dataset<T> {
     Dataset::regression(x, Tensor::from_vec([values.len(), 1], values).expect(EMBEDDED)).expect(EMBEDDED)
 }
 
-const EMBEDDED: &str = "the embedded data are whole";
+const EMBEDDED: &str = "the embedded data are complete";
 
 fn skip_head(text: &str) -> &str {
     text.split_once('\n').expect(EMBEDDED).1
@@ -93,7 +93,7 @@ impl Table {
         Self { cells, width }
     }
 
-    /// The numbers of some columns, row by row.
+    /// The values of some columns, row by row.
     fn columns<T: Scalar>(&self, columns: std::ops::Range<usize>, f: impl Fn(f64) -> f64) -> Vec<T> {
         let rows = self.cells.chunks_exact(self.width);
         let number = |cell: &&str| T::from_f64(f(cell.parse().expect(EMBEDDED)));

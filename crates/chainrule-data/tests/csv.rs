@@ -1,4 +1,4 @@
-//! Tables that are whole and tables that are not.
+//! Tables that are well-formed and tables that are not.
 #![cfg(feature = "csv")]
 
 use chainrule_data::{Column, Csv};
@@ -79,4 +79,42 @@ fn no_rows_and_no_features_are_errors() {
     for source in ["", "x,y\n", "y\na\n"] {
         assert!(Csv::new().classes::<f32>(source.as_bytes(), "y").is_err(), "{source:?}");
     }
+}
+
+#[test]
+fn a_number_is_one_class_however_it_is_written() {
+    let read = |labels: &str| {
+        let source = format!("x,y\n{}", labels.split(' ').map(|l| format!("0,{l}\n")).collect::<String>());
+        let d = Csv::new().classes::<f32>(source.as_bytes(), "y").unwrap();
+        (d.class_names().join(" "), d.labels().unwrap().to_vec())
+    };
+    assert_eq!(read("1 1.0 01 2 +1 1e0 10"), ("1 2 10".into(), vec![0, 0, 0, 1, 0, 0, 2]));
+    assert_eq!(read("-0 0 0.50 .5 -1.0 -1"), ("-1 0 0.5".into(), vec![1, 1, 2, 2, 0, 0]));
+    // A label that is written in one way keeps it, and long numbers keep their digits.
+    assert_eq!(read("007 8"), ("007 8".into(), vec![0, 1]));
+    assert_eq!(read("9007199254740993 9007199254740992").1, [1, 0]);
+    // Text stays text.
+    assert_eq!(read("1 01 a"), ("01 1 a".into(), vec![1, 0, 2]));
+}
+
+#[test]
+fn a_quote_left_open_is_an_error_at_its_line() {
+    let csv = Csv::new();
+    let expected = "csv: line 3, column 2 (y): expected a closing quote on the same line, got none";
+    assert_eq!(text(&csv, "x,y\n1,a\n2,\"b\n3,c\n4,d\n", "y"), expected);
+    assert_eq!(text(&csv, "x,y\n1,a\n2,\"b", "y"), expected);
+    assert_eq!(text(&csv, "x,y\n1,a\n2,\"b\n3,\"c\"\n", "y"), expected);
+    assert_eq!(
+        text(&csv, "x,\"y\n1,a\n", "y"),
+        "csv: line 1, column 2: expected a closing quote on the same line, got none"
+    );
+    assert_eq!(csv.classes::<f32>("x,y\n1,\"a,\"\"b\"\n".as_bytes(), "y").unwrap().class_name(0), "a,\"b");
+}
+
+#[test]
+fn two_columns_of_one_name_are_an_error() {
+    assert_eq!(
+        text(&Csv::new(), "x,y, x\n1,a,2\n", "y"),
+        "csv: line 1: expected columns of different names, got `x` in columns 1 and 3"
+    );
 }

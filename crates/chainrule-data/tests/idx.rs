@@ -1,4 +1,4 @@
-//! idx files that are whole, cut, lying or foreign; MNIST itself where it lies beside the project.
+//! idx files that are complete, truncated, of a false size or of another format; MNIST itself if it is beside the project.
 
 use chainrule_data::{
     idx::{Idx, Kind},
@@ -46,7 +46,7 @@ impl Drop for Folder {
 }
 
 #[test]
-fn every_number_type_is_read() {
+fn every_element_type_is_read() {
     let read = |kind: u8, data: &[u8]| {
         let file: Vec<u8> = [0, 0, kind, 1, 0, 0, 0, 2].iter().chain(data).copied().collect();
         let array = Idx::read(&file[..]).unwrap();
@@ -62,7 +62,7 @@ fn every_number_type_is_read() {
 }
 
 #[test]
-fn foreign_files_are_refused() {
+fn files_of_another_format_are_refused() {
     assert_eq!(refused(b"\x89PNG\r\n\x1a\n"), "idx: idx magic number: expected bytes 00 00, got 89 50");
     assert_eq!(refused(b""), "idx: idx header: expected 4 bytes of magic number, got 0");
     assert_eq!(refused(&[0, 0, 0x0a, 1]), "idx: idx type: expected 08, 09, 0b, 0c, 0d or 0e, got 0a");
@@ -71,7 +71,7 @@ fn foreign_files_are_refused() {
 }
 
 #[test]
-fn cut_files_are_refused() {
+fn truncated_files_are_refused() {
     let whole = idx(&[2, 3], &[1, 2, 3, 4, 5, 6]);
     assert_eq!(Idx::read(&whole[..]).unwrap().shape()[..], [2, 3]);
     assert_eq!(refused(&whole[..9]), "idx: idx header: axis 1: expected 8 bytes of 2 axes, got 5");
@@ -80,7 +80,7 @@ fn cut_files_are_refused() {
 }
 
 #[test]
-fn lying_headers_are_refused_without_the_memory_they_ask_for() {
+fn false_headers_are_refused_without_allocating_what_they_claim() {
     let more = idx(&[2], &[1, 2, 3]);
     assert_eq!(refused(&more), "idx: idx data: expected the end after 2 bytes for [2], got more");
     let huge = idx(&[u32::MAX, 1 << 20], &[1, 2, 3]);
@@ -93,7 +93,7 @@ fn lying_headers_are_refused_without_the_memory_they_ask_for() {
         text.starts_with("idx: idx header: expected axes whose volume fits in memory, got [42949"),
         "{text}"
     );
-    // A file's own size refuses the lie before the data are read.
+    // A file's own size refuses the claim before the data are read.
     let folder = Folder::new("lying");
     let text = Idx::open(folder.put("x", &huge)).unwrap_err().to_string();
     assert!(
@@ -152,13 +152,13 @@ mod gzip {
     }
 
     #[test]
-    fn compressed_files_are_told_by_their_first_bytes() {
+    fn compressed_files_are_recognised_by_their_first_bytes() {
         let plain = idx(&[2, 3], &[1, 2, 3, 4, 5, 6]);
         assert_eq!(Idx::read(&compress(&plain)[..]).unwrap(), Idx::read(&plain[..]).unwrap());
     }
 
     #[test]
-    fn cut_and_damaged_compression_is_refused() {
+    fn truncated_and_damaged_compression_is_refused() {
         let whole = compress(&idx(&[64], &std::array::from_fn::<u8, 64, _>(|i| (i * 37) as u8)));
         (0..whole.len()).for_each(|n| drop(refused(&whole[..n])));
         let text = refused(&whole[..whole.len() - 1]); // the checksum
@@ -223,13 +223,14 @@ proptest! {
 }
 
 #[test]
-fn mnist_is_read_where_it_lies_beside_the_project() {
+fn mnist_is_read_if_it_is_beside_the_project() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/mnist");
     if !dir.is_dir() || cfg!(not(feature = "gzip")) {
         println!("skipped: no MNIST at {} or no gzip", dir.display());
         return;
     }
     let (train, test) = mnist::<f32>(&dir).unwrap();
+    assert_eq!(train.inputs()[0].memory(), 60_000 * 28 * 28);
     assert_eq!((train.x().shape()[..].to_vec(), test.len()), (vec![60_000, 1, 28, 28], 10_000));
     assert_eq!(train.labels().unwrap()[..6], [5, 0, 4, 1, 9, 2]);
     assert_eq!(test.labels().unwrap()[..6], [7, 2, 1, 0, 4, 1]);

@@ -2,37 +2,46 @@
 
 use crate::{
     differences::{Differences, Function},
+    evaluate::{backward, buffers, forward, present, refs, same_lists, weights},
     report::Report,
-    subject::{One, Subject, refs, weights},
 };
 use chainrule_core::{
-    Context, Error, Grads, Layer, Loss, MultiLayer, Parameters, Result, Rng, Shape, Target, Tensor,
+    Context, Error, Grads, Inputs, Kind, Loss, Module, Objective, Parameters, Result, Rng, Target,
+    TargetList, Tensor,
 };
 
-/// Compares what a backward pass says with central differences of E = Σ R ⊙ Y, for a fixed random R.
+/// Compares a backward pass with central differences of E = Σ R ⊙ Y, for a fixed random R.
 ///
-/// Every coordinate of the input and of every trainable parameter is moved by h = 1e-6·max(1, |v|) both ways; slices of more
-/// than 2,000 numbers are moved at 100 random coordinates and along 100 random directions. Where the slopes from both sides
-/// differ the function has a kink and the derivative is skipped; a check with more than 5 % of these fails. What rounding can
-/// do to the differences is estimated from the size of Y and allowed for.
+/// Every coordinate of the inputs and of the trainable parameters is moved by h = 1e-6·max(1, |v|) both ways; tensors of
+/// more than 2,000 elements are moved at 100 random coordinates and along 100 random directions. Where the slopes from
+/// both sides differ the function has a kink and the derivative is skipped; a check with more than 5 % of these fails.
+/// What rounding can do to the differences is estimated from the size of Y and allowed for. Inputs without a derivative
+/// ([`Module::differentiable_input`]) are left out.
 ///
 /// ```
-/// use chainrule_core::{Call, Context, Grads, Layer, Result, Scalar, Shape, Tensor};
+/// use chainrule_core::{Call, Context, Grads, Layer, Result, Shape, Tensor};
 /// use chainrule_gradcheck::Check;
 ///
 /// /// y = x², with a backward pass that forgets the factor 2.
 /// #[derive(Clone)]
 /// struct Square;
-/// impl<T: Scalar> Layer<T> for Square {
+/// impl Layer for Square {
+///     type T = f64;
 ///     type Cache = ();
 ///     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
 ///         Shape::new(input)
 ///     }
-///     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: &mut Context) -> Result<()> {
+///     fn forward(&self, x: &Tensor<f64>, y: &mut Tensor<f64>, _: &mut (), _: Context) -> Result<()> {
 ///         y.reset(*x.shape()).iter_mut().zip(x.data()).for_each(|(y, &x)| *y = x * x);
 ///         Ok(())
 ///     }
-///     fn backward(&self, call: Call<'_, T>, _: &mut (), _: &mut Grads<T>, dx: Option<&mut Tensor<T>>) -> Result<()> {
+///     fn backward(
+///         &self,
+///         call: Call<'_, f64>,
+///         _: &mut (),
+///         _: &mut Grads<f64>,
+///         dx: Option<&mut Tensor<f64>>,
+///     ) -> Result<()> {
 ///         let Some(dx) = dx else { return Ok(()) };
 ///         let pairs = call.x.data().iter().zip(call.dy.data());
 ///         dx.reset(*call.x.shape()).iter_mut().zip(pairs).for_each(|(dx, (&x, &dy))| *dx = x * dy);
@@ -40,10 +49,9 @@ use chainrule_core::{
 ///     }
 /// }
 ///
-/// let report = Check::new().layer(&Square, &Tensor::from([[0.5, 2.0]]))?;
+/// let report = Check::new().module(&Square, &Tensor::from([[0.5, 2.0]]))?;
 /// assert!(!report.passed());
-/// assert_eq!(report.disagreements()[1].name, "x[0, 1]");
-/// assert!((report.disagreements()[1].numeric / report.disagreements()[1].analytic - 2.0).abs() < 1e-6);
+/// assert_eq!(report.tensors()[0].to_string(), "x: 2 of 2 wrong, numeric = 2 × analytic");
 /// # Ok::<(), chainrule_core::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -51,7 +59,6 @@ pub struct Check {
     seed: u64,
     context: Context,
     tolerance: f64,
-    indices: bool,
 }
 
 impl Default for Check {
@@ -63,7 +70,7 @@ impl Default for Check {
 impl Check {
     /// A check in training mode.
     pub fn new() -> Self {
-        Self { seed: 1, context: Context::train(1), tolerance: 1e-7, indices: false }
+        Self { seed: 1, context: Context::train(1), tolerance: 1e-7 }
     }
 
     /// Another seed for R, and for the directions.
@@ -85,207 +92,217 @@ impl Check {
         Self { tolerance, ..self }
     }
 
-    /// The inputs are row numbers, which cannot be moved a little: their gradient must be 0.
-    #[must_use]
-    pub fn indices(self) -> Self {
-        Self { indices: true, ..self }
-    }
-
-    /// Compares ∂E/∂x and every ∂E/∂θ of a layer whose parameters have numbers.
+    /// Compares ∂E/∂x of every input and every ∂E/∂θ of a layer or another module that is initialised. Several inputs are
+    /// named `x0`, `x1`, ….
     ///
     /// # Errors
-    /// The layer's own. Derivatives that disagree are in the report.
-    pub fn layer<L: Layer<f64> + Clone>(&self, layer: &L, x: &Tensor<f64>) -> Result<Report> {
-        self.multi(&One(layer.clone()), &[x])
-    }
-
-    /// [`Check::layer`] for a layer of several inputs, named `x0`, `x1`, ….
-    ///
-    /// # Errors
-    /// As [`Check::layer`].
-    pub fn multi<L: MultiLayer<f64> + Clone>(&self, layer: &L, xs: &[&Tensor<f64>]) -> Result<Report> {
-        let xs = xs.iter().map(|&x| x.clone()).collect();
-        let (mut report, parameters) = self.split(Subject(layer.clone()), xs)?;
+    /// The module's own, and if its two lists of parameters differ. Derivatives that disagree are in the report.
+    pub fn module<M: Module<T = f64> + Clone>(&self, module: &M, inputs: impl Inputs<f64>) -> Result<Report> {
+        let xs = inputs.with(|xs| xs.iter().map(|&x| x.clone()).collect());
+        let [mut report, parameters] = self.inputs_and_parameters(module.clone(), xs)?;
         report.merge(parameters);
         Ok(report)
     }
 
     /// The reports of the inputs and of the parameters.
-    pub(crate) fn split<L: MultiLayer<f64>>(
+    pub(crate) fn inputs_and_parameters<M: Module<T = f64>>(
         &self,
-        subject: Subject<L>,
+        mut module: M,
         xs: Vec<Tensor<f64>>,
-    ) -> Result<(Report, Report)> {
+    ) -> Result<[Report; 2]> {
+        same_lists(&mut module)?;
         let mut rng = Rng::new(self.seed);
-        let (y, mut cache) = subject.forward(&xs, self.context)?;
-        let r = weights(*y.shape(), &mut rng);
-        let (mut grads, mut dxs) = (Grads::new(&subject), vec![Tensor::default(); xs.len()]);
-        subject.backward((&xs, &y, &r), &mut cache, &mut grads, &mut dxs, |_| true)?;
-        let mut gradients: Vec<Vec<f64>> = dxs.into_iter().map(Tensor::into_vec).collect();
-        let inputs = xs.len();
-        subject.visit(&mut |_, p| {
+        let (ys, mut state) = forward(&module, &xs, self.context).map_err(|e| unlisted(&module, e))?;
+        let rs: Vec<_> = ys.iter().map(|y| weights(*y.shape(), &mut rng)).collect();
+        let (mut grads, mut dxs) = (Grads::new(&module), buffers(xs.len()));
+        backward(&module, (&xs, &ys, &present(&rs)), &mut state, &mut grads, &mut dxs, |_| true)?;
+
+        // The tensors in the order of `ModuleFunction::change`: inputs, then trainable parameters.
+        let mut tensors = Vec::new();
+        for (i, (x, dx)) in xs.iter().zip(dxs).enumerate() {
+            let name = if xs.len() == 1 { "x".to_owned() } else { format!("x{i}") };
+            tensors.push((name, *x.shape(), dx.into_vec()));
+        }
+        module.visit(&mut |path, p| {
             if p.trainable() {
-                gradients.push(grads.get(p).unwrap_or_default().to_vec());
+                tensors.push((path.to_string(), *p.shape(), grads.get(p).unwrap_or_default().to_vec()));
             }
         });
-        let mut f = LayerFunction { subject, xs, cx: self.context, cache };
-        let (mut reports, slices) = ([Report::default(), Report::default()], f.slices());
-        let mut differences = Differences::new(&mut f, &r, self.tolerance, rng)?;
-        for (k, ((name, shape), gradient)) in slices.iter().zip(&gradients).enumerate() {
+        let skipped: Vec<bool> = (0..xs.len()).map(|i| !module.differentiable_input(i)).collect();
+        let mut f = ModuleFunction { module, xs, cx: self.context, state };
+        let mut differences = Differences::new(&mut f, &rs, self.tolerance, rng)?;
+        let mut reports = [Report::default(), Report::default()];
+        for (k, (name, shape, gradient)) in tensors.iter().enumerate() {
+            if skipped.get(k) == Some(&true) {
+                continue;
+            }
             if gradient.len() != shape.volume() {
                 return Err(Error::shape(format!(
-                    "expected a gradient of {} numbers for `{name}`, got {}",
+                    "expected a gradient of {} elements for `{name}`, got {}",
                     shape.volume(),
                     gradient.len()
                 )));
             }
-            let report = if k < inputs && self.indices {
-                zeros(name, shape, gradient)
-            } else {
-                differences.compare(k, (name, *shape), gradient)?
-            };
-            reports[usize::from(k >= inputs)].merge(report);
+            let comparison = differences.compare(k, (name, *shape), gradient)?;
+            reports[usize::from(k >= skipped.len())].push(comparison);
         }
-        let [of_inputs, of_parameters] = reports;
-        Ok((of_inputs, of_parameters))
+        Ok(reports)
     }
 
-    /// Compares ∂E/∂y of a loss and, for a target of numbers, ∂E/∂t. With a reduction that leaves several numbers, E is their
-    /// sum weighted by R.
+    /// Compares ∂E/∂y of a loss and, for a target of values, ∂E/∂t. With a reduction that leaves several elements, E is
+    /// their sum weighted by R.
     ///
     /// # Errors
     /// The loss's own. Derivatives that disagree are in the report.
     pub fn loss<'t>(
         &self,
-        loss: &impl Loss<f64>,
+        loss: &impl Loss<T = f64>,
         y: &Tensor<f64>,
         target: impl Into<Target<'t, f64>>,
     ) -> Result<Report> {
-        let (mut report, of_target) = self.loss_split(loss, y, target.into())?;
+        let [mut report, of_target] = self.prediction_and_target(loss, y, target.into())?;
         report.merge(of_target);
         Ok(report)
     }
 
     /// The reports of the prediction and of the target.
-    pub(crate) fn loss_split(
+    pub(crate) fn prediction_and_target(
         &self,
-        loss: &impl Loss<f64>,
+        loss: &impl Loss<T = f64>,
         y: &Tensor<f64>,
         target: Target<'_, f64>,
-    ) -> Result<(Report, Report)> {
+    ) -> Result<[Report; 2]> {
         let mut rng = Rng::new(self.seed);
-        let shape = loss.output_shape(y.shape(), target)?;
-        let r = weights(shape, &mut rng);
+        let r = weights(loss.output_shape(y.shape(), target)?, &mut rng);
         let (mut dy, mut dt) = (Tensor::default(), Tensor::default());
-        let numbers = matches!(target, Target::Values(_));
-        loss.backward(y, target, &r, Some(&mut dy), numbers.then_some(&mut dt))?;
-        let mut f = LossFunction { loss, y: y.clone(), target, t: target.values().ok().cloned() };
-        let mut differences = Differences::new(&mut f, &r, self.tolerance, rng)?;
-        let of_prediction = differences.compare(0, ("y", *y.shape()), dy.data())?;
-        let of_target = match target {
-            Target::Values(t) => differences.compare(1, ("t", *t.shape()), dt.data())?,
-            Target::Classes(_) => Report::default(),
-        };
-        Ok((of_prediction, of_target))
+        let t = if let Target::Values(t) = target { Some(t) } else { None };
+        loss.backward(y, target, &r, Some(&mut dy), t.map(|_| &mut dt))?;
+        let mut f = LossFunction { loss, y: y.clone(), target, t: t.cloned() };
+        let rs = [r];
+        let mut differences = Differences::new(&mut f, &rs, self.tolerance, rng)?;
+        let mut reports = [Report::default(), Report::default()];
+        reports[0].push(differences.compare(0, ("y", *y.shape()), dy.data())?);
+        if let Some(t) = t {
+            reports[1].push(differences.compare(1, ("t", *t.shape()), dt.data())?);
+        }
+        Ok(reports)
+    }
+
+    /// Compares ∂E/∂yᵢ of an objective of several predictions and targets, named `y0`, `y1`, ….
+    ///
+    /// # Errors
+    /// The objective's own. Derivatives that disagree are in the report.
+    pub fn objective(
+        &self,
+        objective: &impl Objective<T = f64>,
+        predictions: impl Inputs<f64>,
+        targets: impl TargetList<f64>,
+    ) -> Result<Report> {
+        let ys: Vec<Tensor<f64>> = predictions.with(|ys| ys.iter().map(|&y| y.clone()).collect());
+        targets.with(|targets| {
+            let (mut rng, mut loss) = (Rng::new(self.seed), Tensor::default());
+            objective.evaluate(&refs(&ys), targets, &mut loss)?;
+            let r = weights(*loss.shape(), &mut rng);
+            let mut dys = buffers(ys.len());
+            let mut requested: Vec<_> = dys.iter_mut().map(Some).collect();
+            objective.differentiate(&refs(&ys), targets, &r, &mut requested)?;
+            let shapes: Vec<_> = ys.iter().map(|y| *y.shape()).collect();
+            let mut f = ObjectiveFunction { objective, ys, targets };
+            let rs = [r];
+            let mut differences = Differences::new(&mut f, &rs, self.tolerance, rng)?;
+            let mut report = Report::default();
+            for (i, (shape, dy)) in shapes.iter().zip(&dys).enumerate() {
+                if dy.shape() != shape {
+                    return Err(Error::shape(format!(
+                        "expected ∂E/∂y{i} of shape {shape}, got {}",
+                        dy.shape()
+                    )));
+                }
+                let name = if shapes.len() == 1 { "y".to_owned() } else { format!("y{i}") };
+                report.push(differences.compare(i, (&name, *shape), dy.data())?);
+            }
+            Ok(report)
+        })
     }
 }
 
-/// [`Check::layer`] with everything as usual.
+/// A parameter that forward misses although all that are listed are initialised is not listed.
+fn unlisted(module: &impl Parameters, error: Error) -> Error {
+    let mut all = true;
+    module.visit(&mut |_, p| all &= p.tensor().is_some());
+    match error.kind() {
+        Kind::State(text) if all => Error::state(format!(
+            "{text}; every parameter that params and params_mut list is initialised: does one of them miss this one?"
+        )),
+        _ => error,
+    }
+}
+
+/// Checks a layer or another module with the default options; the error names each wrong tensor.
 ///
 /// ```
-/// use chainrule_gradcheck::check_layer;
-/// # use chainrule_core::{Call, Context, Grads, Layer, Result, Scalar, Shape, Tensor};
+/// use chainrule_gradcheck::check;
+/// # use chainrule_core::{Call, Context, Grads, Layer, Result, Shape, Tensor};
 /// # #[derive(Clone)]
 /// # struct Negate;
-/// # impl<T: Scalar> Layer<T> for Negate {
+/// # impl Layer for Negate {
+/// #     type T = f64;
 /// #     type Cache = ();
 /// #     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
 /// #         Shape::new(input)
 /// #     }
-/// #     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: &mut Context) -> Result<()> {
+/// #     fn forward(&self, x: &Tensor<f64>, y: &mut Tensor<f64>, _: &mut (), _: Context) -> Result<()> {
 /// #         y.reset(*x.shape()).iter_mut().zip(x.data()).for_each(|(y, &x)| *y = -x);
 /// #         Ok(())
 /// #     }
-/// #     fn backward(&self, call: Call<'_, T>, _: &mut (), _: &mut Grads<T>, dx: Option<&mut Tensor<T>>) -> Result<()> {
+/// #     fn backward(&self, call: Call<'_, f64>, _: &mut (), _: &mut Grads<f64>, dx: Option<&mut Tensor<f64>>) -> Result<()> {
 /// #         let Some(dx) = dx else { return Ok(()) };
 /// #         dx.reset(*call.x.shape()).iter_mut().zip(call.dy.data()).for_each(|(dx, &dy)| *dx = -dy);
 /// #         Ok(())
 /// #     }
 /// # }
-/// let report = check_layer(&Negate, &Tensor::from([[1.0, 2.0]]))?;
+/// let report = check(&Negate, &Tensor::from([[1.0, 2.0]]))?;
 /// assert_eq!(report.checked(), 2);
 /// println!("{report}"); // 2 derivatives agree with central differences, largest error 1.1e-10
 /// # Ok::<(), chainrule_core::Error>(())
 /// ```
 ///
 /// # Errors
-/// The layer's own, or the report's text if a derivative disagrees.
-pub fn check_layer<L: Layer<f64> + Clone>(layer: &L, x: &Tensor<f64>) -> Result<Report> {
-    Check::new().layer(layer, x)?.into_result()
+/// As [`Check::module`], or the report's text if a derivative disagrees.
+pub fn check<M: Module<T = f64> + Clone>(module: &M, inputs: impl Inputs<f64>) -> Result<Report> {
+    Check::new().module(module, inputs)?.into_result()
 }
 
-/// [`Check::multi`] with everything as usual.
+/// Checks a loss with the default options.
 ///
 /// # Errors
-/// The layer's own, or the report's text if a derivative disagrees.
-pub fn check_multi<L: MultiLayer<f64> + Clone>(layer: &L, xs: &[&Tensor<f64>]) -> Result<Report> {
-    Check::new().multi(layer, xs)?.into_result()
-}
-
-/// [`Check::loss`] with everything as usual.
-///
-/// # Errors
-/// The loss's own, or the report's text if a derivative disagrees.
+/// As [`Check::loss`], or the report's text if a derivative disagrees.
 pub fn check_loss<'t>(
-    loss: &impl Loss<f64>,
+    loss: &impl Loss<T = f64>,
     y: &Tensor<f64>,
     target: impl Into<Target<'t, f64>>,
 ) -> Result<Report> {
     Check::new().loss(loss, y, target)?.into_result()
 }
 
-/// A gradient that must be 0.
-fn zeros(name: &str, shape: &Shape, gradient: &[f64]) -> Report {
-    let wrong = |(i, &g): (usize, &f64)| {
-        (g != 0.0).then(|| crate::report::Disagreement {
-            name: crate::report::coordinate(name, shape, i),
-            analytic: g,
-            numeric: 0.0,
-        })
-    };
-    let wrong = gradient.iter().enumerate().filter_map(wrong).collect();
-    Report { checked: gradient.len(), wrong, ..Report::default() }
-}
-
-/// y of the inputs and of the trainable parameters.
-struct LayerFunction<L: MultiLayer<f64>> {
-    subject: Subject<L>,
+/// The outputs of the inputs and of the trainable parameters.
+struct ModuleFunction<M: Module<T = f64>> {
+    module: M,
     xs: Vec<Tensor<f64>>,
     cx: Context,
-    cache: L::Cache,
+    state: M::State,
 }
 
-impl<L: MultiLayer<f64>> Function for LayerFunction<L> {
-    fn slices(&self) -> Vec<(String, Shape)> {
-        let name = |i: usize| if self.xs.len() == 1 { "x".to_owned() } else { format!("x{i}") };
-        let mut slices: Vec<_> = self.xs.iter().enumerate().map(|(i, x)| (name(i), *x.shape())).collect();
-        self.subject.visit(&mut |path, p| {
-            if p.trainable() {
-                slices.push((path.to_string(), *p.shape()));
-            }
-        });
-        slices
-    }
-
-    fn change(&mut self, slice: usize, f: &mut dyn FnMut(&mut [f64])) {
-        if let Some(x) = self.xs.get_mut(slice) {
+impl<M: Module<T = f64>> Function for ModuleFunction<M> {
+    fn change(&mut self, tensor: usize, f: &mut dyn FnMut(&mut [f64])) {
+        if let Some(x) = self.xs.get_mut(tensor) {
             return f(x.data_mut());
         }
         let mut at = self.xs.len();
-        self.subject.visit_mut(&mut |_, p| {
+        self.module.visit_mut(&mut |_, p| {
             if p.trainable() {
-                if at == slice {
-                    // A parameter without numbers has failed in forward already.
+                if at == tensor {
+                    // A parameter that is not initialised has failed in forward already.
                     p.value_mut().into_iter().for_each(&mut *f);
                 }
                 at += 1;
@@ -293,35 +310,50 @@ impl<L: MultiLayer<f64>> Function for LayerFunction<L> {
         });
     }
 
-    fn value(&mut self, y: &mut Tensor<f64>) -> Result<()> {
-        self.subject.0.forward(&refs(&self.xs), y, &mut self.cache, &mut self.cx.clone())
+    fn value(&mut self, ys: &mut Vec<Tensor<f64>>) -> Result<()> {
+        ys.resize_with(self.module.outputs(), Tensor::default);
+        self.module.apply(&refs(&self.xs), ys, &mut self.state, self.cx)
     }
 }
 
-/// The loss of the prediction and of a target of numbers.
+/// The loss of the prediction and of a target of values.
 struct LossFunction<'a, L> {
     loss: &'a L,
     y: Tensor<f64>,
     target: Target<'a, f64>,
-    /// The target's numbers, if they are numbers.
+    /// The target's values, if it is made of values.
     t: Option<Tensor<f64>>,
 }
 
-impl<L: Loss<f64>> Function for LossFunction<'_, L> {
-    fn slices(&self) -> Vec<(String, Shape)> {
-        let y = ("y".to_owned(), *self.y.shape());
-        std::iter::once(y).chain(self.t.iter().map(|t| ("t".to_owned(), *t.shape()))).collect()
-    }
-
-    fn change(&mut self, slice: usize, f: &mut dyn FnMut(&mut [f64])) {
-        match (slice, &mut self.t) {
+impl<L: Loss<T = f64>> Function for LossFunction<'_, L> {
+    fn change(&mut self, tensor: usize, f: &mut dyn FnMut(&mut [f64])) {
+        match (tensor, &mut self.t) {
             (1, Some(t)) => f(t.data_mut()),
             _ => f(self.y.data_mut()),
         }
     }
 
-    fn value(&mut self, y: &mut Tensor<f64>) -> Result<()> {
+    fn value(&mut self, ys: &mut Vec<Tensor<f64>>) -> Result<()> {
+        ys.resize_with(1, Tensor::default);
         let target = self.t.as_ref().map_or(self.target, Target::Values);
-        self.loss.forward(&self.y, target, y)
+        self.loss.forward(&self.y, target, &mut ys[0])
+    }
+}
+
+/// The loss of several predictions.
+struct ObjectiveFunction<'a, O> {
+    objective: &'a O,
+    ys: Vec<Tensor<f64>>,
+    targets: &'a [Target<'a, f64>],
+}
+
+impl<O: Objective<T = f64>> Function for ObjectiveFunction<'_, O> {
+    fn change(&mut self, tensor: usize, f: &mut dyn FnMut(&mut [f64])) {
+        f(self.ys[tensor].data_mut());
+    }
+
+    fn value(&mut self, ys: &mut Vec<Tensor<f64>>) -> Result<()> {
+        ys.resize_with(1, Tensor::default);
+        self.objective.evaluate(&refs(&self.ys), self.targets, &mut ys[0])
     }
 }

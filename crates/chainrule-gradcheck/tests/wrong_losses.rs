@@ -3,8 +3,9 @@
 use chainrule_core::{Error, Loss, Reduction, Result, Scalar, Shape, Target, Tensor};
 use chainrule_gradcheck::{
     check_loss,
-    laws::{Law, LossCase, Targets, Violation, loss_laws},
+    laws::{Law, LossCase, TargetKind, Violation, loss_laws},
 };
+use std::marker::PhantomData;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
@@ -23,16 +24,19 @@ enum Fault {
 
 /// Σ (y − t)², or for classes (y − class)².
 #[derive(Clone, Copy)]
-struct Squares(Fault, Reduction);
+struct Squares<T>(Fault, Reduction, PhantomData<T>);
 
-impl Squares {
-    fn numbers<T: Scalar>(&self, y: &[usize], target: Target<'_, T>) -> Result<Vec<T>> {
-        let n = y.iter().product::<usize>();
+impl<T: Scalar> Squares<T> {
+    fn new(fault: Fault, reduction: Reduction) -> Self {
+        Self(fault, reduction, PhantomData)
+    }
+
+    fn values(&self, y: &[usize], target: Target<'_, T>) -> Result<Vec<T>> {
         let t: Vec<T> = match target {
             Target::Values(t) if t.shape()[..] == *y || self.0 == Fault::WrongShapeAccepted => {
                 t.data().to_vec()
             }
-            Target::Classes(classes) if classes.len() == n && classes.iter().all(|&c| c < 3) => {
+            Target::Classes(classes) if classes.shape()[..] == *y && classes.iter().all(|&c| c < 3) => {
                 classes.iter().map(|&c| T::from_usize(c)).collect()
             }
             _ => return Err(Error::shape("Squares: expected a target of the prediction's shape")),
@@ -40,26 +44,28 @@ impl Squares {
         Ok(t)
     }
 
-    fn share<T: Scalar>(&self, n: usize) -> T {
+    fn share(&self, n: usize) -> T {
         let mean = self.1 == Reduction::Mean || (self.1 == Reduction::Sum && self.0 == Fault::SumIsAMean);
         if mean { T::ONE / T::from_usize(n) } else { T::ONE }
     }
 }
 
-impl<T: Scalar> Loss<T> for Squares {
+impl<T: Scalar> Loss for Squares<T> {
+    type T = T;
+
     fn reduction(&self) -> Reduction {
         self.1
     }
 
     fn output_shape(&self, y: &[usize], target: Target<'_, T>) -> Result<Shape> {
-        self.numbers(y, target)?;
+        self.values(y, target)?;
         if self.1 == Reduction::None { Shape::new(y) } else { Ok(Shape::default()) }
     }
 
     fn forward(&self, y: &Tensor<T>, target: Target<'_, T>, loss: &mut Tensor<T>) -> Result<()> {
-        let t = self.numbers(y.shape(), target)?;
+        let t = self.values(y.shape(), target)?;
         let before = loss.data().first().copied().unwrap_or_default();
-        let out = loss.reset(Loss::<T>::output_shape(self, y.shape(), target)?);
+        let out = loss.reset(self.output_shape(y.shape(), target)?);
         let mut each: Vec<T> = y.data().iter().zip(&t).map(|(&y, &t)| (y - t) * (y - t)).collect();
         if self.0 == Fault::CoarseInSinglePrecision {
             each.iter_mut().for_each(|e| *e += T::EPSILON.sqrt());
@@ -83,8 +89,8 @@ impl<T: Scalar> Loss<T> for Squares {
         dy: Option<&mut Tensor<T>>,
         dt: Option<&mut Tensor<T>>,
     ) -> Result<()> {
-        let t = self.numbers(y.shape(), target)?;
-        if *dloss.shape() != Loss::<T>::output_shape(self, y.shape(), target)? {
+        let t = self.values(y.shape(), target)?;
+        if *dloss.shape() != self.output_shape(y.shape(), target)? {
             return Err(Error::shape("Squares: expected a gradient of the loss's shape"));
         }
         let share = if self.0 == Fault::MeanForgottenInBackward { T::ONE } else { self.share(y.len()) };
@@ -110,7 +116,7 @@ impl<T: Scalar> Loss<T> for Squares {
 
     fn value_and_gradient(&self, y: &Tensor<T>, target: Target<'_, T>, dy: &mut Tensor<T>) -> Result<T> {
         if self.1 == Reduction::None {
-            return Err(Error::value("Squares: expected a loss of one number"));
+            return Err(Error::value("Squares: expected a loss of one element"));
         }
         let mut loss = Tensor::default();
         self.forward(y, target, &mut loss)?;
@@ -120,19 +126,25 @@ impl<T: Scalar> Loss<T> for Squares {
     }
 }
 
-fn broken(fault: Fault, targets: &Targets) -> Vec<Violation> {
+fn broken(fault: Fault, targets: &TargetKind) -> Vec<Violation> {
     let run = |seed| {
         let case = LossCase::new(seed, [3, 4], targets.clone()).wrong([4, 4]);
-        loss_laws(&case, |reduction| Squares(fault, reduction), |reduction| Squares(fault, reduction))
+        loss_laws(
+            &case,
+            |reduction| Squares::new(fault, reduction),
+            |reduction| Squares::new(fault, reduction),
+        )
     };
     (0..8).flat_map(run).collect()
 }
 
-const CLASSES: Targets = Targets::Classes { count: 12, below: 3, ignored: None };
+fn classes() -> TargetKind {
+    TargetKind::Classes { shape: vec![3, 4], below: 3, ignored: None }
+}
 
 #[test]
 fn the_right_loss_breaks_no_law() {
-    for targets in [Targets::Numbers, Targets::Probabilities, CLASSES] {
+    for targets in [TargetKind::Values, TargetKind::Probabilities, classes()] {
         let broken: Vec<String> = broken(Fault::Nothing, &targets).iter().map(Violation::to_string).collect();
         assert!(broken.is_empty(), "{broken:#?}");
     }
@@ -141,16 +153,16 @@ fn the_right_loss_breaks_no_law() {
 #[test]
 fn each_wrong_loss_is_caught() {
     for (fault, law, targets) in [
-        (Fault::FactorMissing, Law::InputGradient, Targets::Numbers),
-        (Fault::TargetsSignMissing, Law::TargetGradient, Targets::Numbers),
-        (Fault::MeanForgottenInBackward, Law::InputGradient, CLASSES),
-        (Fault::SumIsAMean, Law::Reductions, Targets::Numbers),
-        (Fault::OnePassForgetsTheMean, Law::OnePass, Targets::Numbers),
-        (Fault::LossAdded, Law::SameBits, Targets::Numbers),
-        (Fault::DlossIgnored, Law::Linearity, Targets::Numbers),
-        (Fault::WrongShapeAccepted, Law::Shapes, Targets::Numbers),
-        (Fault::ClassesHaveGradients, Law::TargetGradient, CLASSES),
-        (Fault::CoarseInSinglePrecision, Law::SinglePrecision, Targets::Numbers),
+        (Fault::FactorMissing, Law::InputGradient, TargetKind::Values),
+        (Fault::TargetsSignMissing, Law::TargetGradient, TargetKind::Values),
+        (Fault::MeanForgottenInBackward, Law::InputGradient, classes()),
+        (Fault::SumIsAMean, Law::Reductions, TargetKind::Values),
+        (Fault::OnePassForgetsTheMean, Law::OnePass, TargetKind::Values),
+        (Fault::LossAdded, Law::SameBits, TargetKind::Values),
+        (Fault::DlossIgnored, Law::Linearity, TargetKind::Values),
+        (Fault::WrongShapeAccepted, Law::Shapes, TargetKind::Values),
+        (Fault::ClassesHaveGradients, Law::TargetGradient, classes()),
+        (Fault::CoarseInSinglePrecision, Law::SinglePrecision, TargetKind::Values),
     ] {
         let broken = broken(fault, &targets);
         let laws: Vec<String> = broken.iter().map(|v| v.law.to_string()).collect();
@@ -159,11 +171,18 @@ fn each_wrong_loss_is_caught() {
 }
 
 #[test]
-fn the_checker_names_each_wrong_slope() {
+fn the_checker_names_the_wrong_tensor() {
     let (y, t) = (Tensor::from([0.5, -1.5, 2.0]), Tensor::from([1.0, 0.0, 3.0]));
-    assert_eq!(check_loss(&Squares(Fault::Nothing, Reduction::Mean), &y, &t).unwrap().checked(), 6);
-    assert_eq!(check_loss(&Squares(Fault::Nothing, Reduction::None), &y, &[0, 1, 2]).unwrap().checked(), 3);
+    assert_eq!(check_loss(&Squares::new(Fault::Nothing, Reduction::Mean), &y, &t).unwrap().checked(), 6);
+    assert_eq!(
+        check_loss(&Squares::new(Fault::Nothing, Reduction::None), &y, &[0, 1, 2]).unwrap().checked(),
+        3
+    );
     let text =
-        check_loss(&Squares(Fault::TargetsSignMissing, Reduction::Sum), &y, &t).unwrap_err().to_string();
-    assert!(text.contains("3 of 6 derivatives disagree") && text.contains("\n  t[0]: analytic "), "{text}");
+        check_loss(&Squares::new(Fault::TargetsSignMissing, Reduction::Sum), &y, &t).unwrap_err().to_string();
+    assert!(
+        text.contains("3 of 6 derivatives disagree")
+            && text.contains("\n  t: 3 of 3 wrong, numeric = -1 × analytic\n"),
+        "{text}"
+    );
 }

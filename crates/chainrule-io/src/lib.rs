@@ -1,17 +1,19 @@
-//! Weights in and out for [chainrule](https://docs.rs/chainrule): safetensors under PyTorch names.
+//! Weights and whole models in and out for [chainrule](https://docs.rs/chainrule): safetensors under PyTorch names.
 //!
-//! [`save`] writes every parameter and buffer of a model under its path, `encoder.0.weight`; [`load`] reads them back, or
+//! [`save`] writes every parameter and buffer of a model under its path, `encoder.0.weight`; [`load()`] reads them back, or
 //! reads a `state_dict` that PyTorch saved as safetensors. Loading is strict: all that is missing, unexpected or of another
-//! shape is listed in one error, and the model changes only if everything fits. Files are written atomically.
+//! shape is listed in one error, and the model changes only if everything fits. [`Load`] loads a part, or under other names.
+//! [`save_model`] adds the architecture, and [`load_model`] needs nothing else. Files are written atomically.
 //!
 //! ```
 //! # use chainrule_core::*;
 //! # #[derive(Clone)]
 //! # struct Gain(Param<f32>);
-//! # impl Layer<f32> for Gain {
+//! # impl Layer for Gain {
+//! #     type T = f32;
 //! #     type Cache = ();
 //! #     fn output_shape(&self, input: &[usize]) -> Result<Shape> { Shape::new(input) }
-//! #     fn forward(&self, x: &Tensor, y: &mut Tensor, _: &mut (), _: &mut Context) -> Result<()> { y.copy_from(x); Ok(()) }
+//! #     fn forward(&self, x: &Tensor, y: &mut Tensor, _: &mut (), _: Context) -> Result<()> { y.copy_from(x); Ok(()) }
 //! #     fn backward(&self, _: Call<'_, f32>, _: &mut (), _: &mut Grads<f32>, _: Option<&mut Tensor>) -> Result<()> { Ok(()) }
 //! #     fn params<'a>(&'a self, out: &mut Params<'_, 'a, f32>) { out.add(&self.0) }
 //! #     fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, f32>) { out.add(&mut self.0) }
@@ -29,12 +31,20 @@
 //! ```
 
 mod atomic;
+mod dtype;
+mod json;
 mod load;
-mod number;
+mod model;
+mod report;
+mod rule;
 mod save;
+mod source;
+mod text;
 
 pub use atomic::write_atomically;
-pub use load::{from_bytes, load};
+pub use load::{Load, from_bytes, load};
+pub use model::{load_model, model_from_bytes, model_to_bytes, save_model};
+pub use report::{Left, Reason, Report, Taken};
 pub use save::{save, to_bytes};
 
 /// The README's example, run as a test.

@@ -1,4 +1,4 @@
-//! Weights there and back, strictness, and files that lie.
+//! Weights saved and loaded, strictness, and hostile files.
 
 use chainrule_core::{
     Call, Context, Grads, Init, Kind, Layer, Param, Parameters, Params, ParamsMut, Result, Scalar, Shape,
@@ -26,12 +26,13 @@ impl<T: Scalar> Layered<T> {
     }
 }
 
-impl<T: Scalar> Layer<T> for Layered<T> {
+impl<T: Scalar> Layer for Layered<T> {
+    type T = T;
     type Cache = ();
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
         Shape::new(input)
     }
-    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: &mut Context) -> Result<()> {
+    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: Context) -> Result<()> {
         y.copy_from(x);
         Ok(())
     }
@@ -59,7 +60,7 @@ impl<T: Scalar> Layer<T> for Layered<T> {
     }
 }
 
-fn numbers<T: Scalar>(model: &Layered<T>) -> Vec<Option<Vec<f64>>> {
+fn values<T: Scalar>(model: &Layered<T>) -> Vec<Option<Vec<f64>>> {
     let mut all = Vec::new();
     model.visit(&mut |_, p| {
         all.push(p.tensor().map(|t| t.data().iter().map(|v| v.to_f64()).collect()));
@@ -82,7 +83,7 @@ fn file(header: &str, data: &[u8]) -> Vec<u8> {
 fn refused(bytes: &[u8]) -> chainrule_core::Error {
     let mut model = Layered::<f32>::new();
     let error = from_bytes(&mut model, bytes).unwrap_err();
-    assert!(numbers(&model).iter().all(Option::is_none), "a refused file changed the model");
+    assert!(values(&model).iter().all(Option::is_none), "a refused file changed the model");
     error
 }
 
@@ -95,7 +96,7 @@ fn saved_and_loaded_weights_are_the_same_bits() {
         save(&model, &path).unwrap();
         let mut other = Layered::<T>::new();
         load(&mut other, &path).unwrap();
-        assert_eq!(numbers(&model), numbers(&other));
+        assert_eq!(values(&model), values(&other));
         fs::remove_file(path).unwrap();
     }
     there_and_back::<f32>("bits-f32");
@@ -107,7 +108,7 @@ fn weights_of_the_other_scalar_type_are_converted() {
     let model = Layered::<f32>::new().init(3).unwrap();
     let mut other = Layered::<f64>::new();
     from_bytes(&mut other, &to_bytes(&model).unwrap()).unwrap();
-    assert_eq!(numbers(&model), numbers(&other));
+    assert_eq!(values(&model), values(&other));
 }
 
 #[test]
@@ -129,25 +130,25 @@ fn one_error_lists_all_that_does_not_fit_and_nothing_changes() {
     assert!(matches!(error.kind(), Kind::State(_)));
     assert_eq!(
         error.to_string(),
-        "weights and the model do not fit: expected `encoder.weight` [2, 3], got [3, 2]; missing \
-         `num_batches_tracked` []; expected `running_mean` of type F32, got I32; unexpected `other.bias` [1]"
+        "weights and the model do not fit: expected `encoder.weight` [2, 3], got [3, 2]; unexpected \
+         `other.bias` [1]; expected `running_mean` of type F32, got I32; missing `num_batches_tracked` []"
     );
 }
 
 #[test]
-fn a_failed_load_leaves_the_numbers_that_were_there() {
+fn a_failed_load_leaves_the_values_that_were_there() {
     let mut model = Layered::<f32>::new().init(1).unwrap();
-    let before = numbers(&model);
+    let before = values(&model);
     let mut bytes = to_bytes(&Layered::<f32>::new().init(2).unwrap()).unwrap();
     let last = bytes.len() - 4;
     bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
     let error = from_bytes(&mut model, &bytes).unwrap_err().to_string();
-    assert_eq!(error, "weights: tensor `running_mean`: expected finite numbers, got NaN at position 2");
-    assert_eq!(numbers(&model), before);
+    assert_eq!(error, "weights: tensor `running_mean`: expected finite values, got NaN at position 2");
+    assert_eq!(values(&model), before);
 }
 
 #[test]
-fn a_number_too_large_for_the_model_is_an_error() {
+fn a_value_too_large_for_the_model_is_an_error() {
     let mut model = Layered::<f64>::new().init(2).unwrap();
     model.weight.value_mut().unwrap()[4] = 1e300;
     let error = refused(&to_bytes(&model).unwrap()).to_string();
@@ -159,11 +160,11 @@ fn a_model_that_could_not_be_loaded_again_is_not_saved() {
     let path = temporary("refused");
     let mut model = Layered::<f32>::new();
     let error = save(&model, &path).unwrap_err().to_string();
-    assert!(error.starts_with("parameter `encoder.weight` has no numbers"), "{error}");
+    assert!(error.starts_with("parameter `encoder.weight` is not initialised"), "{error}");
     model = model.init(0).unwrap();
     model.weight.value_mut().unwrap()[1] = f32::INFINITY;
     let error = save(&model, &path).unwrap_err().to_string();
-    assert_eq!(error, "parameter `encoder.weight`: expected finite numbers, got inf at position 1");
+    assert_eq!(error, "parameter `encoder.weight`: expected finite values, got inf at position 1");
     assert!(!path.exists());
 }
 
@@ -177,12 +178,12 @@ fn a_parameter_used_twice_is_saved_under_both_names_and_one_is_enough_to_load() 
     for bytes in [&plain, &both] {
         let mut other = Layered::<f32> { tied: Some("decoder"), ..Layered::new() };
         from_bytes(&mut other, bytes).unwrap();
-        assert_eq!(numbers(&other), numbers(&model));
+        assert_eq!(values(&other), values(&model));
     }
     // The same name for the same parameter is no conflict.
     model.tied = Some("encoder");
     assert_eq!(to_bytes(&model).unwrap(), plain);
-    // Two names of one parameter with different numbers are.
+    // Two names of one parameter with different values are.
     let mut lying = both.clone();
     let at = both.len() - 12 - 24;
     lying[at] ^= 1;
@@ -197,7 +198,7 @@ fn a_file_cut_anywhere_is_an_error() {
     (0..bytes.len()).for_each(|n| _ = refused(&bytes[..n]));
     let mut longer = bytes.clone();
     longer.push(0);
-    assert!(refused(&longer).to_string().contains("bytes of numbers after the header"));
+    assert!(refused(&longer).to_string().contains("bytes of values after the header"));
     let path = temporary("cut");
     fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
     let error = load(&mut Layered::<f32>::new(), &path).unwrap_err();
@@ -259,11 +260,55 @@ fn names_in_a_hostile_file_cannot_write_to_the_terminal() {
 }
 
 #[test]
-fn a_negative_count_is_an_error() {
+fn a_count_that_the_scalar_does_not_hold_is_an_error() {
     let mut bytes = to_bytes(&Layered::<f32>::new().init(3).unwrap()).unwrap();
     let n = bytes.len();
-    bytes[n - 36 - 8..n - 36].copy_from_slice(&(-1i64).to_le_bytes());
-    assert!(refused(&bytes).to_string().contains("`num_batches_tracked`"));
+    for count in [-1, (1 << 24) + 1, (1 << 53) + 1, i64::MAX, i64::MIN] {
+        bytes[n - 36 - 8..n - 36].copy_from_slice(&i64::to_le_bytes(count));
+        let error = refused(&bytes).to_string();
+        assert!(error.contains("`num_batches_tracked`") && error.contains(&count.to_string()), "{error}");
+    }
+    bytes[n - 36 - 8..n - 36].copy_from_slice(&i64::to_le_bytes((1 << 24) + 1));
+    let mut other = Layered::<f64>::new();
+    from_bytes(&mut other, &bytes).unwrap();
+    assert_eq!(other.count.value().unwrap(), [16_777_217.0]);
+}
+
+#[test]
+fn a_count_that_no_file_holds_is_not_saved() {
+    let mut model = Layered::<f64>::new().init(3).unwrap();
+    for count in [-1.0, 0.5, 1e16, f64::INFINITY, f64::NAN] {
+        model.count.value_mut().unwrap()[0] = count;
+        assert!(to_bytes(&model).unwrap_err().to_string().contains("expected a count"), "{count}");
+    }
+    model.count.value_mut().unwrap()[0] = 8e15;
+    let mut other = Layered::<f64>::new();
+    from_bytes(&mut other, &to_bytes(&model).unwrap()).unwrap();
+    assert_eq!(values(&other), values(&model));
+}
+
+#[test]
+fn a_file_of_torch_save_is_recognised() {
+    let zip = [b"PK\x03\x04".to_vec(), vec![0; 64]].concat();
+    let pickle = [b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46".to_vec(), vec![0; 64]].concat();
+    for (bytes, what) in [(zip, "a zip archive"), (pickle, "a pickle")] {
+        let error = refused(&bytes);
+        assert!(matches!(error.kind(), Kind::Format(_)));
+        assert!(error.to_string().contains(what) && error.to_string().contains("save_file"), "{error}");
+    }
+}
+
+#[test]
+fn an_error_about_a_hostile_file_is_of_bounded_length() {
+    let name = "n".repeat(100_000);
+    let header = format!(r#"{{"{name}":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}}}"#);
+    assert!(refused(&file(&header, &[0; 4])).to_string().len() < 1000);
+    let entries: Vec<String> =
+        (0..1000).map(|i| format!(r#""t{i}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#)).collect();
+    let error = refused(&file(&format!("{{{}}}", entries.join(",")), &[])).to_string();
+    assert!(error.contains("and 953 more") && error.len() < 8000, "{error}");
+    let error = refused(&file(&format!(r#"{{"a":{{"dtype":"{name}"}}}}"#), &[])).to_string();
+    assert!(error.len() < 9000, "{}", error.len());
 }
 
 proptest! {
@@ -282,9 +327,9 @@ proptest! {
         }
         let mut model = Layered::<f32>::new();
         let loaded = from_bytes(&mut model, &bytes).is_ok();
-        let numbers = numbers(&model);
-        prop_assert!(numbers.iter().all(|n| n.is_some() == loaded));
-        prop_assert!(numbers.iter().flatten().flatten().all(|v| v.is_finite()));
+        let values = values(&model);
+        prop_assert!(values.iter().all(|n| n.is_some() == loaded));
+        prop_assert!(values.iter().flatten().flatten().all(|v| v.is_finite()));
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Neural-network layers with hand-derived backward passes, one file each: equations, code and proof.
 //!
 //! ```
-//! use chainrule_core::{Layer, Tensor};
+//! use chainrule_core::{Module, Parameters, Tensor};
 //! use chainrule_layers::{Linear, Sequential};
 //!
-//! let model: Sequential = Sequential::new().add(Linear::new(2, 3)).add(Linear::new(3, 1)).init(1)?;
+//! let model = Sequential::new().add(Linear::new(2, 3)).add(Linear::new(3, 1)).init(1)?;
 //! assert_eq!(model.infer(&Tensor::from([[0.5, 1.0]]))?.shape()[..], [1, 1]);
 //! # Ok::<(), chainrule_core::Error>(())
 //! ```
+
+#![warn(missing_debug_implementations)]
 
 pub mod activation;
 pub mod container;
@@ -15,21 +17,21 @@ pub mod conv;
 pub mod linear;
 pub mod noise;
 pub mod norm;
-mod pair;
 pub mod pool;
+mod rank;
+mod registry;
 pub mod shape;
 
-pub use activation::{
-    Activation, Elu, Gelu, Identity, LeakyRelu, LogSoftmax, Relu, Sigmoid, Silu, Softmax, Softplus, Tanh,
-};
-pub use container::{Add, Concat, Graph, Node, Parallel, Residual, Sequential};
-pub use conv::{Conv2d, Padding, PaddingMode};
-pub use linear::{Embedding, Linear};
-pub use noise::Dropout;
-pub use norm::{BatchNorm1d, BatchNorm2d, LayerNorm};
-pub use pair::Pair;
-pub use pool::{AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d};
-pub use shape::Flatten;
+pub use activation::*;
+pub use container::*;
+pub use conv::*;
+pub use linear::*;
+pub use noise::*;
+pub use norm::*;
+pub use pool::*;
+pub use rank::Sizes;
+pub use registry::registry;
+pub use shape::*;
 
 /// The README's example, run as a test.
 #[cfg(doctest)]

@@ -9,8 +9,11 @@
 //!
 //! with a weight w and a weight p of the positive class. Derivation: docs/losses/bce_with_logits.md.
 
-use crate::elementwise::{check_dloss, one_number, reduced, share, values};
-use chainrule_core::{Error, Loss, Reduction, Result, Scalar, Shape, Target, Tensor};
+use crate::elementwise::{check_dloss, reduced, reduction, share, share_of_one, values};
+use chainrule_core::{
+    Args, Error, Example, Facts, FromSpec, Loss, Reduction, Result, Scalar, Shape, Spec, Target, Tensor,
+    Value,
+};
 
 /// Binary cross-entropy of logits: any number of independent yes-or-no questions.
 ///
@@ -25,7 +28,7 @@ use chainrule_core::{Error, Loss, Reduction, Result, Scalar, Shape, Target, Tens
 /// assert!((loss.data()[0] - 2f32.ln()).abs() < 1e-6);
 /// # Ok::<(), chainrule_core::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct BceWithLogits<T = f32> {
     weight: Option<Tensor<T>>,
     pos_weight: Option<Tensor<T>>,
@@ -59,7 +62,7 @@ impl<T: Scalar> BceWithLogits<T> {
         self
     }
 
-    /// Overwrites `out` with f(y, t, w, p), element by element, when there are weights.
+    /// Calls `f` with every element and its position.
     fn each(&self, y: &Tensor<T>, t: &Tensor<T>, mut f: impl FnMut(usize, Element<T>)) {
         for (i, (&y, &t)) in y.data().iter().zip(t.data()).enumerate() {
             let at = |w: &Option<Tensor<T>>| w.as_ref().map_or(T::ONE, |w| w.data()[i % w.len()]);
@@ -91,7 +94,7 @@ impl<T: Scalar> Element<T> {
     /// s = ln(1 + e⁻ʸ) = max(−y, 0) + ln(1 + e^−|y|)
     fn s(self) -> T {
         let above = if self.y < T::ZERO { -self.y } else { T::ZERO };
-        above + self.y.abs().v_exp_neg().v_ln_1p()
+        above + self.y.abs().v_exp_neg::<false>().v_ln_1p::<false>()
     }
 
     fn e(self) -> T {
@@ -99,7 +102,7 @@ impl<T: Scalar> Element<T> {
     }
 
     fn dy(self) -> T {
-        self.w * ((T::ONE - self.t) - self.l() * (-self.y).v_sigmoid())
+        self.w * ((T::ONE - self.t) - self.l() * (-self.y).v_sigmoid::<false>())
     }
 
     fn dt(self) -> T {
@@ -107,12 +110,24 @@ impl<T: Scalar> Element<T> {
     }
 }
 
-impl<T: Scalar> Loss<T> for BceWithLogits<T> {
+impl<T: Scalar> Loss for BceWithLogits<T> {
+    type T = T;
+
+    fn check(&self) -> Result<()> {
+        for (name, weight) in [("weight", &self.weight), ("pos_weight", &self.pos_weight)] {
+            if let Some(w) = weight.iter().flat_map(Tensor::data).find(|w| !w.is_finite()) {
+                return Err(Error::value(format!("BceWithLogits: expected a finite {name}, got {w}")));
+            }
+        }
+        Ok(())
+    }
+
     fn reduction(&self) -> Reduction {
         self.reduction
     }
 
     fn output_shape(&self, y: &[usize], target: Target<'_, T>) -> Result<Shape> {
+        self.check()?;
         values("BceWithLogits", y, target)?;
         for (name, weight) in [("weight", &self.weight), ("pos_weight", &self.pos_weight)] {
             let Some(weight) = weight else { continue };
@@ -164,7 +179,7 @@ impl<T: Scalar> Loss<T> for BceWithLogits<T> {
     }
 
     fn value_and_gradient(&self, y: &Tensor<T>, target: Target<'_, T>, dy: &mut Tensor<T>) -> Result<T> {
-        let share: T = one_number(self.reduction, y.len())?;
+        let share: T = share_of_one(self.reduction, y.len())?;
         self.output_shape(y.shape(), target)?;
         let (t, dy, mut sum) = (target.values()?, dy.reset(*y.shape()), T::ZERO);
         self.each(y, t, |i, v| {
@@ -173,15 +188,49 @@ impl<T: Scalar> Loss<T> for BceWithLogits<T> {
         });
         Ok(sum * share)
     }
+
+    fn spec(&self) -> Spec {
+        let weight = |weight: &Option<Tensor<T>>| weight.as_ref().map_or(Value::None, Value::from);
+        Spec::new("BceWithLogits")
+            .with("weight", weight(&self.weight))
+            .with("reduction", self.reduction)
+            .with("pos_weight", weight(&self.pos_weight))
+    }
+}
+
+impl<T: Scalar> FromSpec<T> for BceWithLogits<T> {
+    const FACTS: Facts = Facts::new("BceWithLogits")
+        .family("loss")
+        .formula("−w (p t ln σ(y) + (1 − t) ln(1 − σ(y)))")
+        .page("losses/bce_with_logits.md")
+        .torch("BCEWithLogitsLoss");
+
+    fn from_spec(args: &Args<'_, T>) -> Result<Self> {
+        Ok(Self {
+            weight: args.optional("weight")?,
+            pos_weight: args.optional("pos_weight")?,
+            reduction: reduction(args)?,
+        })
+    }
+
+    fn examples() -> Vec<Example> {
+        let plain = || BceWithLogits::<f64>::new();
+        let weighted = plain().weight(Tensor::from([[0.5, 2.0]])).pos_weight(Tensor::from([2.0, 0.25]));
+        vec![
+            Example::new(plain().reduction(Reduction::Sum).spec(), [[5]]),
+            Example::new(weighted.spec(), [[3, 2]]),
+            Example::bench(plain().spec(), [[4096, 10]]),
+        ]
+    }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::elementwise::tests::by_hand;
+    use crate::elementwise::tests::compare;
     use chainrule_gradcheck::loss_laws;
 
-    /// Positive numbers as a tensor of the last `axes` axes of a shape.
+    /// Positive values as a tensor of the last `axes` axes of a shape.
     fn trailing<T: Scalar>(shape: &[usize], axes: usize, scale: f64) -> Tensor<T> {
         let shape = Shape::new(&shape[shape.len() - axes.min(shape.len())..]).unwrap();
         Tensor::from_fn(shape, |i| T::from_f64(scale * (1 + i % 5) as f64))
@@ -203,7 +252,7 @@ mod tests {
                 loss
             },
             prediction: shape.clone(),
-            target: Targets::Probabilities,
+            target: TargetKind::Probabilities,
         }
     }
 
@@ -211,17 +260,17 @@ mod tests {
     /// At y = ln 3: σ(−y) = ¼, s = ln 4/3. t = 0: e = ln 3 + ln 4/3 = ln 4, ∂y = 1 − ¼ = ¾, ∂t = −ln 3.
     /// Means: (ln 2 + ln 4)/2 = 1.5 ln 2, and halves of the slopes.
     #[test]
-    fn by_hand_values() {
+    pub fn by_hand() {
         let (l2, l3) = (2f64.ln(), 3f64.ln());
         let want = [[-0.25, 0.375], [0.0, -0.5 * l3]];
-        by_hand(&BceWithLogits::new(), [[0.0, l3], [1.0, 0.0]], 1.5 * l2, want);
+        compare(&BceWithLogits::new(), [[0.0, l3], [1.0, 0.0]], 1.5 * l2, want);
     }
 
     /// w = 3 and p = 2 at y = 0, t = 1: l = 2, e = 3·2 ln 2, ∂y = 3 (0 − 2·½) = −3, ∂t = 3 ln 2.
     #[test]
     fn weights_by_hand() {
         let loss = BceWithLogits::new().weight(Tensor::from([3.0])).pos_weight(Tensor::from([2.0]));
-        by_hand(&loss, [[0.0], [1.0]], 6.0 * 2f64.ln(), [[-3.0], [3.0 * 2f64.ln()]]);
+        compare(&loss, [[0.0], [1.0]], 6.0 * 2f64.ln(), [[-3.0], [3.0 * 2f64.ln()]]);
         let y = Tensor::<f64>::zeros([2, 3]);
         assert!(loss.value(&y, &y).is_ok());
         assert!(BceWithLogits::new().pos_weight(Tensor::zeros([2])).value(&y, &y).is_err());

@@ -1,25 +1,31 @@
 //! Cross-entropy fused with its softmax.
 //!
 //! ```text
-//! p = softmax(y) along the axis of classes        qᶜ = weight of class c in the target of a line
+//! p = softmax(y) along the axis of classes        qᶜ = weight of class c in the target of a row
 //! e = −Σᶜ qᶜ ln pᶜ        ∂e/∂yᶜ = pᶜ Σₖ qₖ − qᶜ
 //!
 //! a class t, smoothed by ε:        qᶜ = wᶜ ((1 − ε) [c = t] + ε/C)
 //! probabilities t, smoothed by ε:  qᶜ = wᶜ ((1 − ε) tᶜ + ε/C)        ∂e/∂tᶜ = −(1 − ε) wᶜ ln pᶜ
 //! ```
 //!
-//! The mean divides by Σ w_t over the lines for classes, and by the number of lines for probabilities.
+//! The mean divides by Σ w_t over the rows for classes, and by the number of rows for probabilities.
 //! Derivation: docs/losses/cross_entropy.md.
 
-use crate::{elementwise::check_dloss, lines::Lines};
-use chainrule_core::{Error, Loss, Reduction, Result, Scalar, Shape, Target, Tensor};
-use chainrule_tensor::kernels::loss::softmax_cross_entropy;
+use crate::{
+    elementwise::{check_dloss, not_reduced, reduction},
+    rows::{Row, Rows},
+};
+use chainrule_core::{
+    Args, Classes, Error, Example, Facts, FromSpec, Loss, Reduction, Result, Scalar, Shape, Spec, Target,
+    Tensor,
+};
+use chainrule_tensor::kernels::layers::loss::softmax_cross_entropy;
 
 /// Cross-entropy of logits against classes or probabilities.
 ///
 /// # Shapes
-/// y (N, C) or (N, C, d₁, …), or (C) for a single line. Classes: one for each line, (N, d₁, …) row-major. Probabilities: y's shape. The loss
-/// has none, or one number a line.
+/// y (N, C) or (N, C, d₁, …), or (C) for a single sample. Classes (N) or (N, d₁, …), one for a single sample.
+/// Probabilities: y's shape. The loss has no axes, or the shape of the classes (none).
 ///
 /// # Examples
 /// ```
@@ -29,7 +35,7 @@ use chainrule_tensor::kernels::loss::softmax_cross_entropy;
 /// assert!((loss.data()[0] - 2f32.ln()).abs() < 1e-6);
 /// # Ok::<(), chainrule_core::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CrossEntropy<T = f32> {
     weights: Option<Vec<T>>,
     label_smoothing: f64,
@@ -38,7 +44,7 @@ pub struct CrossEntropy<T = f32> {
 }
 
 impl<T: Scalar> CrossEntropy<T> {
-    /// The mean over all lines, without weights or smoothing.
+    /// The mean over all rows, without weights or smoothing.
     pub fn new() -> Self {
         Self { weights: None, label_smoothing: 0.0, ignore_index: None, reduction: Reduction::Mean }
     }
@@ -57,7 +63,7 @@ impl<T: Scalar> CrossEntropy<T> {
         self
     }
 
-    /// Lines of this class count for nothing; it need not be a class that the prediction has.
+    /// Rows of this class are ignored; it need not be a class that the prediction has.
     #[must_use]
     pub fn ignore_index(mut self, class: usize) -> Self {
         self.ignore_index = Some(class);
@@ -75,77 +81,139 @@ impl<T: Scalar> CrossEntropy<T> {
         self.weights.as_ref().map_or(T::ONE, |w| w[class])
     }
 
-    /// What the mean divides by: the weights of the lines that count, or the number of lines.
-    fn divisor(&self, lines: Lines, target: Target<'_, T>) -> T {
+    /// What the mean divides by: the weights of the rows that are not ignored, or the number of rows.
+    fn divisor(&self, rows: Rows, target: Kind<'_, T>) -> T {
         match (self.reduction, target) {
-            (Reduction::Mean, Target::Classes(classes))
+            (Reduction::Mean, Kind::Classes(classes))
                 if self.weights.is_some() || self.ignore_index.is_some() =>
             {
                 classes.iter().filter(|&&t| Some(t) != self.ignore_index).map(|&t| self.weight(t)).sum()
             }
-            (Reduction::Mean, _) => T::from_usize(lines.count()),
+            (Reduction::Mean, _) => T::from_usize(rows.count()),
             _ => T::ONE,
         }
     }
 
-    /// Whether neither weights nor smoothing nor ignored classes are asked for.
+    /// Whether there are neither weights nor smoothing nor ignored classes.
     fn is_plain(&self) -> bool {
         self.weights.is_none() && self.label_smoothing == 0.0 && self.ignore_index.is_none()
     }
 
-    /// qᶜ of a line, before the class's weight.
-    fn q(&self, lines: Lines, target: Target<'_, T>, line: usize, c: usize) -> T {
+    /// The loop of all passes: each row's e is handed to `loss`, and its slopes, times `g` of the row, overwrite `dy`
+    /// and `dt` where requested.
+    fn each_row(
+        &self,
+        rows: Rows,
+        y: &[T],
+        target: Kind<'_, T>,
+        mut loss: Option<&mut dyn FnMut(usize, T)>,
+        [mut dy, mut dt]: [Option<&mut [T]>; 2],
+        g: impl Fn(usize) -> T,
+    ) {
         let epsilon = T::from_f64(self.label_smoothing);
-        let t = match target {
-            Target::Classes(classes) if classes[line] == c => T::ONE,
-            Target::Classes(_) => T::ZERO,
-            Target::Values(t) => t.data()[lines.at(line, c)],
+        let (keep, uniform) = (T::ONE - epsilon, epsilon / T::from_usize(rows.classes));
+        // qᶜ of a row
+        let q = |row: Row, c: usize| {
+            let t = match target {
+                Kind::Classes(classes) if classes[row.index] == c => T::ONE,
+                Kind::Classes(_) => T::ZERO,
+                Kind::Probabilities(t) => t[row.at(c)],
+            };
+            self.weight(c) * (keep * t + uniform)
         };
-        self.weight(c) * ((T::ONE - epsilon) * t + epsilon / T::from_usize(lines.classes))
+        for row in rows.each() {
+            if matches!(target, Kind::Classes(classes) if Some(classes[row.index]) == self.ignore_index) {
+                if let Some(dy) = &mut dy {
+                    (0..rows.classes).for_each(|c| dy[row.at(c)] = T::ZERO);
+                }
+                if let Some(loss) = &mut loss {
+                    loss(row.index, T::ZERO);
+                }
+                continue;
+            }
+            let log_sum = row.log_sum_exp(y);
+            let minus_log_p = |c: usize| log_sum - y[row.at(c)];
+            if let Some(loss) = &mut loss {
+                let mut e = T::ZERO;
+                for c in 0..rows.classes {
+                    let q = q(row, c);
+                    if q != T::ZERO {
+                        e += q * minus_log_p(c); // e −= q ln p
+                    }
+                }
+                loss(row.index, e);
+            }
+            if let Some(dy) = &mut dy {
+                let (g, total) = (g(row.index), (0..rows.classes).map(|c| q(row, c)).sum::<T>());
+                for c in 0..rows.classes {
+                    dy[row.at(c)] = g * (minus_log_p(c).v_exp_neg::<false>() * total - q(row, c)); // dy = p Σ q − q
+                }
+            }
+            if let Some(dt) = &mut dt {
+                let g = g(row.index) * keep;
+                for c in 0..rows.classes {
+                    dt[row.at(c)] = g * self.weight(c) * minus_log_p(c); // dt = −(1 − ε) w ln p
+                }
+            }
+        }
     }
 
-    fn ignored(&self, target: Target<'_, T>, line: usize) -> bool {
-        matches!(target, Target::Classes(classes) if Some(classes[line]) == self.ignore_index)
-    }
-
-    /// Checks everything that `forward` and `backward` rely on.
-    fn lines(&self, y: &[usize], target: Target<'_, T>) -> Result<Lines> {
-        Loss::<T>::check(self)?;
-        let lines = match *y {
+    /// The rows of a prediction and its target, which are checked against each other.
+    fn rows<'t>(&self, y: &[usize], target: Target<'t, T>) -> Result<(Rows, Kind<'t, T>)> {
+        self.check()?;
+        let (rows, labels) = match *y {
             [] => return Err(Error::shape("CrossEntropy: expected a prediction (N, C, ..) or (C), got []")),
-            [classes] => Lines { outer: 1, classes, inner: 1 },
-            [outer, classes, ref rest @ ..] => Lines { outer, classes, inner: rest.iter().product() },
+            [classes] => (Rows { outer: 1, classes, inner: 1 }, Shape::default()),
+            [outer, classes, ref rest @ ..] => {
+                let inner = rest.iter().product();
+                (Rows { outer, classes, inner }, without_classes(y)?)
+            }
         };
-        if let Some(weights) = self.weights.as_ref().filter(|w| w.len() != lines.classes) {
+        if let Some(weights) = self.weights.as_ref().filter(|w| w.len() != rows.classes) {
             return Err(Error::shape(format!(
                 "CrossEntropy: expected {} class weights for a prediction {y:?}, got {}",
-                lines.classes,
+                rows.classes,
                 weights.len()
             )));
         }
-        match target {
-            Target::Values(t) if t.shape()[..] != *y => Err(Error::shape(format!(
-                "CrossEntropy: expected probabilities of the prediction's shape {y:?}, got {}",
-                t.shape()
-            ))),
-            Target::Classes(classes) if classes.len() != lines.count() => Err(Error::shape(format!(
-                "CrossEntropy: expected {} classes for a prediction {y:?}, got {}",
-                lines.count(),
-                classes.len()
-            ))),
-            Target::Classes(classes) => {
-                let wrong = |&(_, &t): &(usize, &usize)| t >= lines.classes && Some(t) != self.ignore_index;
-                match classes.iter().enumerate().find(wrong) {
-                    Some((i, t)) => Err(Error::index(format!(
-                        "CrossEntropy: expected classes below {}, got {t} at position {i}",
-                        lines.classes
-                    ))),
-                    None => Ok(lines),
-                }
+        if let Target::Values(t) = target {
+            if t.shape()[..] != *y {
+                return Err(Error::shape(format!(
+                    "CrossEntropy: expected probabilities of the prediction's shape {y:?}, got {}",
+                    t.shape()
+                )));
             }
-            Target::Values(_) => Ok(lines),
+            return Ok((rows, Kind::Probabilities(t.data())));
+        }
+        let classes = target.classes()?;
+        // The class of a single sample may stand in a list of one.
+        if *classes.shape() != labels && !(labels.is_empty() && *classes.shape() == Shape::from([1])) {
+            return Err(Error::shape(format!(
+                "CrossEntropy: expected classes of shape {labels} for a prediction {y:?}, got {}",
+                classes.shape()
+            )));
+        }
+        let wrong = |&(_, &t): &(usize, &usize)| t >= rows.classes && Some(t) != self.ignore_index;
+        match classes.iter().enumerate().find(wrong) {
+            Some((i, t)) => Err(Error::index(format!(
+                "CrossEntropy: expected classes below {}, got {t} at position {i}",
+                rows.classes
+            ))),
+            None => Ok((rows, Kind::Classes(classes))),
         }
     }
+}
+
+/// The target of a cross-entropy.
+#[derive(Clone, Copy)]
+enum Kind<'t, T> {
+    Classes(Classes<'t>),
+    Probabilities(&'t [T]),
+}
+
+/// (N, d₁, …) of (N, C, d₁, …): the shape of the classes, and of the losses of single rows.
+fn without_classes(y: &[usize]) -> Result<Shape> {
+    y[2..].iter().try_fold(Shape::from([y[0]]), |shape, &n| shape.push(n))
 }
 
 impl<T: Scalar> Default for CrossEntropy<T> {
@@ -154,7 +222,9 @@ impl<T: Scalar> Default for CrossEntropy<T> {
     }
 }
 
-impl<T: Scalar> Loss<T> for CrossEntropy<T> {
+impl<T: Scalar> Loss for CrossEntropy<T> {
+    type T = T;
+
     fn check(&self) -> Result<()> {
         if !(0.0..=1.0).contains(&self.label_smoothing) {
             return Err(Error::value(format!(
@@ -172,40 +242,36 @@ impl<T: Scalar> Loss<T> for CrossEntropy<T> {
         self.reduction
     }
 
-    fn output_shape(&self, y: &[usize], target: Target<'_, T>) -> Result<Shape> {
-        self.lines(y, target)?;
-        match (self.reduction, y) {
-            (Reduction::None, [outer, _, rest @ ..]) => {
-                rest.iter().try_fold(Shape::from([*outer]), |shape, &n| shape.push(n))
-            }
-            _ => Ok(Shape::default()),
+    fn weight_of(&self, target: Target<'_, T>) -> f64 {
+        let Target::Classes(classes) = target else { return target.samples() as f64 };
+        // A class out of range counts as one: `forward` refuses it.
+        let weight = |&t: &usize| self.weights.as_ref().and_then(|w| w.get(t)).map_or(1.0, |w| w.to_f64());
+        match (&self.weights, self.ignore_index) {
+            (None, None) => classes.len() as f64,
+            (_, ignored) => classes.iter().filter(|&&t| Some(t) != ignored).map(weight).sum(),
         }
     }
 
+    fn ignored_class(&self) -> Option<usize> {
+        self.ignore_index
+    }
+
+    fn output_shape(&self, y: &[usize], target: Target<'_, T>) -> Result<Shape> {
+        self.rows(y, target)?;
+        self.reduced(y)
+    }
+
     fn forward(&self, y: &Tensor<T>, target: Target<'_, T>, loss: &mut Tensor<T>) -> Result<()> {
-        let lines = self.lines(y.shape(), target)?;
-        let out = loss.reset(self.output_shape(y.shape(), target)?);
-        let divisor = self.divisor(lines, target);
+        let (rows, target) = self.rows(y.shape(), target)?;
+        let out = loss.reset(self.reduced(y.shape())?);
+        if self.reduction == Reduction::None {
+            let mut each = |row: usize, e| out[row] = e;
+            self.each_row(rows, y.data(), target, Some(&mut each), [None, None], |_| T::ONE);
+            return Ok(());
+        }
         let mut sum = T::ZERO;
-        for line in 0..lines.count() {
-            let mut e = T::ZERO;
-            if !self.ignored(target, line) {
-                let log_sum = lines.log_sum_exp(y.data(), line);
-                for c in 0..lines.classes {
-                    let q = self.q(lines, target, line, c);
-                    if q != T::ZERO {
-                        e += q * (log_sum - y.data()[lines.at(line, c)]); // e −= q ln p
-                    }
-                }
-            }
-            match (self.reduction, out.get_mut(line)) {
-                (Reduction::None, Some(out)) => *out = e,
-                _ => sum += e,
-            }
-        }
-        if self.reduction != Reduction::None {
-            out[0] = sum / divisor;
-        }
+        self.each_row(rows, y.data(), target, Some(&mut |_, e| sum += e), [None, None], |_| T::ONE);
+        out[0] = sum / self.divisor(rows, target);
         Ok(())
     }
 
@@ -217,77 +283,84 @@ impl<T: Scalar> Loss<T> for CrossEntropy<T> {
         dy: Option<&mut Tensor<T>>,
         dt: Option<&mut Tensor<T>>,
     ) -> Result<()> {
-        let lines = self.lines(y.shape(), target)?;
-        check_dloss(dloss, self.output_shape(y.shape(), target)?)?;
-        let divisor = self.divisor(lines, target);
-        let g =
-            |line: usize| dloss.data()[if self.reduction == Reduction::None { line } else { 0 }] / divisor;
-        if let Some(dt) = dt {
+        let (rows, kind) = self.rows(y.shape(), target)?;
+        check_dloss(dloss, self.reduced(y.shape())?)?;
+        if dt.is_some() {
             target.values()?; // a class has no gradient
-            let (dt, epsilon) = (dt.reset(*y.shape()), T::from_f64(self.label_smoothing));
-            for line in 0..lines.count() {
-                let log_sum = lines.log_sum_exp(y.data(), line);
-                for c in 0..lines.classes {
-                    let at = lines.at(line, c);
-                    // dt = −(1 − ε) w ln p
-                    dt[at] = g(line) * (T::ONE - epsilon) * self.weight(c) * (log_sum - y.data()[at]);
-                }
-            }
         }
-        let Some(dy) = dy else { return Ok(()) };
-        let dy = dy.reset(*y.shape());
-        for line in 0..lines.count() {
-            if self.ignored(target, line) {
-                (0..lines.classes).for_each(|c| dy[lines.at(line, c)] = T::ZERO);
-                continue;
-            }
-            let log_sum = lines.log_sum_exp(y.data(), line);
-            let total: T = (0..lines.classes).map(|c| self.q(lines, target, line, c)).sum();
-            for c in 0..lines.classes {
-                let at = lines.at(line, c);
-                let p = (log_sum - y.data()[at]).v_exp_neg();
-                dy[at] = g(line) * (p * total - self.q(lines, target, line, c)); // dy = p Σ q − q
-            }
-        }
+        let (divisor, each) = (self.divisor(rows, kind), self.reduction == Reduction::None);
+        let g = |row: usize| dloss.data()[if each { row } else { 0 }] / divisor;
+        let [dy, dt] = [dy, dt].map(|d| d.map(|d| d.reset(*y.shape())));
+        self.each_row(rows, y.data(), kind, None, [dy, dt], g);
         Ok(())
     }
 
     fn value_and_gradient(&self, y: &Tensor<T>, target: Target<'_, T>, dy: &mut Tensor<T>) -> Result<T> {
-        let lines = self.lines(y.shape(), target)?;
+        let (rows, target) = self.rows(y.shape(), target)?;
         if self.reduction == Reduction::None {
-            return Err(Error::value(
-                "expected a loss reduced to one number (mean or sum), got reduction none",
-            ));
+            return Err(not_reduced());
         }
-        let divisor = self.divisor(lines, target);
-        if let (Target::Classes(classes), true, 1) = (target, self.is_plain(), lines.inner) {
-            let dy = dy.reset(*y.shape());
-            return Ok(softmax_cross_entropy(y.data(), classes, dy, T::ONE / divisor) / divisor);
-        }
+        let divisor = self.divisor(rows, target);
         let dy = dy.reset(*y.shape());
-        let mut sum = T::ZERO;
-        for line in 0..lines.count() {
-            if self.ignored(target, line) {
-                (0..lines.classes).for_each(|c| dy[lines.at(line, c)] = T::ZERO);
-                continue;
-            }
-            let log_sum = lines.log_sum_exp(y.data(), line);
-            let total: T = (0..lines.classes).map(|c| self.q(lines, target, line, c)).sum();
-            for c in 0..lines.classes {
-                let (at, q) = (lines.at(line, c), self.q(lines, target, line, c));
-                let log_p = y.data()[at] - log_sum;
-                if q != T::ZERO {
-                    sum += -q * log_p; // e −= q ln p
-                }
-                dy[at] = ((-log_p).v_exp_neg() * total - q) / divisor; // dy = p Σ q − q
-            }
+        if let (Kind::Classes(classes), true, 1) = (target, self.is_plain(), rows.inner) {
+            return Ok(softmax_cross_entropy(y.data(), &classes, dy, T::ONE / divisor) / divisor);
         }
+        let (mut sum, share) = (T::ZERO, T::ONE / divisor);
+        self.each_row(rows, y.data(), target, Some(&mut |_, e| sum += e), [Some(dy), None], |_| share);
         Ok(sum / divisor)
+    }
+
+    fn spec(&self) -> Spec {
+        let weight = self.weights.as_ref().map(|w| w.iter().map(|w| w.to_f64()).collect::<Vec<_>>());
+        Spec::new("CrossEntropy")
+            .with("weight", weight)
+            .with("ignore_index", self.ignore_index.map(|class| class as i64))
+            .with("reduction", self.reduction)
+            .with("label_smoothing", self.label_smoothing)
+    }
+}
+
+impl<T: Scalar> CrossEntropy<T> {
+    /// The shape of the loss of a prediction that was checked.
+    fn reduced(&self, y: &[usize]) -> Result<Shape> {
+        match (self.reduction, y) {
+            (Reduction::None, [_, _, ..]) => without_classes(y),
+            _ => Ok(Shape::default()),
+        }
+    }
+}
+
+impl<T: Scalar> FromSpec<T> for CrossEntropy<T> {
+    const FACTS: Facts = Facts::new("CrossEntropy")
+        .family("loss")
+        .formula("−Σ q ln softmax(y)")
+        .page("losses/cross_entropy.md")
+        .torch("CrossEntropyLoss");
+
+    /// A negative class, such as PyTorch's −100, is ignored as the unsigned value of the same bits.
+    fn from_spec(args: &Args<'_, T>) -> Result<Self> {
+        let weights: Option<Vec<f64>> = args.optional("weight")?;
+        Ok(Self {
+            weights: weights.map(|w| w.into_iter().map(T::from_f64).collect()),
+            label_smoothing: args.or("label_smoothing", 0.0)?,
+            ignore_index: args.optional::<i64>("ignore_index")?.map(|class| class as usize),
+            reduction: reduction(args)?,
+        })
+    }
+
+    fn examples() -> Vec<Example> {
+        let plain = || CrossEntropy::<f64>::new();
+        vec![
+            Example::new(plain().spec(), [[4, 3]]).ids(3),
+            Example::new(plain().weights([0.5, 2.0]).label_smoothing(0.25).spec(), [[2, 2, 3, 2]]).ids(2),
+            Example::new(plain().ignore_index(1).reduction(Reduction::Sum).spec(), [[4, 3]]).ids(3),
+            Example::bench(plain().spec(), [[4096, 10]]).ids(10),
+        ]
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use chainrule_gradcheck::loss_laws;
 
@@ -308,31 +381,31 @@ mod tests {
     }
 
     loss_laws! {
-        obeys_the_laws_with_classes(
-            lines in 1..5usize, rest in collection::vec(1..4usize, 0..3),
+        obeys_the_laws(
+            samples in 1..5usize, rest in collection::vec(1..4usize, 0..3),
             (classes, weights) in (2..6usize).prop_flat_map(|c| (Just(c), option::of(collection::vec(0.1..3.0f32, c)))),
             smoothing in prop_oneof![Just(0.0), Just(1.0), 0.0..1.0], ignored in option::of(prop_oneof![0..2usize, Just(99)]),
         ) {
             loss: |reduction| options::<T>(&weights, smoothing, ignored).reduction(reduction),
-            prediction: [&[lines, classes], &rest[..]].concat(),
-            target: Targets::Classes { count: lines * rest.iter().product::<usize>(), below: classes, ignored },
-            wrong: [&[lines + 1, classes], &rest[..]].concat(),
+            prediction: [&[samples, classes], &rest[..]].concat(),
+            target: TargetKind::Classes { shape: [&[samples], &rest[..]].concat(), below: classes, ignored },
+            wrong: [&[samples + 1, classes], &rest[..]].concat(),
             wrong: [],
         }
         obeys_the_laws_with_probabilities(
-            lines in 1..5usize, rest in collection::vec(1..4usize, 0..3),
+            samples in 1..5usize, rest in collection::vec(1..4usize, 0..3),
             (classes, weights) in (1..6usize).prop_flat_map(|c| (Just(c), option::of(collection::vec(0.1..3.0f32, c)))),
             smoothing in prop_oneof![Just(0.0), 0.0..1.0],
         ) {
             loss: |reduction| options::<T>(&weights, smoothing, None).reduction(reduction),
-            prediction: [&[lines, classes], &rest[..]].concat(),
-            target: Targets::Probabilities,
-            wrong: [&[lines + 1, classes], &rest[..]].concat(),
+            prediction: [&[samples, classes], &rest[..]].concat(),
+            target: TargetKind::Probabilities,
+            wrong: [&[samples + 1, classes], &rest[..]].concat(),
         }
-        obeys_the_laws_with_a_single_line(classes in 2..6usize, smoothing in 0.0..1.0) {
-            loss: |reduction| CrossEntropy::new().label_smoothing(smoothing).reduction(reduction),
+        obeys_the_laws_with_a_single_sample(classes in 2..6usize, smoothing in 0.0..1.0) {
+            loss: |reduction| CrossEntropy::<T>::new().label_smoothing(smoothing).reduction(reduction),
             prediction: [classes],
-            target: Targets::Classes { count: 1, below: classes, ignored: None },
+            target: TargetKind::Classes { shape: vec![1], below: classes, ignored: None },
         }
     }
 
@@ -342,9 +415,9 @@ mod tests {
     }
 
     /// y = (0, ln 3): p = (¼, ¾). Class 0: e = ln 4, ∂y = (¼ − 1, ¾). Class 1: e = ln 4/3, ∂y = (¼, −¼).
-    /// The mean over both lines is (ln 4 + ln 4/3)/2, with half of each slope.
+    /// The mean over both rows is (ln 4 + ln 4/3)/2, with half of each slope.
     #[test]
-    fn by_hand() {
+    pub fn by_hand() {
         let l3 = 3f64.ln();
         let y = Tensor::from([[0.0, l3], [0.0, l3]]);
         let (loss, mut dy, mut again) = (CrossEntropy::new(), Tensor::default(), Tensor::default());
@@ -359,14 +432,14 @@ mod tests {
         close(again.data(), dy.data());
     }
 
-    /// Weights (2, 6), classes 0 and 1 of the lines above: (2 ln 4 + 6 ln 4/3)/8; likewise with −6. Smoothing ½ of class 0: q = (¾, ¼),
+    /// Weights (2, 6), classes 0 and 1 of the rows above: (2 ln 4 + 6 ln 4/3)/8; likewise with −6. Smoothing ½ of class 0: q = (¾, ¼),
     /// e = ¾ ln 4 + ¼ ln 4/3. Probabilities (½, ½): e = ½ ln 4 + ½ ln 4/3.
     #[test]
     fn weights_smoothing_and_probabilities_by_hand() {
         let (l4, l43) = (4f64.ln(), (4.0f64 / 3.0).ln());
-        let line = [0.0, 3f64.ln()];
+        let row = [0.0, 3f64.ln()];
         let value = |loss: CrossEntropy<f64>, classes: &[usize]| {
-            let y = Tensor::from([line, line]).rows(0, classes.len());
+            let y = Tensor::from([row, row]).rows(0, classes.len());
             let mut dy = Tensor::default();
             let fused = loss.gradient(&y, classes, &mut dy).unwrap();
             close(&[fused], loss.value(&y, classes).unwrap().data());
@@ -377,7 +450,7 @@ mod tests {
         close(&[value(CrossEntropy::new().label_smoothing(0.5), &[0])], &[0.75 * l4 + 0.25 * l43]);
         close(&[value(CrossEntropy::new().ignore_index(7), &[7, 1])], &[l43]);
         let t = Tensor::from([[0.5, 0.5]]);
-        let e = CrossEntropy::new().value(&Tensor::from([line]), &t).unwrap();
+        let e = CrossEntropy::new().value(&Tensor::from([row]), &t).unwrap();
         close(e.data(), &[0.5 * l4 + 0.5 * l43]);
     }
 
@@ -390,5 +463,30 @@ mod tests {
         assert!(CrossEntropy::new().weights([1.0]).value(&y, &[1, 2, 3]).is_err());
         assert!(CrossEntropy::new().weights([f32::NAN; 10]).value(&y, &[1, 2, 3]).is_err());
         assert!(CrossEntropy::new().label_smoothing(1.5).value(&y, &[1, 2, 3]).is_err());
+    }
+
+    /// Two pixels of two classes, y (1, 2, 1, 2): the rows of `by_hand` lie across the axis of classes.
+    #[test]
+    fn dense_classes_have_the_shape_of_the_prediction_without_its_classes() {
+        let l3 = 3f64.ln();
+        let y = Tensor::from_vec([1, 2, 1, 2], vec![0.0, 0.0, l3, l3]).unwrap();
+        let mut dy = Tensor::default();
+        let classes = Classes::new(&[0, 1], [1, 1, 2]).unwrap();
+        let e = CrossEntropy::new().gradient(&y, classes, &mut dy).unwrap();
+        close(&[e], &[(4f64.ln() + (4.0f64 / 3.0).ln()) / 2.0]);
+        close(dy.data(), &[-0.375, 0.125, 0.375, -0.125]);
+        let text = CrossEntropy::new().value(&y, &[0, 1]).unwrap_err().to_string();
+        assert_eq!(
+            text,
+            "CrossEntropy: expected classes of shape [1, 1, 2] for a prediction [1, 2, 1, 2], got [2]"
+        );
+    }
+
+    #[test]
+    fn pytorchs_ignored_class_is_built_as_it_is_read() {
+        let spec = CrossEntropy::<f32>::new().spec();
+        assert_eq!(spec.get("ignore_index"), Some(&chainrule_core::Value::None));
+        let ignored = CrossEntropy::<f32>::new().ignore_index(-100i64 as usize);
+        assert_eq!(ignored.spec().get("ignore_index"), Some(&(-100i64).into()));
     }
 }

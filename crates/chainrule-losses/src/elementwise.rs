@@ -1,17 +1,118 @@
 //! What the losses of single elements share: shapes, reductions, and the loops.
 
-use chainrule_core::{Error, Reduction, Result, Scalar, Shape, Target, Tensor};
+use chainrule_core::{Args, Error, Reduction, Result, Scalar, Shape, Target, Tensor};
 use chainrule_tensor::kernels::{
     elementwise::{map2, update},
-    loss::{map_sum2, sum2},
+    layers::loss::{map_sum2, sum2},
 };
 
-/// The target's numbers, which must have the prediction's shape.
-pub fn values<'t, T: Scalar>(name: &str, y: &[usize], target: Target<'t, T>) -> Result<&'t Tensor<T>> {
+/// The loss e of one element, and its slopes. Its methods stand inside vectorised loops: they are inlined.
+pub trait Element<T: Scalar>: Copy + Sync {
+    /// e(y, t)
+    fn e(self, y: T, t: T) -> T;
+    /// ∂e/∂y
+    fn dy(self, y: T, t: T) -> T;
+    /// ∂e/∂t
+    fn dt(self, y: T, t: T) -> T;
+}
+
+/// An [`Element`] with the name and the reduction of its loss: the methods of `Loss`.
+#[derive(Clone, Copy)]
+pub struct Elementwise<E> {
+    pub kind: &'static str,
+    pub element: E,
+    pub reduction: Reduction,
+}
+
+impl<E> Elementwise<E> {
+    pub fn output_shape<T: Scalar>(self, y: &[usize], target: Target<'_, T>) -> Result<Shape> {
+        values(self.kind, y, target)?;
+        reduced(self.reduction, y)
+    }
+
+    /// loss = reduction of e(yᵢ, tᵢ)
+    pub fn forward<T: Scalar>(self, y: &Tensor<T>, target: Target<'_, T>, loss: &mut Tensor<T>) -> Result<()>
+    where
+        E: Element<T>,
+    {
+        let (t, element) = (values(self.kind, y.shape(), target)?, self.element);
+        if self.reduction == Reduction::None {
+            map2(y.data(), t.data(), loss.reset(*y.shape()), move |(y, t)| element.e(y, t));
+            return Ok(());
+        }
+        let sum = sum2(y.data(), t.data(), move |y, t| element.e(y, t));
+        loss.reset([])[0] = match self.reduction {
+            Reduction::Mean => sum / T::from_usize(y.len()),
+            _ => sum,
+        };
+        Ok(())
+    }
+
+    /// dy = ∂/∂loss · ∂e/∂y, dt = ∂/∂loss · ∂e/∂t
+    pub fn backward<T: Scalar>(
+        self,
+        y: &Tensor<T>,
+        target: Target<'_, T>,
+        dloss: &Tensor<T>,
+        dy: Option<&mut Tensor<T>>,
+        dt: Option<&mut Tensor<T>>,
+    ) -> Result<()>
+    where
+        E: Element<T>,
+    {
+        let (t, element) = (values(self.kind, y.shape(), target)?, self.element);
+        check_dloss(dloss, reduced(self.reduction, y.shape())?)?;
+        if let Some(dy) = dy {
+            self.slope(y, t, dloss, dy, move |y, t| element.dy(y, t));
+        }
+        if let Some(dt) = dt {
+            self.slope(y, t, dloss, dt, move |y, t| element.dt(y, t));
+        }
+        Ok(())
+    }
+
+    /// d = ∂/∂loss · slope(yᵢ, tᵢ)
+    fn slope<T: Scalar>(
+        self,
+        y: &Tensor<T>,
+        t: &Tensor<T>,
+        dloss: &Tensor<T>,
+        d: &mut Tensor<T>,
+        slope: impl Fn(T, T) -> T + Sync,
+    ) {
+        let d = d.reset(*y.shape());
+        if self.reduction == Reduction::None {
+            map2(y.data(), t.data(), d, |(y, t)| slope(y, t));
+            update(d, dloss.data(), |d, g| d * g);
+        } else {
+            let g = dloss.data()[0] * share(self.reduction, y.len());
+            map2(y.data(), t.data(), d, |(y, t)| g * slope(y, t));
+        }
+    }
+
+    /// The loss and its gradient in one pass, without a tensor for the loss.
+    pub fn value_and_gradient<T: Scalar>(
+        self,
+        y: &Tensor<T>,
+        target: Target<'_, T>,
+        dy: &mut Tensor<T>,
+    ) -> Result<T>
+    where
+        E: Element<T>,
+    {
+        let (t, element) = (values(self.kind, y.shape(), target)?, self.element);
+        let share: T = share_of_one(self.reduction, y.len())?;
+        let (e, slope) = (move |y, t| element.e(y, t), move |y, t| share * element.dy(y, t));
+        Ok(share * map_sum2(y.data(), t.data(), dy.reset(*y.shape()), e, slope))
+    }
+}
+
+/// The values of the target, which must have the prediction's shape.
+pub fn values<'t, T: Scalar>(kind: &str, y: &[usize], target: Target<'t, T>) -> Result<&'t Tensor<T>> {
     let t = target.values()?;
     if t.shape()[..] != *y {
         return Err(Error::shape(format!(
-            "{name}: expected a target of the prediction's shape {y:?}, got {}",
+            "{kind}: expected a target of the prediction's shape {y:?}, got {}",
             t.shape()
         )));
     }
@@ -23,74 +124,22 @@ pub fn reduced(reduction: Reduction, shape: &[usize]) -> Result<Shape> {
     if reduction == Reduction::None { Shape::new(shape) } else { Ok(Shape::default()) }
 }
 
-/// What each element counts in the reduced loss. The mean of nothing is NaN.
+/// The share of an element in the reduced loss. The mean of no element is NaN.
 pub fn share<T: Scalar>(reduction: Reduction, n: usize) -> T {
     if reduction == Reduction::Mean { T::ONE / T::from_usize(n) } else { T::ONE }
 }
 
-/// loss = reduction of e(yᵢ, tᵢ).
-pub fn forward<T: Scalar>(
-    reduction: Reduction,
-    y: &Tensor<T>,
-    t: &Tensor<T>,
-    loss: &mut Tensor<T>,
-    e: impl Fn(T, T) -> T + Sync,
-) {
+/// The share of an element in a loss of one element.
+pub fn share_of_one<T: Scalar>(reduction: Reduction, n: usize) -> Result<T> {
     if reduction == Reduction::None {
-        map2(y.data(), t.data(), loss.reset(*y.shape()), |(y, t)| e(y, t));
-    } else {
-        let sum = sum2(y.data(), t.data(), e);
-        loss.reset([])[0] = match reduction {
-            Reduction::Mean => sum / T::from_usize(y.len()),
-            _ => sum,
-        };
-    }
-}
-
-/// d = ∂/∂loss · slope(yᵢ, tᵢ), for the prediction or for the target.
-///
-/// # Errors
-/// `dloss` has another shape than the loss.
-pub fn backward<T: Scalar>(
-    reduction: Reduction,
-    y: &Tensor<T>,
-    t: &Tensor<T>,
-    dloss: &Tensor<T>,
-    d: &mut Tensor<T>,
-    slope: impl Fn(T, T) -> T + Sync,
-) -> Result<()> {
-    check_dloss(dloss, reduced(reduction, y.shape())?)?;
-    let d = d.reset(*y.shape());
-    if reduction == Reduction::None {
-        map2(y.data(), t.data(), d, |(y, t)| slope(y, t));
-        update(d, dloss.data(), |d, g| d * g);
-    } else {
-        let g = dloss.data()[0] * share(reduction, y.len());
-        map2(y.data(), t.data(), d, |(y, t)| g * slope(y, t));
-    }
-    Ok(())
-}
-
-/// The loss and its gradient, without a tensor for the loss.
-pub fn value_and_gradient<T: Scalar>(
-    reduction: Reduction,
-    y: &Tensor<T>,
-    t: &Tensor<T>,
-    dy: &mut Tensor<T>,
-    e: impl Fn(T, T) -> T + Sync,
-    slope: impl Fn(T, T) -> T + Sync,
-) -> Result<T> {
-    let share: T = one_number(reduction, y.len())?;
-    let dy = dy.reset(*y.shape());
-    Ok(share * map_sum2(y.data(), t.data(), dy, e, |y, t| share * slope(y, t)))
-}
-
-/// The share of an element in a loss that is one number.
-pub fn one_number<T: Scalar>(reduction: Reduction, n: usize) -> Result<T> {
-    if reduction == Reduction::None {
-        return Err(Error::value("expected a loss reduced to one number (mean or sum), got reduction none"));
+        return Err(not_reduced());
     }
     Ok(share(reduction, n))
+}
+
+#[cold]
+pub fn not_reduced() -> Error {
+    Error::value("expected a loss reduced to one element (mean or sum), got reduction none")
 }
 
 /// ∂/∂loss must have the loss's shape.
@@ -104,83 +153,20 @@ pub fn check_dloss<T: Scalar>(dloss: &Tensor<T>, loss: Shape) -> Result<()> {
     Ok(())
 }
 
-/// Implements `Loss` for a function of single elements: `e` is the loss of (y, t), `dy` and `dt` its slopes.
-macro_rules! elementwise_loss {
-    ($loss:ident, $(numbers: [$($number:ident),*],)? e: |$y:ident, $t:ident| $e:expr, dy: $dy:expr, dt: $dt:expr $(,)?) => {
-        impl<T: chainrule_core::Scalar> chainrule_core::Loss<T> for $loss {
-            fn check(&self) -> chainrule_core::Result<()> {
-                $($(crate::elementwise::positive(stringify!($loss), stringify!($number), self.$number)?;)*)?
-                Ok(())
-            }
-
-            fn reduction(&self) -> chainrule_core::Reduction {
-                self.reduction
-            }
-
-            fn output_shape(
-                &self,
-                y: &[usize],
-                target: chainrule_core::Target<'_, T>,
-            ) -> chainrule_core::Result<chainrule_core::Shape> {
-                chainrule_core::Loss::<T>::check(self)?;
-                crate::elementwise::values(stringify!($loss), y, target)?;
-                crate::elementwise::reduced(self.reduction, y)
-            }
-
-            fn forward(
-                &self,
-                y: &chainrule_core::Tensor<T>,
-                target: chainrule_core::Target<'_, T>,
-                loss: &mut chainrule_core::Tensor<T>,
-            ) -> chainrule_core::Result<()> {
-                chainrule_core::Loss::<T>::check(self)?;
-                let t = crate::elementwise::values(stringify!($loss), y.shape(), target)?;
-                $($(let $number = T::from_f64(self.$number);)*)?
-                crate::elementwise::forward(self.reduction, y, t, loss, |$y: T, $t: T| $e);
-                Ok(())
-            }
-
-            fn backward(
-                &self,
-                y: &chainrule_core::Tensor<T>,
-                target: chainrule_core::Target<'_, T>,
-                dloss: &chainrule_core::Tensor<T>,
-                dy: Option<&mut chainrule_core::Tensor<T>>,
-                dt: Option<&mut chainrule_core::Tensor<T>>,
-            ) -> chainrule_core::Result<()> {
-                let t = crate::elementwise::values(stringify!($loss), y.shape(), target)?;
-                $($(let $number = T::from_f64(self.$number);)*)?
-                if let Some(dy) = dy {
-                    crate::elementwise::backward(self.reduction, y, t, dloss, dy, |$y: T, $t: T| $dy)?;
-                }
-                if let Some(dt) = dt {
-                    crate::elementwise::backward(self.reduction, y, t, dloss, dt, |$y: T, $t: T| $dt)?;
-                }
-                Ok(())
-            }
-
-            fn value_and_gradient(
-                &self,
-                y: &chainrule_core::Tensor<T>,
-                target: chainrule_core::Target<'_, T>,
-                dy: &mut chainrule_core::Tensor<T>,
-            ) -> chainrule_core::Result<T> {
-                chainrule_core::Loss::<T>::check(self)?;
-                let t = crate::elementwise::values(stringify!($loss), y.shape(), target)?;
-                $($(let $number = T::from_f64(self.$number);)*)?
-                let (e, slope) = (|$y: T, $t: T| $e, |$y: T, $t: T| $dy);
-                crate::elementwise::value_and_gradient(self.reduction, y, t, dy, e, slope)
-            }
-        }
-    };
+/// The reduction of a spec.
+pub fn reduction<T: Scalar>(args: &Args<'_, T>) -> Result<Reduction> {
+    args.or("reduction", Reduction::Mean)
 }
-pub(crate) use elementwise_loss;
 
-pub fn positive(loss: &str, name: &str, value: f64) -> Result<()> {
-    if value > 0.0 && value.is_finite() {
+pub fn positive<T: Scalar>(kind: &str, name: &str, value: f64) -> Result<()> {
+    let rounded = T::from_f64(value);
+    if rounded > T::ZERO && rounded.is_finite() {
         return Ok(());
     }
-    Err(Error::value(format!("{loss}: expected a finite {name} above 0, got {value}")))
+    Err(Error::value(format!(
+        "{kind}: expected a finite {name} above 0 in {}, got {value}",
+        T::NAME.to_lowercase()
+    )))
 }
 
 /// −1, 0 or 1.
@@ -195,14 +181,48 @@ pub fn sign<T: Scalar>(v: T) -> T {
     }
 }
 
+/// Hands the methods of `Loss` to those of [`Elementwise`], which `elementwise(&self) -> Result<Elementwise<_>>` makes
+/// of the checked settings.
+macro_rules! forward_to_elementwise {
+    () => {
+        fn reduction(&self) -> Reduction {
+            self.reduction
+        }
+
+        fn output_shape(&self, y: &[usize], target: Target<'_, T>) -> Result<Shape> {
+            self.elementwise()?.output_shape(y, target)
+        }
+
+        fn forward(&self, y: &Tensor<T>, target: Target<'_, T>, loss: &mut Tensor<T>) -> Result<()> {
+            self.elementwise()?.forward(y, target, loss)
+        }
+
+        fn backward(
+            &self,
+            y: &Tensor<T>,
+            target: Target<'_, T>,
+            dloss: &Tensor<T>,
+            dy: Option<&mut Tensor<T>>,
+            dt: Option<&mut Tensor<T>>,
+        ) -> Result<()> {
+            self.elementwise()?.backward(y, target, dloss, dy, dt)
+        }
+
+        fn value_and_gradient(&self, y: &Tensor<T>, target: Target<'_, T>, dy: &mut Tensor<T>) -> Result<T> {
+            self.elementwise()?.value_and_gradient(y, target, dy)
+        }
+    };
+}
+pub(crate) use forward_to_elementwise;
+
 #[cfg(test)]
 pub mod tests {
     use super::*;
     use chainrule_core::Loss;
 
     /// Compares the loss, ∂E/∂y and ∂E/∂t with values worked out on paper.
-    pub fn by_hand<const N: usize>(
-        loss: &impl Loss<f64>,
+    pub fn compare<const N: usize>(
+        loss: &impl Loss<T = f64>,
         [y, t]: [[f64; N]; 2],
         value: f64,
         [dy, dt]: [[f64; N]; 2],
@@ -228,12 +248,11 @@ pub mod tests {
         assert_eq!(text, "Mse: expected a target of the prediction's shape [2, 3], got [2, 4]");
         assert!(crate::Mse::new().value(&y, &[1, 2]).is_err());
         assert!(crate::Huber::new().delta(0.0).value(&y, &y).is_err());
+        assert!(crate::Huber::new().delta(1e-60).value(&y, &y).is_err());
         let none = crate::Mae::new().reduction(Reduction::None);
         assert!(none.gradient(&y, &y, &mut Tensor::default()).is_err());
         assert_eq!(none.value(&y, &y).unwrap().shape()[..], [2, 3]);
-        assert!(
-            crate::Mse::new().value(&Tensor::<f32>::zeros([0]), &Tensor::zeros([0])).unwrap().data()[0]
-                .is_nan()
-        );
+        let empty = Tensor::<f32>::zeros([0]);
+        assert!(crate::Mse::new().value(&empty, &empty).unwrap().data()[0].is_nan());
     }
 }

@@ -8,8 +8,11 @@
 //!
 //! reduced by mean, sum or not at all. Derivation: docs/losses/huber.md.
 
-use crate::elementwise::{elementwise_loss, sign};
-use chainrule_core::Reduction;
+use crate::elementwise::{Element, Elementwise, forward_to_elementwise, positive, reduction, sign};
+use chainrule_core::{
+    Args, Example, Facts, FromSpec, Loss, Reduction, Result, Scalar, Shape, Spec, Target, Tensor,
+};
+use std::marker::PhantomData;
 
 /// ½ (y − t)² within δ of the target and δ (|y − t| − ½ δ) beyond.
 ///
@@ -24,16 +27,17 @@ use chainrule_core::Reduction;
 /// assert_eq!(Huber::new().value(&y, &t)?.data(), [1.5]);
 /// # Ok::<(), chainrule_core::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
-pub struct Huber {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Huber<T = f32> {
     delta: f64,
     reduction: Reduction,
+    scalar: PhantomData<T>,
 }
 
-impl Huber {
+impl<T: Scalar> Huber<T> {
     /// The mean over all elements.
     pub fn new() -> Self {
-        Self { delta: 1.0, reduction: Reduction::Mean }
+        Self { delta: 1.0, reduction: Reduction::Mean, scalar: PhantomData }
     }
 
     /// Where the squared part ends; 1 by default.
@@ -49,43 +53,97 @@ impl Huber {
         self.reduction = reduction;
         self
     }
+
+    fn elementwise(&self) -> Result<Elementwise<Clamped<T>>> {
+        self.check()?;
+        let element = Clamped { delta: T::from_f64(self.delta) };
+        Ok(Elementwise { kind: "Huber", element, reduction: self.reduction })
+    }
 }
 
-impl Default for Huber {
+impl<T: Scalar> Default for Huber<T> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-elementwise_loss! {
-    Huber,
-    numbers: [delta],
-    e: |y, t| {
+/// ½ d² within δ, δ (|d| − ½ δ) beyond; d = y − t
+#[derive(Clone, Copy)]
+struct Clamped<T> {
+    delta: T,
+}
+
+impl<T: Scalar> Element<T> for Clamped<T> {
+    #[inline(always)]
+    fn e(self, y: T, t: T) -> T {
         let (d, half) = ((y - t).abs(), T::from_f64(0.5));
-        if d > delta { delta * (d - half * delta) } else { half * d * d }
-    },
-    dy: if (y - t).abs() > delta { delta * sign(y - t) } else { y - t },
-    dt: if (y - t).abs() > delta { delta * sign(t - y) } else { t - y },
+        if d > self.delta { self.delta * (d - half * self.delta) } else { half * d * d }
+    }
+
+    #[inline(always)]
+    fn dy(self, y: T, t: T) -> T {
+        if (y - t).abs() > self.delta { self.delta * sign(y - t) } else { y - t }
+    }
+
+    #[inline(always)]
+    fn dt(self, y: T, t: T) -> T {
+        self.dy(t, y)
+    }
+}
+
+impl<T: Scalar> Loss for Huber<T> {
+    type T = T;
+
+    fn check(&self) -> Result<()> {
+        positive::<T>("Huber", "delta", self.delta)
+    }
+
+    forward_to_elementwise!();
+
+    fn spec(&self) -> Spec {
+        Spec::new("Huber").with("reduction", self.reduction).with("delta", self.delta)
+    }
+}
+
+impl<T: Scalar> FromSpec<T> for Huber<T> {
+    const FACTS: Facts = Facts::new("Huber")
+        .family("loss")
+        .formula("½ d² within δ, δ (|d| − ½ δ) beyond; d = y − t")
+        .page("losses/huber.md")
+        .torch("HuberLoss");
+
+    fn from_spec(args: &Args<'_, T>) -> Result<Self> {
+        Ok(Self::new().delta(args.or("delta", 1.0)?).reduction(reduction(args)?))
+    }
+
+    fn examples() -> Vec<Example> {
+        let spec = |reduction| Self::new().delta(0.5).reduction(reduction).spec();
+        vec![
+            Example::new(spec(Reduction::Mean), [[3, 2]]),
+            Example::new(spec(Reduction::Sum), [[5]]),
+            Example::bench(spec(Reduction::Mean), [[4096, 10]]),
+        ]
+    }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::elementwise::tests::by_hand;
+    use crate::elementwise::tests::compare;
     use chainrule_gradcheck::loss_laws;
 
     loss_laws! {
         obeys_the_laws(shape in collection::vec(1..5usize, 0..4), delta in 0.2..3.0) {
-            loss: |reduction| Huber::new().delta(delta).reduction(reduction),
+            loss: |reduction| Huber::<T>::new().delta(delta).reduction(reduction),
             prediction: shape,
-            target: Targets::Numbers,
+            target: TargetKind::Values,
         }
     }
 
     /// δ = 2, y − t = (1, −3): ½ and 2 (3 − 1) = 4, mean 2.25; ∂y = (1, −2)/2.
     #[test]
-    fn by_hand_values() {
+    pub fn by_hand() {
         let loss = Huber::new().delta(2.0);
-        by_hand(&loss, [[1.0, 2.0], [0.0, 5.0]], 2.25, [[0.5, -1.0], [-0.5, 1.0]]);
+        compare(&loss, [[1.0, 2.0], [0.0, 5.0]], 2.25, [[0.5, -1.0], [-0.5, 1.0]]);
     }
 }

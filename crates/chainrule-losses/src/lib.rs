@@ -1,4 +1,4 @@
-//! Loss functions with hand-derived gradients, one file each.
+//! Loss functions with hand-derived gradients, one file each, and their [`registry`].
 //!
 //! ```
 //! use chainrule_core::{Loss, Tensor};
@@ -11,19 +11,20 @@
 //! # Ok::<(), chainrule_core::Error>(())
 //! ```
 
-mod bce_with_logits;
-mod cross_entropy;
 mod elementwise;
-mod huber;
-mod lines;
-mod mae;
-mod mse;
+mod registry;
+mod rows;
 
-pub use bce_with_logits::BceWithLogits;
-pub use cross_entropy::CrossEntropy;
-pub use huber::Huber;
-pub use mae::Mae;
-pub use mse::Mse;
+pub use registry::registry;
+
+registry::losses! {
+    bce_with_logits => BceWithLogits;
+    cross_entropy => CrossEntropy;
+    huber => Huber;
+    mae => Mae;
+    mse => Mse;
+    weighted_sum => WeightedSum;
+}
 
 /// The README's example, run as a test.
 #[cfg(doctest)]

@@ -6,8 +6,11 @@
 //!
 //! reduced by mean, sum or not at all. Derivation: docs/losses/mae.md.
 
-use crate::elementwise::{elementwise_loss, sign};
-use chainrule_core::Reduction;
+use crate::elementwise::{Element, Elementwise, forward_to_elementwise, reduction, sign};
+use chainrule_core::{
+    Args, Example, Facts, FromSpec, Loss, Reduction, Result, Scalar, Shape, Spec, Target, Tensor,
+};
+use std::marker::PhantomData;
 
 /// |y − t|.
 ///
@@ -22,15 +25,16 @@ use chainrule_core::Reduction;
 /// assert_eq!(Mae::new().value(&y, &t)?.data(), [2.0]);
 /// # Ok::<(), chainrule_core::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
-pub struct Mae {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mae<T = f32> {
     reduction: Reduction,
+    scalar: PhantomData<T>,
 }
 
-impl Mae {
+impl<T: Scalar> Mae<T> {
     /// The mean over all elements.
     pub fn new() -> Self {
-        Self { reduction: Reduction::Mean }
+        Self { reduction: Reduction::Mean, scalar: PhantomData }
     }
 
     /// Mean, sum or none.
@@ -39,39 +43,85 @@ impl Mae {
         self.reduction = reduction;
         self
     }
+
+    fn elementwise(&self) -> Result<Elementwise<Absolute>> {
+        Ok(Elementwise { kind: "Mae", element: Absolute, reduction: self.reduction })
+    }
 }
 
-impl Default for Mae {
+impl<T: Scalar> Default for Mae<T> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-elementwise_loss! {
-    Mae,
-    e: |y, t| (y - t).abs(),
-    dy: sign(y - t),
-    dt: sign(t - y),
+/// |y − t|
+#[derive(Clone, Copy)]
+struct Absolute;
+
+impl<T: Scalar> Element<T> for Absolute {
+    #[inline(always)]
+    fn e(self, y: T, t: T) -> T {
+        (y - t).abs()
+    }
+
+    #[inline(always)]
+    fn dy(self, y: T, t: T) -> T {
+        sign(y - t)
+    }
+
+    #[inline(always)]
+    fn dt(self, y: T, t: T) -> T {
+        sign(t - y)
+    }
+}
+
+impl<T: Scalar> Loss for Mae<T> {
+    type T = T;
+
+    forward_to_elementwise!();
+
+    fn spec(&self) -> Spec {
+        Spec::new("Mae").with("reduction", self.reduction)
+    }
+}
+
+impl<T: Scalar> FromSpec<T> for Mae<T> {
+    const FACTS: Facts =
+        Facts::new("Mae").family("loss").formula("|y − t|").page("losses/mae.md").torch("L1Loss");
+
+    fn from_spec(args: &Args<'_, T>) -> Result<Self> {
+        Ok(Self::new().reduction(reduction(args)?))
+    }
+
+    fn examples() -> Vec<Example> {
+        let spec = |reduction| Self::new().reduction(reduction).spec();
+        vec![
+            Example::new(spec(Reduction::Mean), [[3, 2]]),
+            Example::new(spec(Reduction::Sum), [[5]]),
+            Example::bench(spec(Reduction::Mean), [[4096, 10]]),
+        ]
+    }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::elementwise::tests::by_hand;
+    use crate::elementwise::tests::compare;
     use chainrule_gradcheck::loss_laws;
 
     loss_laws! {
         obeys_the_laws(shape in collection::vec(1..5usize, 0..4)) {
-            loss: |reduction| Mae::new().reduction(reduction),
+            loss: |reduction| Mae::<T>::new().reduction(reduction),
             prediction: shape,
-            target: Targets::Numbers,
+            target: TargetKind::Values,
         }
     }
 
     /// y − t = (1, −3): (1 + 3)/2 = 2; ∂y = (1, −1)/2. Where y = t the slope is 0.
     #[test]
-    fn by_hand_values() {
-        by_hand(&Mae::new(), [[1.0, 2.0], [0.0, 5.0]], 2.0, [[0.5, -0.5], [-0.5, 0.5]]);
-        by_hand(&Mae::new(), [[1.0], [1.0]], 0.0, [[0.0], [0.0]]);
+    pub fn by_hand() {
+        compare(&Mae::new(), [[1.0, 2.0], [0.0, 5.0]], 2.0, [[0.5, -0.5], [-0.5, 0.5]]);
+        compare(&Mae::new(), [[1.0], [1.0]], 0.0, [[0.0], [0.0]]);
     }
 }

@@ -6,8 +6,11 @@
 //!
 //! reduced by mean, sum or not at all. Derivation: docs/losses/mse.md.
 
-use crate::elementwise::elementwise_loss;
-use chainrule_core::Reduction;
+use crate::elementwise::{Element, Elementwise, forward_to_elementwise, reduction};
+use chainrule_core::{
+    Args, Example, Facts, FromSpec, Loss, Reduction, Result, Scalar, Shape, Spec, Target, Tensor,
+};
+use std::marker::PhantomData;
 
 /// (y − t)².
 ///
@@ -22,15 +25,16 @@ use chainrule_core::Reduction;
 /// assert_eq!(Mse::new().value(&y, &t)?.data(), [5.0]);
 /// # Ok::<(), chainrule_core::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
-pub struct Mse {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mse<T = f32> {
     reduction: Reduction,
+    scalar: PhantomData<T>,
 }
 
-impl Mse {
+impl<T: Scalar> Mse<T> {
     /// The mean over all elements.
     pub fn new() -> Self {
-        Self { reduction: Reduction::Mean }
+        Self { reduction: Reduction::Mean, scalar: PhantomData }
     }
 
     /// Mean, sum or none.
@@ -39,38 +43,84 @@ impl Mse {
         self.reduction = reduction;
         self
     }
+
+    fn elementwise(&self) -> Result<Elementwise<Squared>> {
+        Ok(Elementwise { kind: "Mse", element: Squared, reduction: self.reduction })
+    }
 }
 
-impl Default for Mse {
+impl<T: Scalar> Default for Mse<T> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-elementwise_loss! {
-    Mse,
-    e: |y, t| (y - t) * (y - t),
-    dy: (y - t) + (y - t),
-    dt: (t - y) + (t - y),
+/// (y − t)²
+#[derive(Clone, Copy)]
+struct Squared;
+
+impl<T: Scalar> Element<T> for Squared {
+    #[inline(always)]
+    fn e(self, y: T, t: T) -> T {
+        (y - t) * (y - t)
+    }
+
+    #[inline(always)]
+    fn dy(self, y: T, t: T) -> T {
+        (y - t) + (y - t)
+    }
+
+    #[inline(always)]
+    fn dt(self, y: T, t: T) -> T {
+        (t - y) + (t - y)
+    }
+}
+
+impl<T: Scalar> Loss for Mse<T> {
+    type T = T;
+
+    forward_to_elementwise!();
+
+    fn spec(&self) -> Spec {
+        Spec::new("Mse").with("reduction", self.reduction)
+    }
+}
+
+impl<T: Scalar> FromSpec<T> for Mse<T> {
+    const FACTS: Facts =
+        Facts::new("Mse").family("loss").formula("(y − t)²").page("losses/mse.md").torch("MSELoss");
+
+    fn from_spec(args: &Args<'_, T>) -> Result<Self> {
+        Ok(Self::new().reduction(reduction(args)?))
+    }
+
+    fn examples() -> Vec<Example> {
+        let spec = |reduction| Self::new().reduction(reduction).spec();
+        vec![
+            Example::new(spec(Reduction::Mean), [[3, 2]]),
+            Example::new(spec(Reduction::Sum), [[5]]),
+            Example::bench(spec(Reduction::Mean), [[4096, 10]]),
+        ]
+    }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::elementwise::tests::by_hand;
+    use crate::elementwise::tests::compare;
     use chainrule_gradcheck::loss_laws;
 
     loss_laws! {
         obeys_the_laws(shape in collection::vec(1..5usize, 0..4)) {
-            loss: |reduction| Mse::new().reduction(reduction),
+            loss: |reduction| Mse::<T>::new().reduction(reduction),
             prediction: shape,
-            target: Targets::Numbers,
+            target: TargetKind::Values,
         }
     }
 
     /// y − t = (1, −3): (1 + 9)/2 = 5; ∂y = 2 (1, −3)/2 = (1, −3).
     #[test]
-    fn by_hand_values() {
-        by_hand(&Mse::new(), [[1.0, 2.0], [0.0, 5.0]], 5.0, [[1.0, -3.0], [-1.0, 3.0]]);
+    pub fn by_hand() {
+        compare(&Mse::new(), [[1.0, 2.0], [0.0, 5.0]], 5.0, [[1.0, -3.0], [-1.0, 3.0]]);
     }
 }

@@ -1,119 +1,59 @@
 //! Adam with decoupled weight decay (Loshchilov and Hutter, 2019).
 //!
 //! ```text
-//! w ← (1 − η λ) w
-//! m = β₁ m + (1 − β₁) g          m̂ = m/(1 − β₁ᵗ)
-//! v = β₂ v + (1 − β₂) g²         v̂ = v/(1 − β₂ᵗ)
-//! w ← w − η m̂/(√v̂ + ε)
+//! w ← (1 − η λ) w, then the step of Adam with d = g
 //! ```
 //!
 //! Derivation: docs/optimizers/adamw.md.
 
-use crate::driver::{Driver, below_one, common_settings, not_negative};
-use chainrule_core::{Grads, Optimizer, Parameters, Result, Scalar};
-use chainrule_tensor::kernels::optim::{AdamStep, adam, amsgrad};
+use crate::{AdamRule, Driver, adam::examples};
+use chainrule_core::{Args, Example, Facts, FromSpec, Result, Scalar};
 
-/// Adam, with weight decay λ applied to the weights themselves and not through the gradient.
+/// [`Adam`](crate::Adam), with weight decay λ applied to the weights themselves and not through the gradient.
 ///
 /// Defaults: β₁ = 0.9, β₂ = 0.999, ε = 1e-8, λ = 0.01.
 ///
 /// # Examples
 /// ```
+/// use chainrule_core::Optimizer;
 /// use chainrule_optim::AdamW;
 /// let adam: AdamW = AdamW::new(1e-3).betas(0.9, 0.99).amsgrad(true);
 /// assert!(adam.check().is_ok());
 /// ```
-#[derive(Clone, Debug)]
-pub struct AdamW<T = f32> {
-    betas: (f64, f64),
-    eps: f64,
-    amsgrad: bool,
-    driver: Driver<T, 3>,
-}
+pub type AdamW<T = f32> = Driver<AdamRule<true>, T>;
 
-impl<T: Scalar> AdamW<T> {
+impl<T: Scalar> Driver<AdamRule<true>, T> {
     /// A learning rate η and the defaults.
     pub fn new(learning_rate: f64) -> Self {
-        Self { betas: (0.9, 0.999), eps: 1e-8, amsgrad: false, driver: Driver::new(learning_rate, 0.01) }
-    }
-
-    /// How much of the first and of the second moment stays at each step.
-    #[must_use]
-    pub fn betas(mut self, beta1: f64, beta2: f64) -> Self {
-        self.betas = (beta1, beta2);
-        self
-    }
-
-    /// What is added to the root in the denominator.
-    #[must_use]
-    pub fn eps(mut self, eps: f64) -> Self {
-        self.eps = eps;
-        self
-    }
-
-    /// Divides by the largest second moment so far (Reddi, Kale and Kumar, 2018).
-    #[must_use]
-    pub fn amsgrad(mut self, amsgrad: bool) -> Self {
-        self.amsgrad = amsgrad;
-        self
-    }
-
-    /// Whether the settings make sense; every step asks.
-    ///
-    /// # Errors
-    /// A negative or infinite setting, or a β of 1 or more.
-    pub fn check(&self) -> Result<()> {
-        self.driver.check("AdamW")?;
-        below_one("AdamW", "β₁", self.betas.0)?;
-        below_one("AdamW", "β₂", self.betas.1)?;
-        not_negative("AdamW", "ε", self.eps)
+        Self::from_rule(AdamRule::default(), learning_rate).weight_decay(0.01)
     }
 }
 
-common_settings!(AdamW);
+impl<T: Scalar> FromSpec<T> for AdamW<T> {
+    const FACTS: Facts = Facts::new("AdamW")
+        .family("optimizer")
+        .formula("w ← (1 − η λ) w − η m̂/(√v̂ + ε)")
+        .page("optimizers/adamw.md")
+        .torch("AdamW");
 
-impl<T: Scalar> Optimizer<T> for AdamW<T> {
-    fn step(&mut self, model: &mut dyn Parameters<T>, grads: &Grads<T>) -> Result<()> {
-        self.check()?;
-        let ((beta1, beta2), eps, keep_largest) = (self.betas, self.eps, self.amsgrad);
-        self.driver.step(model, grads, |turn| {
-            let [m, v, largest] = turn.state;
-            let t = turn.t as f64;
-            let step = AdamStep {
-                rate: T::from_f64(turn.rate / (1.0 - beta1.powf(t))),
-                root: T::from_f64(1.0 / (1.0 - beta2.powf(t)).sqrt()),
-                beta1: T::from_f64(beta1),
-                beta2: T::from_f64(beta2),
-                eps: T::from_f64(eps),
-                weight_decay: T::ZERO,
-                shrink: T::from_f64(1.0 - turn.rate * turn.weight_decay),
-                sign: turn.sign,
-            };
-            if keep_largest {
-                amsgrad(turn.w, turn.g, m, v, largest, step);
-            } else {
-                adam(turn.w, turn.g, m, v, step); // w −= η m̂/(√v̂ + ε)
-            }
-        })
+    fn from_spec(args: &Args<'_, T>) -> Result<Self> {
+        Self::new(1e-3).with_all_args(args)
     }
 
-    fn learning_rate(&self) -> f64 {
-        self.driver.rate
-    }
-
-    fn set_learning_rate(&mut self, rate: f64) {
-        self.driver.rate = rate;
+    fn examples() -> Vec<Example> {
+        examples("AdamW")
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::driver::tests::{Bag, agrees_with_reference};
+    use crate::testing::{Bag, compare};
+    use chainrule_core::{Grads, Optimizer};
 
     /// η = 0.1, λ = ½: w shrinks by 0.95 and then moves by η sign(g): 1 → 0.95 − 0.1 = 0.85 → 0.8075 − 0.1 = 0.7075.
     #[test]
-    fn two_steps_by_hand() {
+    pub fn by_hand() {
         let (mut bag, mut adam) = (Bag::new(&[1.0]), AdamW::new(0.1).eps(0.0).weight_decay(0.5));
         let mut grads = Grads::new(&bag);
         grads.values_mut()[0] = 4.0;
@@ -124,10 +64,10 @@ mod tests {
     }
 
     #[test]
-    fn every_option_agrees_with_the_reference() {
+    pub fn agrees_with_reference() {
         for (amsgrad, maximize) in [(false, false), (true, false), (false, true)] {
             let adam = AdamW::new(0.03).betas(0.8, 0.95).eps(1e-4).weight_decay(0.1).amsgrad(amsgrad);
-            agrees_with_reference(adam.maximize(maximize), |w, g, s: &mut [f64; 3], t| {
+            compare(adam.maximize(maximize), |w, g, s: &mut [f64; 3], t| {
                 let d = if maximize { -g } else { g };
                 *w *= 1.0 - 0.03 * 0.1;
                 s[0] = 0.8 * s[0] + 0.2 * d;
@@ -142,7 +82,22 @@ mod tests {
     #[test]
     fn settings_out_of_range_are_errors() {
         assert!(AdamW::<f32>::new(1e-3).betas(1.0, 0.9).check().is_err());
-        assert!(AdamW::<f32>::new(1e-3).eps(-1.0).check().is_err());
+        let text = AdamW::<f32>::new(1e-3).eps(-1.0).check().unwrap_err().to_string();
+        assert_eq!(text, "AdamW: expected ε from 0, got -1");
         assert!(AdamW::<f32>::new(1e-3).weight_decay(f64::INFINITY).check().is_err());
+    }
+
+    #[test]
+    fn adamw_is_adam_with_decoupled_decay() {
+        let (mut one, mut two) = (Bag::<f64>::new(&[1.0, -3.0]), Bag::new(&[1.0, -3.0]));
+        let mut grads = [Grads::new(&one), Grads::new(&two)];
+        grads.iter_mut().for_each(|g| g.values_mut().copy_from_slice(&[0.3, 2.0]));
+        let mut adam = crate::Adam::new(0.1).decoupled_weight_decay(true).weight_decay(0.2);
+        let mut adamw = AdamW::new(0.1).weight_decay(0.2);
+        for _ in 0..3 {
+            adam.step(&mut one, &grads[0]).unwrap();
+            adamw.step(&mut two, &grads[1]).unwrap();
+        }
+        assert_eq!(one.0[0].value().unwrap(), two.0[0].value().unwrap());
     }
 }

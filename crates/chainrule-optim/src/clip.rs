@@ -1,7 +1,7 @@
 //! Clipping of gradients.
 
 use chainrule_core::{Error, Grads, Result, Scalar};
-use chainrule_tensor::kernels::optim::sum_of_squares;
+use chainrule_tensor::kernels::layers::optim::sum_of_squares;
 
 /// Limits every gradient to [−limit, limit].
 ///
@@ -58,12 +58,12 @@ fn check(limit: f64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::tests::Bag;
+    use crate::testing::Bag;
 
     /// (3, 4) has the norm 5; clipped to 1 it is (0.6, 0.8) up to the 10⁻⁶.
     #[test]
     fn the_norm_is_global_and_small_gradients_stay() {
-        let mut grads = Grads::new(&Bag::new(&[0.0, 0.0]));
+        let mut grads = Grads::new(&Bag::<f64>::new(&[0.0, 0.0]));
         grads.values_mut().copy_from_slice(&[3.0, 4.0]);
         assert_eq!(clip_norm(&mut grads, 10.0).unwrap(), 5.0);
         assert_eq!(grads.values(), [3.0, 4.0]);

@@ -1,17 +1,14 @@
 //! Optimizers, one file each; learning-rate schedules; gradient clipping.
 //!
 //! ```
-//! use chainrule_core::{Context, Grads, Init, Layer, Optimizer, Param, Params, ParamsMut, Parameters};
-//! # use chainrule_core::{Call, Result, Shape, Tensor};
-//! use chainrule_optim::{Adam, Cosine, Schedule, clip_norm};
-//! # #[derive(Clone)] struct Bowl(Param<f64>);
-//! # impl Layer<f64> for Bowl {
-//! #     type Cache = ();
-//! #     fn output_shape(&self, input: &[usize]) -> Result<Shape> { Shape::new(input) }
-//! #     fn forward(&self, _: &Tensor<f64>, _: &mut Tensor<f64>, _: &mut (), _: &mut Context) -> Result<()> { Ok(()) }
-//! #     fn backward(&self, _: Call<'_, f64>, _: &mut (), _: &mut Grads<f64>, _: Option<&mut Tensor<f64>>) -> Result<()> { Ok(()) }
-//! #     fn params<'a>(&'a self, out: &mut Params<'_, 'a, f64>) { out.add(&self.0) }
-//! #     fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, f64>) { out.add(&mut self.0) }
+//! use chainrule_core::{Grads, Init, Optimizer, Param, Parameters, Schedule, parameters};
+//! use chainrule_optim::{Adam, clip_norm, schedule::Cosine};
+//! # use chainrule_core::{Params, ParamsMut};
+//! struct Bowl(Param<f64>);
+//! # impl Parameters for Bowl {
+//! #     type T = f64;
+//! #     fn list<'a>(&'a self, out: &mut Params<'_, 'a, f64>) { out.add(&self.0) }
+//! #     fn list_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, f64>) { out.add(&mut self.0) }
 //! # }
 //!
 //! // E = ½ w², so ∂E/∂w = w.
@@ -27,21 +24,31 @@
 //! assert!(model.0.value()?[0].abs() < 0.5);
 //! # Ok::<(), chainrule_core::Error>(())
 //! ```
+//!
+//! An optimizer is a [`Rule`] for one tensor, and a [`Driver`] that does the rest. One that looks at all tensors together,
+//! or evaluates the loss more than once a step, implements [`chainrule_core::Optimizer`] itself.
 
-mod adam;
-mod adamw;
+pub(crate) mod adam;
+pub(crate) mod adamw;
+mod check;
 mod clip;
 mod driver;
 mod group;
+mod registry;
+mod rule;
 pub mod schedule;
-mod sgd;
+pub(crate) mod sgd;
+#[cfg(test)]
+mod testing;
 
-pub use adam::Adam;
+pub use adam::{Adam, AdamRule};
 pub use adamw::AdamW;
 pub use clip::{clip_norm, clip_value};
+pub use driver::Driver;
 pub use group::Group;
-pub use schedule::{Constant, Cosine, LinearWarmup, Schedule, Sequence, Step};
-pub use sgd::Sgd;
+pub use registry::registry;
+pub use rule::{Rule, Settings, StateTensor, Terms, Update};
+pub use sgd::{Sgd, SgdRule};
 
 /// The README's example, run as a test.
 #[cfg(doctest)]

@@ -1,163 +1,164 @@
-//! A constructor's arguments, asked for by name. What nobody asked for, and is not off, is not covered.
+//! A constructor's arguments as the spec of one of our kinds.
 
 use crate::{Step, Stop, case::Array};
-use serde_json::Value;
-use std::{cell::RefCell, collections::BTreeMap};
+use chainrule_core::{Entry, Scalar, Spec, Value};
+use serde_json::Value as Json;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The arguments of one case.
 #[derive(Debug)]
 pub struct Args {
-    values: Value,
+    values: Json,
     tensors: BTreeMap<String, Array>,
-    asked: RefCell<Vec<String>>,
 }
 
-/// Whole numbers above it are of no network.
-const LARGEST: u64 = u32::MAX as u64;
+/// Arguments that say how PyTorch runs or stores, not what it computes. What `return_indices` adds is compared by itself,
+/// the values of `_weight` come with the parameters, and `norm_type` has a meaning only with `max_norm`.
+const WITHOUT_EFFECT: &[&str] = &[
+    "inplace",
+    "device",
+    "dtype",
+    "sparse",
+    "return_indices",
+    "_weight",
+    "_freeze",
+    "norm_type",
+    "foreach",
+    "fused",
+    "capturable",
+    "differentiable",
+];
+
+/// Arguments of one class that are without effect.
+const WITHOUT_EFFECT_IN: &[(&str, &[&str])] =
+    &[("Identity", &["args", "kwargs"]), ("AdamW", &["decoupled_weight_decay"])];
+
+/// Classes that are another one with arguments of its own.
+const ALIASES: &[(&str, &str, &[(&str, i64)])] = &[("Softmax2d", "Softmax", &[("dim", -3)])];
 
 impl Args {
-    pub fn new(values: Value, tensors: BTreeMap<String, Array>) -> Self {
-        Self { values, tensors, asked: RefCell::default() }
+    pub fn new(values: Json, tensors: BTreeMap<String, Array>) -> Self {
+        Self { values, tensors }
     }
 
     /// Arguments without tensors.
-    pub fn plain(values: &Value) -> Self {
+    pub fn plain(values: &Json) -> Self {
         Self::new(values.clone(), BTreeMap::new())
     }
 
-    /// An argument as it stands. The cases have all of them, defaults included: one that is missing is a failure.
-    pub fn value(&self, name: &str) -> Step<&Value> {
-        self.ignore(&[name]);
-        self.values.get(name).ok_or_else(|| Stop::Fail(format!("the case has no argument {name}")))
+    /// Whether a switch is on.
+    pub fn is_on(&self, name: &str) -> bool {
+        self.values.get(name) == Some(&Json::Bool(true))
     }
 
-    /// The value of an argument if it is of the kind that the library knows.
-    fn parse<'a, V>(&'a self, name: &str, what: &str, f: impl FnOnce(&'a Value) -> Option<V>) -> Step<V> {
-        let v = self.value(name)?;
-        f(v).ok_or_else(|| Stop::Skip(format!("argument {name} = {v}, not {what}")))
-    }
-
-    pub fn is_none(&self, name: &str) -> Step<bool> {
-        Ok(self.value(name)?.is_null())
-    }
-
-    pub fn usize(&self, name: &str) -> Step<usize> {
-        self.parse(name, "a size", size)
-    }
-
-    pub fn isize(&self, name: &str) -> Step<isize> {
-        self.parse(name, "a whole number", |v| v.as_i64().map(|v| v as isize))
-    }
-
-    pub fn f64(&self, name: &str) -> Step<f64> {
-        self.parse(name, "a number", Value::as_f64)
-    }
-
-    /// One number of a list.
-    pub fn at(&self, name: &str, index: usize) -> Step<f64> {
-        self.parse(name, "a list of numbers", |v| v.get(index).and_then(Value::as_f64))
-    }
-
-    pub fn bool(&self, name: &str) -> Step<bool> {
-        self.parse(name, "true or false", Value::as_bool)
-    }
-
-    pub fn str(&self, name: &str) -> Step<&str> {
-        self.parse(name, "a text", Value::as_str)
-    }
-
-    /// A number or several.
-    pub fn list(&self, name: &str) -> Step<Vec<usize>> {
-        self.parse(name, "sizes", |v| match v {
-            Value::Array(items) => items.iter().map(size).collect(),
-            one => size(one).map(|n| vec![n]),
-        })
-    }
-
-    /// A number, or one for each of two axes.
-    pub fn pair(&self, name: &str) -> Step<[usize; 2]> {
-        match self.list(name)?[..] {
-            [n] => Ok([n, n]),
-            [a, b] => Ok([a, b]),
-            _ => Err(Stop::Fail(format!("argument {name}: expected one or two sizes"))),
+    /// The spec of the kind that has PyTorch's name for its own; `None` if there is no such kind. A kind knows the
+    /// attributes that stand in the specs of its examples; an argument beyond them is skipped with its name, unless it is off.
+    pub fn spec<'r, T: Scalar, V: 'r>(
+        &self,
+        mut entries: impl Iterator<Item = &'r Entry<T, V>>,
+        class: &str,
+    ) -> Step<Option<Spec>> {
+        let alias = ALIASES.iter().find(|(alias, ..)| *alias == class);
+        let (torch, fixed) = alias.map_or((class, &[][..]), |(_, torch, fixed)| (torch, fixed));
+        let Some(entry) = entries.find(|entry| entry.facts.torch == Some(torch)) else { return Ok(None) };
+        let known: BTreeSet<String> = (entry.examples)()
+            .iter()
+            .flat_map(|example| example.spec.attributes())
+            .map(|(name, _)| name.clone())
+            .collect();
+        let mut spec = Spec::new(entry.facts.kind);
+        for &(name, value) in fixed {
+            spec = spec.with(name, value);
         }
-    }
-
-    /// A number, or one for each of two axes, any of which may be None.
-    pub fn optional_pair(&self, name: &str) -> Step<(Option<usize>, Option<usize>)> {
-        let one = |v: &Value| if v.is_null() { Some(None) } else { size(v).map(Some) };
-        self.parse(name, "one or two sizes", |v| match v {
-            Value::Array(items) if items.len() == 2 => Some((one(&items[0])?, one(&items[1])?)),
-            Value::Array(items) if items.len() == 1 => one(&items[0]).map(|n| (n, n)),
-            single => one(single).map(|n| (n, n)),
-        })
-    }
-
-    /// An argument that is a tensor; `None` if it is off.
-    pub fn tensor(&self, name: &str) -> Step<Option<&Array>> {
-        if self.is_none(name)? {
-            return Ok(None);
-        }
-        let missing = || Stop::Fail(format!("argument {name}: expected a tensor"));
-        self.tensors.get(name).map(Some).ok_or_else(missing)
-    }
-
-    /// Names arguments that say how PyTorch runs or stores, not what it computes.
-    pub fn ignore(&self, names: &[&str]) {
-        self.asked.borrow_mut().extend(names.iter().map(|n| (*n).to_owned()));
-    }
-
-    /// Whatever was not asked for must be off.
-    pub fn finish(&self) -> Step<()> {
+        let here = WITHOUT_EFFECT_IN.iter().filter(|(of, _)| *of == class).flat_map(|(_, names)| *names);
+        let without_effect: Vec<&str> = WITHOUT_EFFECT.iter().chain(here).copied().collect();
         for (name, value) in self.values.as_object().into_iter().flatten() {
-            let off = matches!(value, Value::Null | Value::Bool(false));
-            if !off && !self.asked.borrow().contains(name) {
+            if known.contains(name) {
+                spec = spec.with(name, self.value(name, value)?);
+            } else if !matches!(value, Json::Null | Json::Bool(false))
+                && !without_effect.contains(&name.as_str())
+            {
                 return Err(Stop::Skip(format!("argument {name} = {value}")));
             }
         }
-        Ok(())
+        Ok(Some(spec))
+    }
+
+    fn value(&self, name: &str, value: &Json) -> Step<Value> {
+        let each = |values: &[Json]| values.iter().map(|v| self.value(name, v)).collect::<Step<_>>();
+        Ok(match value {
+            Json::Null => Value::None,
+            Json::Bool(v) => Value::Bool(*v),
+            Json::Number(v) => match (v.as_i64(), v.as_f64()) {
+                (Some(v), _) => Value::Int(v),
+                (None, Some(v)) if !value.is_u64() => Value::Float(v),
+                _ => return Err(Stop::Skip(format!("argument {name} = {value}, beyond 63 bits"))),
+            },
+            Json::String(v) => Value::Text(v.clone()),
+            Json::Array(values) => Value::List(each(values)?),
+            Json::Object(_) => {
+                let tensor = self.tensors.get(name);
+                let tensor =
+                    tensor.ok_or_else(|| Stop::Fail(format!("argument {name}: expected a tensor")))?;
+                nested(tensor.values.data(), tensor.values.shape())
+            }
+        })
     }
 }
 
-fn size(v: &Value) -> Option<usize> {
-    v.as_u64().filter(|&n| n <= LARGEST).map(|n| n as usize)
+/// The values of a tensor as lists of lists, the outermost axis first.
+fn nested(values: &[f64], shape: &[usize]) -> Value {
+    match shape {
+        [] => Value::Float(values[0]),
+        [_] => Value::List(values.iter().map(|&v| Value::Float(v)).collect()),
+        [_, inner @ ..] => {
+            let size = inner.iter().product::<usize>().max(1);
+            Value::List(values.chunks(size).map(|part| nested(part, inner)).collect())
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry;
+    use chainrule_core::Tensor;
     use serde_json::json;
 
-    fn why(step: Step<()>) -> String {
-        match step {
-            Ok(()) => "covered".into(),
+    fn spec(class: &str, args: Json) -> String {
+        match Args::plain(&args).spec(registry::<f64>().modules(), class) {
+            Ok(None) => "no such class".into(),
+            Ok(Some(spec)) => spec.to_string(),
             Err(Stop::Skip(why)) => format!("skipped: {why}"),
             Err(Stop::Fail(why)) => format!("failed: {why}"),
         }
     }
 
     #[test]
-    fn what_nobody_asked_for_is_not_covered_unless_it_is_off() {
-        let a = Args::plain(&json!({"size": 3, "inplace": false, "device": null, "p": 2}));
-        assert!(a.usize("size").is_ok_and(|n| n == 3));
-        assert_eq!(why(a.finish()), "skipped: argument p = 2");
-        a.ignore(&["p"]);
-        assert_eq!(why(a.finish()), "covered");
+    fn an_argument_that_the_kind_does_not_know_is_skipped_unless_it_is_off_or_without_effect() {
+        assert_eq!(spec("Warp", json!({})), "no such class");
+        assert_eq!(spec("Softmax", json!({"dim": 1, "warp": null, "weft": false})), "Softmax(dim=1)");
+        assert_eq!(spec("Softmax", json!({"dim": 1, "p": 2})), "skipped: argument p = 2");
+        assert_eq!(spec("ReLU", json!({"inplace": true})), "Relu()");
+        assert_eq!(spec("Identity", json!({"args": [54]})), "Identity()");
+        assert_eq!(spec("ReLU", json!({"args": [54]})), "skipped: argument args = [54]");
+        assert_eq!(spec("Embedding", json!({"max_norm": 1.0})), "skipped: argument max_norm = 1.0");
     }
 
     #[test]
-    fn a_missing_argument_fails_and_one_of_another_kind_is_not_covered() {
-        let a = Args::plain(&json!({"dim": "x", "size": 18446744073709551615u64, "pair": [1, 2, 3]}));
-        assert_eq!(why(a.usize("axis").map(drop)), "failed: the case has no argument axis");
-        assert_eq!(why(a.isize("dim").map(drop)), "skipped: argument dim = \"x\", not a whole number");
-        assert!(why(a.usize("size").map(drop)).starts_with("skipped"));
-        assert!(why(a.pair("pair").map(drop)).starts_with("failed"));
+    fn an_alias_brings_its_arguments() {
+        assert_eq!(spec("Softmax2d", json!({})), "Softmax(dim=-3)");
     }
 
     #[test]
-    fn pairs_are_one_number_or_two() {
-        let a = Args::plain(&json!({"one": 3, "two": [1, 2], "half": [4, null]}));
-        assert!(a.pair("one").is_ok_and(|p| p == [3, 3]) && a.pair("two").is_ok_and(|p| p == [1, 2]));
-        assert!(a.optional_pair("half").is_ok_and(|p| p == (Some(4), None)));
+    fn values_keep_their_types() {
+        let all = json!({"in_features": 3, "out_features": [1, [2.0]], "bias": "x"});
+        assert_eq!(spec("Linear", all), "Linear(bias=x, in_features=3, out_features=(1, (2.0)))");
+        let large = json!({"in_features": 18446744073709551615u64});
+        assert!(spec("Linear", large).starts_with("skipped: argument in_features = 18446744073709551615"));
+        let lost = json!({"in_features": {"tensor": "lost"}});
+        assert_eq!(spec("Linear", lost), "failed: argument in_features: expected a tensor");
+        let matrix = Tensor::from([[1.0, 2.0], [3.0, 4.0]]);
+        assert_eq!(nested(matrix.data(), matrix.shape()).to_string(), "((1.0, 2.0), (3.0, 4.0))");
     }
 }

@@ -6,7 +6,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// A tensor of a case, with the kind of number it had.
+/// A tensor of a case, and the kind of its type.
 #[derive(Clone, Debug)]
 pub struct Array {
     pub values: Tensor<f64>,
@@ -29,7 +29,7 @@ impl Array {
 #[derive(Clone, Debug)]
 pub enum Input {
     Array(Array),
-    /// No layer of one input takes it.
+    /// Nothing takes it yet.
     Other(&'static str),
 }
 
@@ -135,7 +135,7 @@ impl File<'_> {
             inputs.push((Some(name.clone()), self.input(value)?));
         }
         let buffers = present(self.map(&case["buffers"])?);
-        // An argument that became a buffer (class weights) has the buffer's numbers.
+        // An argument that became a buffer (class weights) has the buffer's values.
         let mut tensors = present(self.map(&case["args"])?);
         for (name, tensor) in &mut tensors {
             if let Some(buffer) = buffers.get(name) {

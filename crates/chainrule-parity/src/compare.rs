@@ -1,9 +1,10 @@
 //! Whether two arrays agree.
 
 use crate::{Step, Stop, case::Array};
+use chainrule_core::tensor::position;
 use chainrule_core::{Scalar, Tensor};
 
-/// What a number is, and so how closely it must agree.
+/// What a value is, and so how closely it must agree.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     Value,
@@ -22,7 +23,7 @@ impl Kind {
     }
 }
 
-/// Whether two numbers agree within `tolerance` of max(1, |want|). NaN agrees with NaN alone, infinities with themselves.
+/// Whether two values agree within `tolerance` of max(1, |want|). NaN agrees with NaN alone, infinities with themselves.
 pub fn close(got: f64, want: f64, tolerance: f64) -> bool {
     let error = (got - want).abs() / want.abs().max(1.0);
     got == want || (got.is_nan() && want.is_nan()) || error <= tolerance // false for NaN
@@ -39,18 +40,18 @@ pub fn shapes(what: &str, ours: &[usize], theirs: &[usize], batched: bool) -> St
 /// Fails at the first coordinate that differs, or when shapes do.
 pub fn agree<T: Scalar>(what: &str, kind: Kind, got: &Tensor<T>, want: &Array, batched: bool) -> Step<()> {
     shapes(what, got.shape(), want.values.shape(), batched)?;
-    numbers(what, kind, got.data(), want)
+    values(what, kind, got.data(), want)
 }
 
 /// [`agree`] without regard to shapes.
-pub fn numbers<T: Scalar>(what: &str, kind: Kind, got: &[T], want: &Array) -> Step<()> {
+pub fn values<T: Scalar>(what: &str, kind: Kind, got: &[T], want: &Array) -> Step<()> {
     if got.len() != want.values.len() {
-        return Err(Stop::Fail(format!("{what}: expected {} numbers, got {}", want.values.len(), got.len())));
+        return Err(Stop::Fail(format!("{what}: expected {} values, got {}", want.values.len(), got.len())));
     }
     let pairs = got.iter().map(|v| v.to_f64()).zip(want.values.data());
     for (i, (got, &want_i)) in pairs.enumerate() {
         if !close(got, want_i, kind.tolerance::<T>()) {
-            let at = coordinate(i, want.values.shape());
+            let at = position(want.values.shape(), i);
             return Err(Stop::Fail(format!("{what}{at:?}: expected {want_i:e}, got {got:e}")));
         }
     }
@@ -60,21 +61,12 @@ pub fn numbers<T: Scalar>(what: &str, kind: Kind, got: &[T], want: &Array) -> St
 /// Fails unless the gradient agrees; where PyTorch has none, ours must be 0.
 pub fn gradient<T: Scalar>(what: &str, got: &[T], want: Option<&Array>) -> Step<()> {
     match want {
-        Some(want) => numbers(what, Kind::Gradient, got, want),
+        Some(want) => values(what, Kind::Gradient, got, want),
         None => match got.iter().position(|&g| g != T::ZERO) {
             Some(i) => Err(Stop::Fail(format!("{what}: expected none, got {} at {i}", got[i]))),
             None => Ok(()),
         },
     }
-}
-
-fn coordinate(mut i: usize, shape: &[usize]) -> Vec<usize> {
-    let mut at = vec![0; shape.len()];
-    for (a, &n) in at.iter_mut().zip(shape).rev() {
-        *a = i % n;
-        i /= n;
-    }
-    at
 }
 
 #[cfg(test)]

@@ -1,14 +1,12 @@
 //! Runs reference cases computed by PyTorch through chainrule's layers, losses, optimizers and schedules.
 //!
-//! A case names a module and its constructor's arguments; the runner builds ours from the arguments alone, sets the
-//! parameters, and compares outputs, buffers after the pass, and the gradients of inputs and parameters. It knows
-//! modules and arguments, never cases.
+//! A case names a class and its constructor's arguments; the runner finds the kind of that name in the registry, builds it
+//! from the arguments alone, sets the parameters, and compares outputs, buffers after the pass, and the gradients of inputs
+//! and parameters.
 
 mod args;
 mod case;
 mod compare;
-mod layers;
-mod losses;
 mod module;
 mod optimizers;
 mod report;
@@ -16,11 +14,16 @@ mod schedules;
 
 pub use report::Report;
 
-use chainrule_core::{Error, Result, Scalar};
+use chainrule_core::{Error, Registry, Result, Scalar};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
 };
+
+/// Everything that the runner can build.
+pub fn registry<T: Scalar>() -> Registry<T> {
+    chainrule_layers::registry().merge(chainrule_losses::registry()).merge(chainrule_optim::registry())
+}
 
 /// How one case ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,21 +73,21 @@ pub fn run<T: Scalar>(folder: &Path, only: Option<&str>) -> Result<Report> {
         .map(|entry| entry.path())
         .collect();
     files.sort();
-    let mut report = Report::default();
+    let (registry, mut report) = (registry::<T>(), Report::default());
     for file in files {
         let read = || std::fs::read(&file).map_err(|e| Error::io(e, format!("read {}", file.display())));
         let name = file.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         let in_file = |e: Error| Error::format(format!("{name}: {e}"));
         let wanted = |module: &str| only.is_none_or(|only| only == module);
         if name == "schedules.json" {
-            schedules::run(&read()?, &wanted, &mut report).map_err(in_file)?;
+            schedules::run(&read()?, &registry, &wanted, &mut report).map_err(in_file)?;
         } else if name == "optimizers.safetensors" {
-            optimizers::run::<T>(&read()?, &wanted, &mut report).map_err(in_file)?;
+            optimizers::run(&read()?, &registry, &wanted, &mut report).map_err(in_file)?;
         } else if name.ends_with(".safetensors") {
             let bytes = read()?;
             for case in case::read(&bytes).map_err(in_file)? {
                 if wanted(&case.module) {
-                    report.add(&case.module, &case.id, outcome(|| module::run::<T>(&case)));
+                    report.add(&case.module, &case.id, outcome(|| module::run(&registry, &case)));
                 }
             }
         }

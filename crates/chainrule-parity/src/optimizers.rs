@@ -4,66 +4,34 @@ use crate::{
     Report, Step, Stop,
     args::Args,
     case::{Array, File, text},
-    compare::{Kind, numbers, shapes},
+    compare::{Kind, shapes, values},
     outcome,
 };
 use chainrule_core::{
-    Call, Context, Error, Grads, Init, Layer, Optimizer, Param, Params, ParamsMut, Result, Scalar, Shape,
-    Tensor,
+    Grads, Init, Optimizer, Param, Parameters, Params, ParamsMut, Registry, Result, Scalar,
 };
-use chainrule_optim as ours;
 use serde_json::Value;
 
 /// Runs every trajectory of a file.
-pub fn run<T: Scalar>(bytes: &[u8], wanted: &dyn Fn(&str) -> bool, report: &mut Report) -> Result<()> {
+pub fn run<T: Scalar>(
+    bytes: &[u8],
+    registry: &Registry<T>,
+    wanted: &dyn Fn(&str) -> bool,
+    report: &mut Report,
+) -> Result<()> {
     let file = File::parse(bytes)?;
     for case in &file.cases {
         let (name, id) = (text(case, "optimizer")?, text(case, "id")?);
         if wanted(name) {
-            report.add(name, id, outcome(|| trajectory::<T>(&file, name, case)));
+            report.add(name, id, outcome(|| trajectory(registry, &file, name, case)));
         }
     }
     Ok(())
 }
 
-fn build<T: Scalar>(name: &str, a: &Args) -> Step<Box<dyn Optimizer<T>>> {
-    a.ignore(&["foreach", "fused", "capturable", "differentiable"]); // how PyTorch runs it
-    Ok(match name {
-        "SGD" => Box::new(
-            ours::Sgd::new(a.f64("lr")?)
-                .momentum(a.f64("momentum")?)
-                .dampening(a.f64("dampening")?)
-                .nesterov(a.bool("nesterov")?)
-                .weight_decay(a.f64("weight_decay")?)
-                .maximize(a.bool("maximize")?),
-        ),
-        "Adam" if !a.bool("decoupled_weight_decay")? => Box::new(
-            ours::Adam::new(a.f64("lr")?)
-                .betas(a.at("betas", 0)?, a.at("betas", 1)?)
-                .eps(a.f64("eps")?)
-                .weight_decay(a.f64("weight_decay")?)
-                .amsgrad(a.bool("amsgrad")?)
-                .maximize(a.bool("maximize")?),
-        ),
-        "Adam" | "AdamW" => {
-            a.ignore(&["decoupled_weight_decay"]);
-            Box::new(
-                ours::AdamW::new(a.f64("lr")?)
-                    .betas(a.at("betas", 0)?, a.at("betas", 1)?)
-                    .eps(a.f64("eps")?)
-                    .weight_decay(a.f64("weight_decay")?)
-                    .amsgrad(a.bool("amsgrad")?)
-                    .maximize(a.bool("maximize")?),
-            )
-        }
-        _ => return Err(Stop::Skip("optimizer".into())),
-    })
-}
-
-fn trajectory<T: Scalar>(file: &File<'_>, name: &str, case: &Value) -> Step<()> {
-    let args = Args::plain(&case["args"]);
-    let mut optimizer = build::<T>(name, &args)?;
-    args.finish()?;
+fn trajectory<T: Scalar>(registry: &Registry<T>, file: &File<'_>, name: &str, case: &Value) -> Step<()> {
+    let spec = Args::plain(&case["args"]).spec(registry.optimizers(), name)?;
+    let mut optimizer = registry.build_optimizer(&spec.ok_or_else(|| Stop::Skip("optimizer".into()))?)?;
     let mut bag = Bag(Vec::new());
     for value in tensors(file, &case["params"])? {
         let value = value.cast::<T>();
@@ -89,7 +57,7 @@ fn trajectory<T: Scalar>(file: &File<'_>, name: &str, case: &Value) -> Step<()> 
         }
         optimizer.step(&mut bag, &grads)?;
         for (i, (p, want)) in bag.0.iter().zip(after).enumerate() {
-            numbers(&format!("parameter {i} after step {step}"), Kind::Value, p.value()?, &want)?;
+            values(&format!("parameter {i} after step {step}"), Kind::Value, p.value()?, &want)?;
         }
     }
     Ok(())
@@ -111,27 +79,14 @@ fn tensors(file: &File<'_>, keys: &Value) -> Step<Vec<Array>> {
 /// Parameters and nothing else.
 struct Bag<T>(Vec<Param<T>>);
 
-impl<T: Scalar> Layer<T> for Bag<T> {
-    type Cache = ();
-    fn output_shape(&self, input: &[usize]) -> Result<Shape> {
-        Shape::new(input)
+impl<T: Scalar> Parameters for Bag<T> {
+    type T = T;
+
+    fn list<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
+        self.0.iter().enumerate().for_each(|(i, p)| out.child(&i.to_string()).add(p));
     }
-    fn forward(&self, _: &Tensor<T>, _: &mut Tensor<T>, _: &mut (), _: &mut Context) -> Result<()> {
-        Err(Error::value("a bag of parameters computes nothing"))
-    }
-    fn backward(
-        &self,
-        _: Call<'_, T>,
-        _: &mut (),
-        _: &mut Grads<T>,
-        _: Option<&mut Tensor<T>>,
-    ) -> Result<()> {
-        Err(Error::value("a bag of parameters computes nothing"))
-    }
-    fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
-        self.0.iter().for_each(|p| out.add(p));
-    }
-    fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
-        self.0.iter_mut().for_each(|p| out.add(p));
+
+    fn list_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
+        self.0.iter_mut().enumerate().for_each(|(i, p)| out.child(&i.to_string()).add(p));
     }
 }

@@ -1,28 +1,32 @@
 //! Learning rates over sixty steps.
 
 use crate::{Report, Step, Stop, args::Args, case::text, compare, outcome};
-use chainrule_core::{Error, Result};
-use chainrule_optim::{self as ours, Schedule};
-use serde_json::Value;
+use chainrule_core::{Error, Registry, Result, Scalar, Schedule, Spec};
+use serde_json::{Value, json};
 
 /// Runs every schedule of a file. Rates are f64 whatever the parameters are.
-pub fn run(bytes: &[u8], wanted: &dyn Fn(&str) -> bool, report: &mut Report) -> Result<()> {
+pub fn run<T: Scalar>(
+    bytes: &[u8],
+    registry: &Registry<T>,
+    wanted: &dyn Fn(&str) -> bool,
+    report: &mut Report,
+) -> Result<()> {
     let cases: Vec<Value> =
         serde_json::from_slice(bytes).map_err(|e| Error::format(format!("not a list of schedules: {e}")))?;
     for case in &cases {
         let (name, id) = (text(case, "schedule")?, text(case, "id")?);
         if wanted(name) {
-            report.add(name, id, outcome(|| rates(name, case)));
+            report.add(name, id, outcome(|| rates(registry, name, case)));
         }
     }
     Ok(())
 }
 
-fn rates(name: &str, case: &Value) -> Step<()> {
+fn rates<T: Scalar>(registry: &Registry<T>, name: &str, case: &Value) -> Step<()> {
     let malformed = |what: &str| Stop::Fail(format!("the case has no {what}"));
     let base = case["base_lr"].as_f64().ok_or_else(|| malformed("number `base_lr`"))?;
     let want = case["lrs"].as_array().filter(|l| !l.is_empty()).ok_or_else(|| malformed("list `lrs`"))?;
-    let schedule = build(name, base, &case["args"])?;
+    let schedule = build(registry, name, base, &case["args"])?;
     for (step, want) in want.iter().enumerate() {
         let want = want.as_f64().ok_or_else(|| malformed("numbers in `lrs`"))?;
         let got = base * schedule.factor(step as u64);
@@ -33,37 +37,28 @@ fn rates(name: &str, case: &Value) -> Step<()> {
     Ok(())
 }
 
-fn build(name: &str, base: f64, args: &Value) -> Step<Box<dyn Schedule>> {
-    let a = Args::plain(args);
-    let schedule: Box<dyn Schedule> = match name {
-        "ConstantLR" => {
-            Box::new(ours::Constant::new().at_first(a.f64("factor")?, a.usize("total_iters")? as u64))
+/// Rates of PyTorch that are factors of the base rate here.
+const RATES: &[&str] = &["eta_min"];
+
+fn build<T: Scalar>(registry: &Registry<T>, name: &str, base: f64, args: &Value) -> Step<Box<dyn Schedule>> {
+    let part = |name: &str, args: &Value| -> Step<Spec> {
+        let mut args = args.clone();
+        for rate in RATES {
+            if let Some(value) = args.get_mut(rate) {
+                *value = value.as_f64().map(|rate| rate / base).into();
+            }
         }
-        "StepLR" => Box::new(ours::Step::new(a.usize("step_size")? as u64).gamma(a.f64("gamma")?)),
-        "LinearLR" => Box::new(warmup(&a)?),
-        "CosineAnnealingLR" => Box::new(cosine(base, &a)?),
-        // SequentialLR of the two.
-        "WarmupCosine" => {
-            let (first, second) = (Args::plain(a.value("warmup")?), Args::plain(a.value("cosine")?));
-            let [milestone] = a.list("milestones")?[..] else {
-                return Err(Stop::Fail("argument milestones: expected one".into()));
-            };
-            let sequence = warmup(&first)?.then(milestone as u64, cosine(base, &second)?);
-            first.finish()?;
-            second.finish()?;
-            Box::new(sequence)
-        }
-        _ => return Err(Stop::Skip("schedule".into())),
+        let spec = Args::plain(&args).spec(registry.schedules(), name)?;
+        spec.ok_or_else(|| Stop::Skip("schedule".into()))
     };
-    a.finish()?;
-    Ok(schedule)
-}
-
-fn warmup(a: &Args) -> Step<ours::LinearWarmup> {
-    let steps = a.usize("total_iters")? as u64;
-    Ok(ours::LinearWarmup::new(steps).from(a.f64("start_factor")?).to(a.f64("end_factor")?))
-}
-
-fn cosine(base: f64, a: &Args) -> Step<ours::Cosine> {
-    Ok(ours::Cosine::new(a.usize("T_max")? as u64).minimum(a.f64("eta_min")? / base))
+    // SequentialLR of two, whose arguments stand side by side.
+    let spec = match (args.get("warmup"), args.get("cosine"), args.get("milestones")) {
+        (Some(warmup), Some(cosine), Some(milestones)) => {
+            part("SequentialLR", &json!({"milestones": milestones}))?
+                .child("0", part("LinearLR", warmup)?)
+                .child("1", part("CosineAnnealingLR", cosine)?)
+        }
+        _ => part(name, args)?,
+    };
+    Ok(registry.build_schedule(&spec)?)
 }

@@ -1,4 +1,4 @@
-//! The reference cases kept in `cases/`, and what the runner does with wrong numbers and broken files.
+//! The reference cases kept in `cases/`, and what the runner does with wrong values and broken files.
 
 mod common;
 
@@ -70,8 +70,8 @@ fn one_module_can_be_run_alone() {
     assert!(run::<f64>(&cases(), Some("Lineal")).is_err());
 }
 
-/// Changes one number of each reference tensor of a kind, in each module, and wants the runner to notice each.
-fn every_wrong_number_is_noticed(kind: &str, least: usize) {
+/// Changes one value of each reference tensor of a kind, in each module: the runner must notice each.
+fn every_wrong_value_is_noticed(kind: &str, least: usize) {
     let (folder, mut changed) = (Folder::new(), 0);
     for entry in std::fs::read_dir(cases()).unwrap() {
         let path = entry.unwrap().path();
@@ -96,22 +96,22 @@ fn every_wrong_number_is_noticed(kind: &str, least: usize) {
 
 #[test]
 fn every_wrong_output_is_noticed() {
-    every_wrong_number_is_noticed(".output.0", 120);
+    every_wrong_value_is_noticed(".output.0", 120);
 }
 
 #[test]
 fn every_wrong_gradient_of_an_input_is_noticed() {
-    every_wrong_number_is_noticed(".grad_input.", 120);
+    every_wrong_value_is_noticed(".grad_input.", 120);
 }
 
 #[test]
 fn every_wrong_gradient_of_a_parameter_is_noticed() {
-    every_wrong_number_is_noticed(".grad_param.", 40);
+    every_wrong_value_is_noticed(".grad_param.", 40);
 }
 
 #[test]
 fn every_wrong_running_statistic_is_noticed() {
-    every_wrong_number_is_noticed(".after.running_", 10);
+    every_wrong_value_is_noticed(".after.running_", 10);
 }
 
 #[test]
@@ -197,8 +197,29 @@ fn cases_that_make_no_sense_fail_one_by_one() {
     assert_eq!(case(&format!(r#"{start}: "Warp"}}"#)), "skipped: module");
     assert_eq!(case(&format!(r#"{start}: "Tanh", "args": {{}}}}"#)), "failed: the case has no output");
     assert_eq!(case(&format!(r#"{start}: "Tanh", "args": {{"warp": 9}}}}"#)), "skipped: argument warp = 9");
-    let argument = "failed: the case has no argument in_features";
+    let argument = "failed: Linear: attribute `in_features`: expected a value, got none";
     assert_eq!(case(&format!(r#"{start}: "Linear", "args": {{}}}}"#)), argument);
+}
+
+/// Kinds with a name in PyTorch of which no case is kept, and why.
+const WITHOUT_CASES: &[(&str, &str)] = &[
+    ("Dropout", "its noise is drawn"),
+    ("Identity", "it computes nothing"),
+    ("Sequential", "its children have cases of their own"),
+    ("SequentialLR", "its cases are named WarmupCosine"),
+];
+
+#[test]
+fn every_kind_with_a_name_in_pytorch_has_a_case_or_a_reason() {
+    let registry = chainrule_parity::registry::<f64>();
+    let facts = registry.modules().map(|e| e.facts).chain(registry.losses().map(|e| e.facts));
+    let facts = facts.chain(registry.optimizers().map(|e| e.facts));
+    let facts = facts.chain(registry.schedules().map(|e| e.facts));
+    for name in facts.filter_map(|facts| facts.torch) {
+        let kept = KEPT.iter().any(|(module, _)| *module == name);
+        let excused = WITHOUT_CASES.iter().any(|(module, _)| *module == name);
+        assert!(kept != excused, "{name}: kept {kept}, with a reason {excused}");
+    }
 }
 
 fn command(args: &[&str]) -> (Option<i32>, String, String) {

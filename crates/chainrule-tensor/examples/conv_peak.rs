@@ -1,11 +1,11 @@
 //! Convolutions as a share of what the processor can do.
 //!
 //! Run: `cargo run --release -p chainrule-tensor --example conv_peak -- [word of a case] [threads] [y, dx or dw]`. The peak is a loop of
-//! independent multiply-adds in registers; every figure is the best of many short runs that take turns with it.
+//! independent multiply-adds in registers; every figure is the best of many short runs that alternate with it.
 
 use chainrule_tensor::{
-    kernels::{
-        conv::{Filters, Geometry, Workspace, conv2d, conv2d_input_gradient, conv2d_weight_gradient},
+    kernels::layers::{
+        conv::{Filters, Geometry, Workspace, conv, conv_input_gradient, conv_weight_gradient},
         limits,
     },
     par,
@@ -26,7 +26,7 @@ fn main() {
     }
 }
 
-fn cases() -> Vec<(&'static str, Geometry)> {
+fn cases() -> Vec<(&'static str, Geometry<2>)> {
     let conv = |images, channels, filters, size, kernel, padding| Geometry {
         images,
         channels,
@@ -60,9 +60,9 @@ fn cases() -> Vec<(&'static str, Geometry)> {
     ]
 }
 
-fn case(name: &str, g: &Geometry, threads: usize, only: &str) {
-    let numbers = |n: usize| (0..n).map(|i| (i % 17) as f32 * 0.1 - 0.8).collect::<Vec<_>>();
-    let (x, w, bias, dy) = (numbers(g.x_len()), numbers(g.w_len()), numbers(g.filters), numbers(g.y_len()));
+fn case(name: &str, g: &Geometry<2>, threads: usize, only: &str) {
+    let values = |n: usize| (0..n).map(|i| (i % 17) as f32 * 0.1 - 0.8).collect::<Vec<_>>();
+    let (x, w, bias, dy) = (values(g.x_len()), values(g.w_len()), values(g.filters), values(g.y_len()));
     let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), w.clone());
     let work = &mut Workspace::default();
     let flops = 2.0 * g.multiply_adds() as f64;
@@ -73,13 +73,13 @@ fn case(name: &str, g: &Geometry, threads: usize, only: &str) {
         best[3] = best[3].min(1.0 / limits::flops());
         if "y".contains(only) {
             best[0] =
-                best[0].min(seconds(repeat, || conv2d(g, &x, Filters::new(&w), Some(&bias), &mut y, work)));
+                best[0].min(seconds(repeat, || conv(g, &x, Filters::new(&w), Some(&bias), &mut y, work)));
         }
         if "dx".contains(only) {
-            best[1] = best[1].min(seconds(repeat, || conv2d_input_gradient(g, &w, &dy, &mut dx, work)));
+            best[1] = best[1].min(seconds(repeat, || conv_input_gradient(g, &w, &dy, &mut dx, work)));
         }
         if "dw".contains(only) {
-            best[2] = best[2].min(seconds(repeat, || conv2d_weight_gradient(g, &x, &dy, &mut dw, work)));
+            best[2] = best[2].min(seconds(repeat, || conv_weight_gradient(g, &x, &dy, &mut dw, work)));
         }
     }
     print!("{name:>16} {threads:>7} |");

@@ -1,11 +1,11 @@
 //! Matrix products as a share of what the processor can do, next to the `matrixmultiply` crate.
 //!
 //! Run: `cargo run --release -p chainrule-tensor --example gemm_peak -- [threads] [word of a case]`. The peak is a loop of
-//! independent multiply-adds in registers; every figure is the best of many short runs that take turns with it.
+//! independent multiply-adds in registers; every figure is the best of many short runs that alternate with it.
 
 use chainrule_tensor::{
     kernels::gemm::{Epilogue, Left, Mat, MatMut, PackedA, PackedB, matmul, matmul_with},
-    kernels::{isa, limits},
+    kernels::{isa, layers::limits},
     par,
 };
 use std::{hint::black_box, time::Instant};
@@ -63,9 +63,9 @@ fn main() {
 }
 
 fn case(m: usize, k: usize, n: usize, threads: usize) {
-    let number = |i: usize| (i % 17) as f32 * 0.1 - 0.8;
-    let a: Vec<f32> = (0..m * k).map(number).collect();
-    let b: Vec<f32> = (0..k * n).map(number).collect();
+    let value = |i: usize| (i % 17) as f32 * 0.1 - 0.8;
+    let a: Vec<f32> = (0..m * k).map(value).collect();
+    let b: Vec<f32> = (0..k * n).map(value).collect();
     let mut c = vec![0.0; m * n];
     let (mut pa, mut pb) = (PackedA::new(), PackedB::new());
     pa.pack(Mat::new(&a, m, k));

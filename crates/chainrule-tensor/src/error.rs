@@ -1,13 +1,15 @@
 //! The one error type of the workspace.
 
-use std::fmt;
+use std::{fmt, io, sync::Arc};
 
 /// What went wrong, in one word of memory. Look at [`Error::kind`] to tell the cases apart.
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
 /// A result with the workspace's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+#[derive(Clone)]
 struct Inner {
     /// Names from the innermost layer outwards; printed in reverse.
     path: Vec<String>,
@@ -15,23 +17,23 @@ struct Inner {
 }
 
 /// The kinds of error.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Kind {
     /// A tensor has another shape than was needed.
     Shape(String),
     /// A label or an index is out of range.
     Index(String),
-    /// A hyper-parameter or an argument makes no sense, or a number is not finite.
+    /// A hyper-parameter or an argument is invalid, or an element is not finite.
     Value(String),
-    /// Backward was asked for a call that forward did not record in this cache.
+    /// Backward was called with a cache in which forward recorded no such call.
     NotRecorded(String),
     /// Parameters are missing, unexpected, mis-shaped or not initialised.
     State(String),
     /// A file's contents are not what its format promises.
     Format(String),
-    /// The operating system refused.
-    Io(std::io::Error, String),
+    /// The operating system reported an error; the text says what was being done.
+    Io(Arc<io::Error>, String),
 }
 
 macro_rules! kinds {
@@ -63,8 +65,8 @@ impl Error {
     }
 
     /// A [`Kind::Io`] error, with what was being done ("read train-images.gz").
-    pub fn io(error: std::io::Error, doing: impl Into<String>) -> Self {
-        Self::new(Kind::Io(error, doing.into()))
+    pub fn io(error: io::Error, doing: impl Into<String>) -> Self {
+        Self::new(Kind::Io(Arc::new(error), doing.into()))
     }
 
     /// Which kind of error this is.
@@ -97,6 +99,7 @@ impl fmt::Display for Error {
             | Kind::NotRecorded(s)
             | Kind::State(s)
             | Kind::Format(s) => f.write_str(s),
+            Kind::Io(error, doing) if doing.is_empty() => fmt::Display::fmt(error, f),
             Kind::Io(error, doing) => write!(f, "{doing}: {error}"),
         }
     }
@@ -108,10 +111,17 @@ impl fmt::Debug for Error {
     }
 }
 
+impl From<io::Error> for Error {
+    /// A [`Kind::Io`] error without a word on what was being done.
+    fn from(error: io::Error) -> Self {
+        Self::io(error, "")
+    }
+}
+
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.0.kind {
-            Kind::Io(error, _) => Some(error),
+            Kind::Io(error, _) => Some(&**error),
             _ => None,
         }
     }
@@ -127,5 +137,13 @@ mod tests {
         let e =
             Error::shape("Linear: expected input (.., 784), got [32, 100]").in_layer("0").in_layer("encoder");
         assert_eq!(e.to_string(), "in layer `encoder.0`: Linear: expected input (.., 784), got [32, 100]");
+    }
+    #[test]
+    fn a_clone_keeps_kind_path_and_cause() {
+        let e = Error::io(io::ErrorKind::NotFound.into(), "read weights").in_layer("0");
+        let again = e.clone();
+        assert_eq!((again.to_string(), again.path()), (e.to_string(), e.path()));
+        assert!(std::error::Error::source(&again).is_some());
+        assert_eq!(Error::from(io::Error::other("disk full")).to_string(), "disk full");
     }
 }

@@ -1,5 +1,4 @@
-//! Numbers for [chainrule](https://docs.rs/chainrule): tensors, seeded random numbers, initialisers and CPU kernels.
-//! Nothing here learns.
+//! Tensors, seeded random numbers, initialisers and CPU kernels for [chainrule](https://docs.rs/chainrule).
 //!
 //! ```
 //! use chainrule_tensor::{Tensor, kernels::gemm::{Mat, MatMut, matmul}};
@@ -12,6 +11,7 @@
 //! assert_eq!(y.data(), [21.0, 43.0]);
 //! ```
 
+mod disjoint;
 mod error;
 mod init;
 pub mod kernels;
@@ -23,10 +23,11 @@ mod tensor;
 
 pub use error::{Error, Kind, Result};
 pub use init::{Fan, Init};
+pub use kernels::{Isa, isa};
 pub use ndarray;
 pub use rng::{Rng, mix, noise, noise_key};
 pub use scalar::Scalar;
-pub use shape::Shape;
+pub use shape::{Shape, position};
 pub use tensor::Tensor;
 
 /// The README's example, run as a test.

@@ -7,9 +7,9 @@
 
 mod pool;
 
+use crate::disjoint::Disjoint;
 use std::{
     cell::Cell,
-    slice,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
@@ -83,38 +83,7 @@ pub fn for_each(pieces: usize, f: impl Fn(usize) + Sync) {
     });
 }
 
-/// A slice that is handed out in pieces of `length`, the last of which may be shorter.
-struct Pieces<V> {
-    start: *mut V,
-    total: usize,
-    length: usize,
-}
-
-// SAFETY: it stands for an exclusive borrow whose pieces go to different threads, as `&mut [V]` may if `V: Send`.
-unsafe impl<V: Send> Sync for Pieces<V> {}
-
-impl<V> Pieces<V> {
-    fn new(data: &mut [V], length: usize) -> Self {
-        Self { start: data.as_mut_ptr(), total: data.len(), length: length.max(1) }
-    }
-
-    fn count(&self) -> usize {
-        self.total.div_ceil(self.length)
-    }
-
-    /// Piece `i`.
-    ///
-    /// # Safety
-    /// The borrow that this was made from lasts, i < count, and piece `i` is asked for once.
-    #[expect(clippy::mut_from_ref)]
-    unsafe fn get(&self, i: usize) -> &mut [V] {
-        let begin = i * self.length;
-        // SAFETY: begin < total because i < count, so the piece lies within the slice; other pieces do not touch it.
-        unsafe { slice::from_raw_parts_mut(self.start.add(begin), self.length.min(self.total - begin)) }
-    }
-}
-
-/// Cuts `data` into pieces of `length` (the last may be shorter) and calls `f(piece number, piece)` for each.
+/// Cuts `data` into pieces of `length` (the last may be shorter) and calls `f(index of the piece, piece)` for each.
 ///
 /// # Panics
 /// As [`for_each`].
@@ -126,9 +95,9 @@ pub fn for_chunks<V: Send>(data: &mut [V], length: usize, f: impl Fn(usize, &mut
         }
         return;
     }
-    let data = Pieces::new(data, length);
-    // SAFETY: `data` stays borrowed to the end of this call, and `for_each` visits every i < count once.
-    for_each(data.count(), |i| f(i, unsafe { data.get(i) }));
+    let data = Disjoint::new(data);
+    // SAFETY: `for_each` visits every i < count once, and different pieces do not overlap.
+    for_each(data.count(length), |i| f(i, unsafe { data.chunk(i, length) }));
 }
 
 /// [`for_chunks`] over two slices that are cut into the same number of pieces.
@@ -140,9 +109,10 @@ pub fn for_chunks2<V: Send, W: Send>(
     (b, b_length): (&mut [W], usize),
     f: impl Fn(usize, &mut [V], &mut [W]) + Sync,
 ) {
-    let (a, b) = (Pieces::new(a, a_length), Pieces::new(b, b_length));
-    // SAFETY: as in `for_chunks`.
-    for_each(a.count().min(b.count()), |i| unsafe { f(i, a.get(i), b.get(i)) });
+    let (a, b) = (Disjoint::new(a), Disjoint::new(b));
+    let count = a.count(a_length).min(b.count(b_length));
+    // SAFETY: `for_each` visits every i < count once, and different pieces of a slice do not overlap.
+    for_each(count, |i| unsafe { f(i, a.chunk(i, a_length), b.chunk(i, b_length)) });
 }
 
 /// [`for_chunks`] over three slices that are cut into the same number of pieces.
@@ -155,10 +125,10 @@ pub fn for_chunks3<V: Send, W: Send, X: Send>(
     (c, c_length): (&mut [X], usize),
     f: impl Fn(usize, &mut [V], &mut [W], &mut [X]) + Sync,
 ) {
-    let (a, b, c) = (Pieces::new(a, a_length), Pieces::new(b, b_length), Pieces::new(c, c_length));
-    let count = a.count().min(b.count()).min(c.count());
-    // SAFETY: as in `for_chunks`.
-    for_each(count, |i| unsafe { f(i, a.get(i), b.get(i), c.get(i)) });
+    let (a, b, c) = (Disjoint::new(a), Disjoint::new(b), Disjoint::new(c));
+    let count = a.count(a_length).min(b.count(b_length)).min(c.count(c_length));
+    // SAFETY: `for_each` visits every i < count once, and different pieces of a slice do not overlap.
+    for_each(count, |i| unsafe { f(i, a.chunk(i, a_length), b.chunk(i, b_length), c.chunk(i, c_length)) });
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Seeded random numbers. The generator is rand's xoshiro256++; the distributions are ours, so that a seed means the
-//! same numbers for ever. There is no global generator.
+//! Seeded random numbers. The generator is rand's xoshiro256++; the distributions are ours, so that a seed gives the
+//! same values in every release. There is no global generator.
 
 use crate::Scalar;
 use rand::{Rng as _, SeedableRng, rngs::Xoshiro256PlusPlus};
@@ -43,7 +43,7 @@ impl Rng {
     /// # Panics
     /// If `n` is 0.
     pub fn below(&mut self, n: usize) -> usize {
-        assert!(n > 0, "there is no number below 0");
+        assert!(n > 0, "expected at least one value to draw from, got n = 0");
         let n = n as u64;
         let threshold = n.wrapping_neg() % n;
         loop {
@@ -97,7 +97,7 @@ impl Rng {
         }
     }
 
-    /// Fills a slice with standard normal numbers.
+    /// Fills a slice with standard normal values.
     pub fn fill_normal<T: Scalar>(&mut self, out: &mut [T]) {
         out.iter_mut().for_each(|v| *v = T::from_f64(self.normal()));
     }
@@ -130,7 +130,7 @@ pub fn noise_key(key: u64, word: u64) -> u64 {
     mix(key ^ mix(word))
 }
 
-/// The random bits that belong to a position under a key, whatever was asked before: counter-based noise does not
+/// The random bits that belong to a position under a key, whatever was drawn before: counter-based noise does not
 /// depend on threads or on order.
 #[inline(always)]
 pub fn noise(key: u64, position: u64) -> u64 {
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_means_the_same_numbers_for_ever() {
+    fn a_seed_gives_the_same_values_in_every_release() {
         let mut rng = Rng::new(1);
         let first: Vec<u64> = (0..3).map(|_| rng.bits()).collect();
         assert_eq!(first, [14971601782005023387, 13781649495232077965, 1847458086238483744]);

@@ -1,25 +1,16 @@
-//! The two number types: `f32` for work, `f64` for checking.
+//! The two scalar types: `f32` for work, `f64` for checking.
 
-use crate::kernels::{VectorScalar, conv::ConvScalar, gemm::GemmScalar, math::MathScalar};
+use crate::kernels::{lanes::Vectors, math::Elementary};
 use std::{
     fmt::{Debug, Display, LowerExp},
     iter::Sum,
     ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign},
 };
 
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for f32 {}
-    impl Sealed for f64 {}
-}
-
 /// `f32` or `f64`. Sealed: kernels are written for these two.
 pub trait Scalar:
-    sealed::Sealed
-    + ConvScalar
-    + GemmScalar
-    + MathScalar
-    + VectorScalar
+    Vectors
+    + Elementary
     + Copy
     + Default
     + PartialEq
@@ -45,7 +36,7 @@ pub trait Scalar:
     const ZERO: Self;
     /// 1
     const ONE: Self;
-    /// The distance from 1 to the next number.
+    /// The distance from 1 to the next larger value.
     const EPSILON: Self;
     /// −∞
     const NEG_INFINITY: Self;
@@ -62,7 +53,7 @@ pub trait Scalar:
     fn from_usize(n: usize) -> Self {
         Self::from_f64(n as f64)
     }
-    /// The value as an index, when it is a whole number ≥ 0.
+    /// The value as an index, when it is an integer ≥ 0.
     fn to_index(self) -> Option<usize> {
         let v = self.to_f64();
         (v >= 0.0 && v.fract() == 0.0 && v < 9.0e15).then_some(v as usize)
@@ -79,6 +70,14 @@ pub trait Scalar:
     fn ln(self) -> Self;
     /// ln(1 + x)
     fn ln_1p(self) -> Self;
+    /// sin x
+    fn sin(self) -> Self;
+    /// cos x
+    fn cos(self) -> Self;
+    /// sinh x
+    fn sinh(self) -> Self;
+    /// cosh x
+    fn cosh(self) -> Self;
     /// tanh x
     fn tanh(self) -> Self;
     /// xʸ
@@ -131,6 +130,18 @@ macro_rules! scalar {
             }
             fn ln_1p(self) -> Self {
                 $t::ln_1p(self)
+            }
+            fn sin(self) -> Self {
+                $t::sin(self)
+            }
+            fn cos(self) -> Self {
+                $t::cos(self)
+            }
+            fn sinh(self) -> Self {
+                $t::sinh(self)
+            }
+            fn cosh(self) -> Self {
+                $t::cosh(self)
             }
             fn tanh(self) -> Self {
                 $t::tanh(self)

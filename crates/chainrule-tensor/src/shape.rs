@@ -1,7 +1,11 @@
 //! Shapes: up to eight axes, kept in place so that a shape never allocates.
 
 use crate::{Error, Result};
-use std::{array, fmt, ops::Deref};
+use std::{
+    array, fmt,
+    hash::{Hash, Hasher},
+    ops::Deref,
+};
 
 /// The lengths of a tensor's axes, outermost first. Dereferences to `[usize]`.
 ///
@@ -10,12 +14,27 @@ use std::{array, fmt, ops::Deref};
 /// let s = Shape::from([32, 3, 8, 8]);
 /// assert_eq!((s.len(), s[1], s.volume()), (4, 3, 6144));
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Eq)]
 pub struct Shape {
     /// 1 beyond the rank. Methods name all eight rather than index, so that a shape stays in registers: one that is written to
     /// memory by axes and copied by vectors makes the processor wait, which small layers feel.
     axes: [usize; Shape::MAX_RANK],
     rank: usize,
+}
+
+impl PartialEq for Shape {
+    /// All axes at once: a derived comparison calls `memcmp`, which small layers feel.
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        let differ = |differ, (a, b): (&usize, &usize)| differ | (a ^ b);
+        self.axes.iter().zip(&other.axes).fold(self.rank ^ other.rank, differ) == 0
+    }
+}
+
+impl Hash for Shape {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
+    }
 }
 
 impl Default for Shape {
@@ -126,6 +145,44 @@ impl From<usize> for Shape {
     }
 }
 
+impl TryFrom<&[usize]> for Shape {
+    type Error = Error;
+    /// [`Shape::new`].
+    ///
+    /// # Errors
+    /// More than [`Shape::MAX_RANK`] axes, or a volume that overflows.
+    fn try_from(axes: &[usize]) -> Result<Self> {
+        Self::new(axes)
+    }
+}
+
+/// Writes the position of the element at a flat index, row-major, to `at`.
+fn unravel(axes: &[usize], mut flat: usize, at: &mut [usize]) {
+    for (at, &n) in at.iter_mut().zip(axes).rev() {
+        (flat, *at) = (flat / n.max(1), flat % n.max(1));
+    }
+}
+
+/// The position of the element at a flat index of a shape, row-major.
+///
+/// ```
+/// assert_eq!(chainrule_tensor::position(&[2, 3, 4], 23), [1, 2, 3]);
+/// ```
+pub fn position(shape: &[usize], flat: usize) -> Vec<usize> {
+    let mut at = vec![0; shape.len()];
+    unravel(shape, flat, &mut at);
+    at
+}
+
+/// All positions of R axes, row-major.
+pub(crate) fn positions<const R: usize>(axes: [usize; R]) -> impl Iterator<Item = [usize; R]> {
+    (0..axes.iter().product()).map(move |flat| {
+        let mut at = [0; R];
+        unravel(&axes, flat, &mut at);
+        at
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,7 +192,16 @@ mod tests {
         assert!(Shape::new(&[usize::MAX, 2]).is_err() && Shape::new(&[0, usize::MAX, 2]).is_err());
         assert!(Shape::new(&[1; 9]).is_err());
         assert_eq!(Shape::new(&[]).unwrap().volume(), 1);
+        assert_eq!(*Shape::try_from(&[2, 3][..]).unwrap(), [2, 3]);
+        assert!(Shape::try_from(&[1; 9][..]).is_err());
         assert_eq!(*Shape::from([2, 3]).push(4).unwrap(), [2, 3, 4]);
         assert_eq!(*Shape::from([2, 3]).with(0, 7), [7, 3]);
+    }
+
+    #[test]
+    fn positions_are_row_major() {
+        assert_eq!(positions([2, 2]).collect::<Vec<_>>(), [[0, 0], [0, 1], [1, 0], [1, 1]]);
+        assert_eq!((positions([3, 0]).count(), positions([]).count()), (0, 1));
+        assert_eq!((position(&[4, 5], 13), position(&[], 0)), (vec![2, 3], vec![]));
     }
 }

@@ -16,11 +16,11 @@ use ndarray::{Array, ArrayBase, ArrayViewD, ArrayViewMutD, Data, Dimension, IxDy
 /// ```
 #[derive(Default)]
 pub struct Tensor<T = f32> {
-    /// The elements from `start` on, and behind them what is left of a larger tensor: a buffer that becomes small and large in
-    /// turn is not filled again each time.
+    /// The elements from `start` on, and behind them the rest of a larger tensor before: a buffer that alternates between small
+    /// and large is not filled again each time.
     memory: Vec<T>,
-    /// Where the first cache line begins, unless the memory came from elsewhere: a vector that lies across two lines takes
-    /// twice as long to be read or written.
+    /// Where the first cache line begins, unless the vector was the caller's: a vector register that lies across two lines takes
+    /// twice as long to load or store.
     start: usize,
     len: usize,
     shape: Shape,
@@ -41,12 +41,12 @@ fn first_line<T>(memory: &[T]) -> usize {
 }
 
 impl<T> Tensor<T> {
-    /// A tensor in memory as it came.
+    /// A tensor over a vector as it is.
     fn new(data: Vec<T>, shape: Shape) -> Self {
         Self { start: 0, len: data.len(), memory: data, shape }
     }
 
-    /// A tensor in memory of our own.
+    /// A tensor in memory of its own.
     fn copied(data: &[T], shape: Shape) -> Self
     where
         T: Clone,
@@ -66,7 +66,7 @@ impl<T> Tensor<T> {
         &self.memory[self.start..][..self.len]
     }
 
-    /// All elements, row-major, to be changed.
+    /// All elements, row-major, mutably.
     #[inline]
     pub fn data_mut(&mut self) -> &mut [T] {
         &mut self.memory[self.start..][..self.len]
@@ -190,7 +190,50 @@ impl<T: Scalar> Tensor<T> {
         Self::copied(&self.data()[start * width..end * width], self.shape.with(0, end - start))
     }
 
-    /// The same numbers in another scalar type.
+    /// The elements at index `i` of the first axis.
+    ///
+    /// # Panics
+    /// If the tensor is a scalar or has no such index.
+    pub fn row(&self, i: usize) -> &[T] {
+        assert!(i < self.shape[0], "a tensor of shape {} has no row {i}", self.shape);
+        let width = self.shape[1..].iter().product::<usize>();
+        &self.data()[i * width..][..width]
+    }
+
+    /// The sum of all elements.
+    ///
+    /// ```
+    /// use chainrule_tensor::Tensor;
+    /// let mut t = Tensor::from([[1.0f32, 2.0], [3.0, 6.0]]);
+    /// assert_eq!((t.sum(), t.mean(), t.max(), t.min()), (12.0, 3.0, 6.0, 1.0));
+    /// t.scale(2.0);
+    /// assert_eq!(t.row(1), [6.0, 12.0]);
+    /// ```
+    pub fn sum(&self) -> T {
+        crate::kernels::reduce::sum(self.data())
+    }
+
+    /// The mean of all elements; NaN of none.
+    pub fn mean(&self) -> T {
+        self.sum() / T::from_usize(self.len)
+    }
+
+    /// The largest element; −∞ of none, NaN if there is one.
+    pub fn max(&self) -> T {
+        self.data().iter().fold(T::NEG_INFINITY, |max, &v| if v > max || v.is_nan() { v } else { max })
+    }
+
+    /// The smallest element; +∞ of none, NaN if there is one.
+    pub fn min(&self) -> T {
+        self.data().iter().fold(T::INFINITY, |min, &v| if v < min || v.is_nan() { v } else { min })
+    }
+
+    /// Multiplies every element by `factor`.
+    pub fn scale(&mut self, factor: T) {
+        crate::kernels::elementwise::scale(self.data_mut(), factor);
+    }
+
+    /// The same values in another scalar type.
     pub fn cast<U: Scalar>(&self) -> Tensor<U> {
         Tensor::new(self.data().iter().map(|v| U::from_f64(v.to_f64())).collect(), self.shape)
     }
@@ -319,17 +362,17 @@ mod tests {
         let mut grown = Tensor::<f64>::default();
         grown.reset([5]).copy_from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0]);
         let made = Tensor::from_fn([5], |i| 1.0 + i as f64);
-        let from_elsewhere = Tensor::from([1.0, 2.0, 3.0, 4.0, 5.0]);
-        for t in [&grown, &made, &made.clone(), &from_elsewhere.clone(), &Tensor::full([5], 1.0)] {
+        let of_a_caller = Tensor::from([1.0, 2.0, 3.0, 4.0, 5.0]);
+        for t in [&grown, &made, &made.clone(), &of_a_caller.clone(), &Tensor::full([5], 1.0)] {
             // Miri may refuse to tell where memory lies.
             assert!(cfg!(miri) || t.data().as_ptr().addr().is_multiple_of(LINE));
         }
-        assert_eq!((grown.clone().into_vec(), &grown), (from_elsewhere.clone().into_vec(), &made));
+        assert_eq!((grown.clone().into_vec(), &grown), (of_a_caller.clone().into_vec(), &made));
         assert_eq!((Tensor::<f32>::zeros([0]).clone().into_vec(), grown.into_vec().len()), (vec![], 5));
     }
 
     #[test]
-    fn what_is_left_of_a_larger_tensor_is_not_seen() {
+    fn the_rest_of_a_larger_tensor_is_not_visible() {
         let mut t = Tensor::full([2, 3], 7.0);
         t.reset([2]).copy_from_slice(&[1.0, 2.0]);
         let small = Tensor::from([1.0, 2.0]);
@@ -339,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn ndarray_there_and_back() {
+    fn ndarray_round_trip() {
         let a = Array2::from_shape_fn((3, 4), |(i, j)| (4 * i + j) as f64);
         let t = Tensor::try_from(&a.slice(s![.., 1..3])).unwrap();
         assert_eq!(t, Tensor::from([[1., 2.], [5., 6.], [9., 10.]]));
@@ -355,5 +398,20 @@ mod tests {
         let text = Tensor::from_vec([2, 3], vec![0.0f32; 5]).unwrap_err().to_string();
         assert_eq!(text, "expected 6 elements for shape [2, 3], got 5");
         assert!(Tensor::<f32>::zeros([4]).reshape([3]).is_err());
+    }
+
+    #[test]
+    fn nan_is_the_largest_and_the_smallest() {
+        let t = Tensor::from([1.0, f64::NAN, 3.0]);
+        assert!(t.max().is_nan() && t.min().is_nan() && t.sum().is_nan());
+        let none = Tensor::<f64>::zeros([0, 3]);
+        assert_eq!((none.sum(), none.max(), none.min()), (0.0, f64::NEG_INFINITY, f64::INFINITY));
+        assert!(none.mean().is_nan());
+    }
+
+    #[test]
+    #[should_panic(expected = "a tensor of shape [2, 1] has no row 2")]
+    fn a_row_that_is_missing_is_a_panic() {
+        Tensor::<f32>::zeros([2, 1]).row(2);
     }
 }

@@ -27,14 +27,14 @@ impl Confusion {
         Self { classes, counts: vec![0; classes * classes], names }
     }
 
-    /// Names the classes; those without a name keep their number.
+    /// Names the classes; those without a name keep their index.
     #[must_use]
     pub fn with_names<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.names.iter_mut().zip(names).for_each(|(old, new)| *old = new.into());
         self
     }
 
-    /// Counts one sample; a class out of range is passed over.
+    /// Counts one sample; a class out of range is ignored.
     pub fn add(&mut self, truth: usize, predicted: usize) {
         if truth < self.classes && predicted < self.classes {
             self.counts[truth * self.classes + predicted] += 1;

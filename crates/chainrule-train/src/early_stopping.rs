@@ -1,11 +1,11 @@
-//! Stop when nothing improves any more, and go back to the best weights.
+//! Stops when nothing improves any more, and restores the best weights.
 
-use crate::{Epoch, Metric};
+use crate::{Epoch, best::Best, snapshot::Snapshot};
 use chainrule_core::{Error, Parameters, Result, Scalar};
 
-/// When to stop: after `patience` epochs without improvement. The best weights are brought back at the end.
+/// When to stop: after `patience` epochs without improvement. The best weights are restored at the end, or after an error.
 ///
-/// Watches the validation loss; the training loss when there is no validation data.
+/// Watches the validation loss; the training loss if there is no validation data. NaN is no improvement.
 ///
 /// ```
 /// use chainrule_train::EarlyStopping;
@@ -14,27 +14,26 @@ use chainrule_core::{Error, Parameters, Result, Scalar};
 #[derive(Clone, Debug, PartialEq)]
 pub struct EarlyStopping {
     patience: usize,
-    min_delta: f64,
-    monitor: String,
+    best: Best,
 }
 
 impl EarlyStopping {
     /// Stops after this many epochs in a row without improvement.
     pub fn new(patience: usize) -> Self {
-        Self { patience, min_delta: 0.0, monitor: "loss".into() }
+        Self { patience, best: Best::new("loss") }
     }
 
-    /// By how much a score must be better than the best one to count as improvement (default 0).
+    /// By how much a score must be better than the best one to be an improvement (default 0).
     #[must_use]
     pub fn min_delta(mut self, min_delta: f64) -> Self {
-        self.min_delta = min_delta;
+        self.best.set_min_delta(min_delta);
         self
     }
 
     /// Which score to watch: `"loss"` (default) or the name of a metric.
     #[must_use]
     pub fn monitor(mut self, name: impl Into<String>) -> Self {
-        self.monitor = name.into();
+        self.best.set_monitor(name);
         self
     }
 }
@@ -45,83 +44,48 @@ impl From<usize> for EarlyStopping {
     }
 }
 
-/// A rule at work: the best score so far and its weights.
+/// A rule at work: the best weights so far.
 #[derive(Debug)]
 pub(crate) struct Watch<T> {
-    rule: EarlyStopping,
-    higher_is_better: bool,
-    best: Option<(usize, f64)>,
-    weights: Vec<T>,
+    patience: usize,
+    best: Best,
+    weights: Snapshot<T>,
     waited: usize,
 }
 
 impl<T: Scalar> Watch<T> {
     /// # Errors
-    /// The rule makes no sense, or there is no score of that name.
-    pub(crate) fn new(rule: &EarlyStopping, metrics: &[Box<dyn Metric<T>>]) -> Result<Self> {
+    /// The rule makes no sense, or there will be no score of that name.
+    pub(crate) fn new(rule: &EarlyStopping, scores: &[String]) -> Result<Self> {
         if rule.patience == 0 {
             return Err(Error::value("early stopping: expected a patience of at least 1, got 0"));
         }
-        if !(rule.min_delta >= 0.0 && rule.min_delta.is_finite()) {
-            return Err(Error::value(format!(
-                "early stopping: expected a finite min_delta of at least 0, got {}",
-                rule.min_delta
-            )));
-        }
-        let metric = metrics.iter().find(|m| m.name() == rule.monitor);
-        if metric.is_none() && rule.monitor != "loss" {
-            let names: Vec<&str> = metrics.iter().map(|m| m.name()).collect();
-            return Err(Error::value(format!(
-                "early stopping: expected to monitor `loss` or one of {names:?}, got `{}`",
-                rule.monitor
-            )));
-        }
-        let higher_is_better = rule.monitor != "loss" && metric.is_some_and(|m| m.higher_is_better());
-        Ok(Self { rule: rule.clone(), higher_is_better, best: None, weights: Vec::new(), waited: 0 })
+        rule.best.check("early stopping", scores)?;
+        Ok(Self { patience: rule.patience, best: rule.best.clone(), weights: Snapshot::default(), waited: 0 })
     }
 
-    /// Whether to stop after this epoch; remembers the weights if they are the best so far.
-    pub(crate) fn stop_after(&mut self, epoch: &Epoch, model: &dyn Parameters<T>) -> Result<bool> {
-        let score = epoch.watched().get(&self.rule.monitor).unwrap_or(epoch.watched().loss);
-        let gain = |best: f64| if self.higher_is_better { score - best } else { best - score };
-        let better = match self.best {
-            None => true,
-            Some((_, best)) => gain(best) > self.rule.min_delta,
-        };
-        if better {
-            self.best = Some((epoch.number, score));
+    /// Whether to stop after this epoch; keeps the weights if they are the best so far.
+    pub(crate) fn stop_after(&mut self, epoch: &Epoch, model: &dyn Parameters<T = T>) -> Result<bool> {
+        if self.best.improves(epoch) {
             self.waited = 0;
-            remember(model, &mut self.weights)?;
+            self.weights.take(model)?;
             return Ok(false);
         }
         self.waited += 1;
-        Ok(self.waited >= self.rule.patience)
+        Ok(self.waited >= self.patience)
     }
 
-    /// Brings the best weights back and tells their epoch.
-    pub(crate) fn restore(&self, model: &mut dyn Parameters<T>) -> Result<Option<usize>> {
-        let Some((number, _)) = self.best else { return Ok(None) };
-        let mut rest = &self.weights[..];
-        let mut result = Ok(());
-        model.visit_mut(&mut |_, param| {
-            let (own, others) = rest.split_at(param.volume());
-            rest = others;
-            match param.value_mut() {
-                Ok(value) => value.copy_from_slice(own),
-                Err(error) => result = Err(error),
-            }
-        });
-        result.map(|()| Some(number))
+    /// The number of the best epoch so far.
+    pub(crate) fn best(&self) -> Option<usize> {
+        self.best.epoch()
     }
-}
 
-/// Copies every parameter and buffer, in order, into a buffer that is used again.
-fn remember<T: Scalar>(model: &dyn Parameters<T>, weights: &mut Vec<T>) -> Result<()> {
-    weights.clear();
-    let mut result = Ok(());
-    model.visit(&mut |_, param| match param.value() {
-        Ok(value) => weights.extend_from_slice(value),
-        Err(error) => result = Err(error),
-    });
-    result
+    /// Restores the best weights and tells their epoch.
+    pub(crate) fn restore(&self, model: &mut dyn Parameters<T = T>) -> Result<Option<usize>> {
+        let best = self.best.epoch();
+        if best.is_some() {
+            self.weights.restore(model)?;
+        }
+        Ok(best)
+    }
 }

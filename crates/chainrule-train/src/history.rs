@@ -5,10 +5,22 @@ use std::fmt;
 /// The loss and the metrics over some data.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scores {
-    /// The mean loss over the samples.
+    /// The mean loss, each batch weighted by what its mean divides by: over the samples, unless the loss has weights of its
+    /// own. NaN if the loss ignored every target.
     pub loss: f64,
-    /// Names and values of the metrics.
-    pub metrics: Vec<(String, f64)>,
+    /// The metrics.
+    pub metrics: Vec<Score>,
+}
+
+/// What a metric says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Score {
+    /// The metric's name.
+    pub name: String,
+    /// Its value.
+    pub value: f64,
+    /// Whether a larger value is the better one.
+    pub higher_is_better: bool,
 }
 
 impl Scores {
@@ -17,19 +29,28 @@ impl Scores {
         if name == "loss" {
             return Some(self.loss);
         }
-        self.metrics.iter().find(|(n, _)| n == name).map(|(_, v)| *v)
+        self.metric(name).map(|score| score.value)
     }
 
     /// The value of the metric `accuracy`.
     pub fn accuracy(&self) -> Option<f64> {
         self.get("accuracy")
     }
+
+    /// Whether a larger value of a metric is the better one; of the loss it is not.
+    pub fn higher_is_better(&self, name: &str) -> bool {
+        name != "loss" && self.metric(name).is_some_and(|score| score.higher_is_better)
+    }
+
+    fn metric(&self, name: &str) -> Option<&Score> {
+        self.metrics.iter().find(|score| score.name == name)
+    }
 }
 
 impl fmt::Display for Scores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "loss {}", number(self.loss))?;
-        self.metrics.iter().try_for_each(|(name, value)| write!(f, ", {name} {}", number(*value)))
+        self.metrics.iter().try_for_each(|score| write!(f, ", {} {}", score.name, number(score.value)))
     }
 }
 
@@ -39,13 +60,13 @@ impl fmt::Display for Scores {
 pub struct Epoch {
     /// Its number, the first is 1.
     pub number: usize,
-    /// Over the training batches, each as the model was when it came to it.
+    /// Over the training batches, each with the weights of its step.
     pub train: Scores,
     /// Over the validation data, after the epoch.
     pub validation: Option<Scores>,
     /// The learning rate of the last step.
     pub learning_rate: f64,
-    /// How long it took, validation included.
+    /// How long it took, validation included; 0 on a target without a clock.
     pub seconds: f64,
 }
 
@@ -62,7 +83,7 @@ impl fmt::Display for Epoch {
         if let Some(validation) = &self.validation {
             write!(f, "; validation {validation}")?;
         }
-        write!(f, " ({})", seconds(self.seconds))
+        if self.seconds > 0.0 { write!(f, " ({})", seconds(self.seconds)) } else { Ok(()) }
     }
 }
 
@@ -74,8 +95,10 @@ pub enum Ended {
     Done,
     /// The watched score did not improve any more.
     NoImprovement,
-    /// A callback asked for it.
+    /// A callback stopped it.
     Callback,
+    /// An error.
+    Error,
 }
 
 /// All epochs of a [`crate::Trainer::fit`]. Prints as a table.
@@ -84,14 +107,14 @@ pub enum Ended {
 pub struct History {
     /// In order.
     pub epochs: Vec<Epoch>,
-    /// The number of the epoch whose weights the model has, when early stopping brought the best ones back.
+    /// The number of the epoch whose weights the model has, if early stopping restored the best ones.
     pub best: Option<usize>,
     /// Why it ended.
     pub ended: Ended,
 }
 
 impl History {
-    /// The last epoch; `None` when there was none.
+    /// The last epoch; `None` if there was none.
     pub fn last(&self) -> Option<&Epoch> {
         self.epochs.last()
     }
@@ -103,7 +126,7 @@ impl History {
 
     /// The seconds of all epochs.
     pub fn seconds(&self) -> f64 {
-        self.epochs.iter().map(|e| e.seconds).sum()
+        self.epochs.iter().map(|e| e.seconds).fold(0.0, |sum, s| sum + s)
     }
 
     /// (epoch, value) of a training score: `"loss"` or the name of a metric.
@@ -123,7 +146,11 @@ impl History {
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.epochs.iter().try_for_each(|e| writeln!(f, "{e}"))?;
-        write!(f, "{} epochs in {}", self.epochs.len(), seconds(self.seconds()))?;
+        let n = self.epochs.len();
+        write!(f, "{n} epoch{}", if n == 1 { "" } else { "s" })?;
+        if self.seconds() > 0.0 {
+            write!(f, " in {}", seconds(self.seconds()))?;
+        }
         match self.best {
             Some(best) => write!(f, ", weights of epoch {best}"),
             None => Ok(()),
@@ -152,7 +179,10 @@ mod tests {
 
     #[test]
     fn an_epoch_reads_as_one_line() {
-        let scores = |loss, accuracy| Scores { loss, metrics: vec![("accuracy".into(), accuracy)] };
+        let scores = |loss, value| Scores {
+            loss,
+            metrics: vec![Score { name: "accuracy".into(), value, higher_is_better: true }],
+        };
         let epoch = Epoch {
             number: 3,
             train: scores(0.25, 0.9),
@@ -167,5 +197,10 @@ mod tests {
         assert_eq!(seconds(125.9), "2 min 05 s");
         assert_eq!(epoch.watched().accuracy(), Some(1.0));
         assert_eq!(epoch.train.get("recall"), None);
+        let timeless = Epoch { seconds: 0.0, validation: None, ..epoch.clone() };
+        assert_eq!(timeless.to_string(), "epoch 3: loss 0.2500, accuracy 0.9000");
+        let history = History { epochs: vec![epoch], ..History::default() };
+        assert!(history.to_string().ends_with("(1.2 s)\n1 epoch in 1.2 s"), "{history}");
+        assert_eq!(History::default().to_string(), "0 epochs");
     }
 }

@@ -1,7 +1,7 @@
 //! Trainer, metrics, callbacks, progress and pictures.
 //!
 //! ```
-//! use chainrule_core::Layer;
+//! use chainrule_core::Parameters;
 //! use chainrule_data::iris;
 //! use chainrule_layers::Linear;
 //! use chainrule_losses::CrossEntropy;
@@ -20,8 +20,9 @@
 //!
 //! The guide is docs/training.md.
 
+mod best;
 mod callback;
-mod clip;
+mod clock;
 mod confusion;
 mod early_stopping;
 mod evaluate;
@@ -31,16 +32,20 @@ mod history;
 mod metric;
 pub mod pictures;
 mod progress;
+mod settings;
+mod snapshot;
 mod step;
 mod trainer;
 
 pub use callback::{Callback, Checkpoint};
+pub use chainrule_core::{Error, Result};
 pub use confusion::Confusion;
 pub use early_stopping::EarlyStopping;
 pub use evaluate::Report;
-pub use history::{Ended, Epoch, History, Scores};
+pub use history::{Ended, Epoch, History, Score, Scores};
 pub use metric::{Accuracy, BinaryAccuracy, MeanAbsoluteError, Metric, RSquared};
 pub use progress::Progress;
+pub use settings::Settings;
 pub use trainer::Trainer;
 
 /// The README's example, run as a test.

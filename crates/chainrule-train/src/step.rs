@@ -1,78 +1,239 @@
-//! One step: forward, loss, backward, clip, optimizer, absorb.
+//! One step: forward, loss, backward, clip, optimizer, fold. And what it leaves behind when it fails.
 
-use crate::{Trainer, finite};
+use crate::{Settings, finite, metric::Panel, snapshot::Snapshot};
 use chainrule_core::{
-    Call, Context, Error, Grads, Layer, Loss, Optimizer, Parameters, Result, Scalar, Target, Tensor,
+    Context, Error, Inputs, Module, Objective, Optimizer, Pass, Reduction, Result, Scalar, Target,
+    TargetList, Tensor,
 };
-use chainrule_tensor::kernels::elementwise;
+use chainrule_data::{Batch, Loader, Source};
+use chainrule_optim::{clip_norm, clip_value};
 
-impl<T: Scalar, M: Layer<T>, L: Loss<T>, O: Optimizer<T>> Trainer<M, L, O, T> {
-    /// Takes one step on a batch and returns its loss, that of the weights before the step. After the first step of a
-    /// size nothing is allocated.
-    ///
-    /// # Errors
-    /// Wrong shapes, a class out of range, or something that is not finite, named by sample or by layer; the weights are
-    /// then those from before the step.
-    pub fn step<'a>(&mut self, x: &Tensor<T>, target: impl Into<Target<'a, T>>) -> Result<T> {
-        let target = target.into();
-        if let Some(error) = finite::sample("input", x) {
-            return Err(error);
+/// The learning rate of a step.
+pub(crate) type Rate = Box<dyn FnMut(u64) -> f64 + Send>;
+
+/// A model, its loss and its optimizer at work.
+pub(crate) struct Learner<M: Module, L, O> {
+    pub(crate) model: M,
+    pub(crate) loss: L,
+    pub(crate) optimizer: O,
+    pub(crate) settings: Settings,
+    pub(crate) rate: Option<Rate>,
+    pub(crate) run: Run<M>,
+}
+
+/// The state of a training: the buffers of a step, reused again and again, and the counts since the beginning, which another
+/// `fit` continues.
+pub(crate) struct Run<M: Module> {
+    pub(crate) pass: Pass<M>,
+    /// The weights before the step.
+    before: Snapshot<M::T>,
+    /// Whether the weights may have moved in this step, and `before` holds what they were.
+    moved: bool,
+    /// Whether the model was borrowed mutably: another one may be in its place.
+    pub(crate) touched: bool,
+    pub(crate) batch: Batch<M::T>,
+    pub(crate) loss_value: Tensor<M::T>,
+    passes: u64,
+    pub(crate) steps: u64,
+    pub(crate) epochs: usize,
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Step {
+    batches: usize,
+    pub(crate) samples: usize,
+    /// Σ wᵢ: what the means of the batches divide by, together.
+    pub(crate) weight: f64,
+    /// Σ wᵢ Eᵢ, or Σ Eᵢ of a loss that is a sum.
+    pub(crate) sum: f64,
+    /// The weight of the first batch that has one: the others' gradients are relative to it.
+    unit: f64,
+    /// Whether the source has no further batch in this epoch.
+    pub(crate) ended: bool,
+}
+
+impl Step {
+    /// The loss of the step.
+    pub(crate) fn loss(&self, reduction: Reduction) -> f64 {
+        if reduction == Reduction::Sum { self.sum } else { self.sum / self.weight }
+    }
+}
+
+impl<M: Module> Run<M> {
+    pub(crate) fn new(model: &M) -> Self {
+        Self {
+            pass: Pass::new(model),
+            before: Snapshot::default(),
+            moved: false,
+            touched: false,
+            batch: Batch::default(),
+            loss_value: Tensor::default(),
+            passes: 0,
+            steps: 0,
+            epochs: 0,
         }
-        self.renew_grads();
-        self.grads.zero();
-        let loss = self.pass(x, target, T::ONE)?;
-        self.update()?;
-        self.model.absorb(&self.cache);
-        Ok(loss)
+    }
+}
+
+impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Learner<M, L, O> {
+    /// One step on a batch of the caller's; its loss is that of the weights before.
+    pub(crate) fn step(&mut self, xs: &[&Tensor<T>], targets: &[Target<'_, T>]) -> Result<T> {
+        for (i, x) in xs.iter().enumerate() {
+            let error = if i == 0 {
+                finite::sample("input", x)
+            } else {
+                finite::sample(format_args!("input {i}"), x)
+            };
+            if let Some(error) = error {
+                return Err(error);
+            }
+        }
+        let samples = xs.first().and_then(|x| x.shape().first()).copied().unwrap_or(0);
+        self.whole(|learner, step| {
+            learner.add(xs, targets, samples, step).map(|loss| loss.unwrap_or(T::ZERO))
+        })
+        .map(|(loss, _)| loss)
     }
 
-    /// Adds `share` ∂E/∂θ of a batch to the gradients, and returns E.
-    pub(crate) fn pass(&mut self, x: &Tensor<T>, target: Target<'_, T>, share: T) -> Result<T> {
-        let mut cx = Context::train(self.seed).step(self.passes);
-        if self.check_layers {
+    /// One step on the next batches of a loader; `panel` measures them.
+    pub(crate) fn step_from(
+        &mut self,
+        loader: &mut Loader<&mut dyn Source<T>, T>,
+        panel: &mut Panel<T>,
+    ) -> Result<Step> {
+        let mut batch = std::mem::take(&mut self.run.batch);
+        let result = self.whole(|learner, step| {
+            for _ in 0..learner.settings.accumulate {
+                if !loader.fill(&mut batch)? {
+                    step.ended = true;
+                    break;
+                }
+                let samples = batch.len();
+                (&batch.inputs).with(|xs| {
+                    (&batch.targets).with(|targets| {
+                        if learner.add(xs, targets, samples, step)?.is_some() {
+                            panel.add(&learner.loss, learner.run.pass.outputs(), targets)?;
+                        }
+                        Ok::<_, Error>(())
+                    })
+                })?;
+            }
+            Ok(())
+        });
+        self.run.batch = batch;
+        result.map(|((), step)| step)
+    }
+
+    /// A step whose batches `add` adds. If anything in it fails, the weights are those from before.
+    fn whole<R>(&mut self, add: impl FnOnce(&mut Self, &mut Step) -> Result<R>) -> Result<(R, Step)> {
+        self.renew();
+        self.run.pass.zero();
+        self.run.moved = false;
+        let mut step = Step::default();
+        let result = add(self, &mut step).and_then(|r| {
+            if step.weight > 0.0 {
+                self.update(&step)?;
+            }
+            Ok(r)
+        });
+        if result.is_err() && self.run.moved {
+            self.run.before.restore(&mut self.model)?;
+        }
+        result.map(|r| (r, step))
+    }
+
+    /// Adds the gradients of a batch, and returns E; nothing of a batch whose targets are all ignored.
+    fn add(
+        &mut self,
+        xs: &[&Tensor<T>],
+        targets: &[Target<'_, T>],
+        samples: usize,
+        step: &mut Step,
+    ) -> Result<Option<T>> {
+        step.samples += samples;
+        let weight = self.loss.weight_of_all(targets);
+        if weight == 0.0 {
+            return Ok(None);
+        }
+        if step.batches > 0 {
+            self.guard()?;
+            self.model.fold(self.run.pass.state());
+        }
+        let mut cx = Context::train(self.settings.seed).step(self.run.passes);
+        if self.settings.check_layers {
             cx = cx.check_finite();
         }
-        self.model.forward(x, &mut self.y, &mut self.cache, &mut cx)?;
-        let loss = self.loss.value_and_gradient(&self.y, target, &mut self.dy)?;
+        let pass = &mut self.run.pass;
+        pass.forward(&self.model, xs, cx)?;
+        let loss = pass.loss(&self.loss, targets)?;
         if !loss.is_finite() {
-            return Err(self.not_finite(x, target, cx));
+            return Err(self.not_finite(xs, targets, cx));
         }
-        if share != T::ONE {
-            elementwise::scale(self.dy.data_mut(), share);
+        // E = Σ (wᵢ/W) Eᵢ of means, Σ Eᵢ of sums; W is known at the end alone
+        let summed = self.loss.reduced_by() == Reduction::Sum;
+        if step.batches == 0 {
+            step.unit = weight;
+        } else if !summed {
+            pass.scale(T::from_f64(weight / step.unit));
         }
-        let call = Call { x, y: &self.y, dy: &self.dy };
-        self.model.backward(call, &mut self.cache, &mut self.grads, None)?;
-        self.passes += 1;
-        Ok(loss)
+        pass.backward(&self.model, xs)?;
+        self.run.passes += 1;
+        step.batches += 1;
+        step.weight += weight;
+        step.sum += loss.to_f64() * if summed { 1.0 } else { weight };
+        Ok(Some(loss))
     }
 
     /// Moves the weights along the gradients.
-    pub(crate) fn update(&mut self) -> Result<()> {
-        if let Some(error) = finite::gradient(&self.model, &self.grads) {
+    fn update(&mut self, step: &Step) -> Result<()> {
+        let grads = self.run.pass.grads_mut();
+        if step.batches > 1 && self.loss.reduced_by() != Reduction::Sum {
+            grads.scale(T::from_f64(step.unit / step.weight));
+        }
+        if let Some(error) = finite::gradient(&self.model, grads) {
             return Err(error);
         }
-        self.clip.apply(&mut self.grads)?;
-        if let Some(rate) = &mut self.rate {
-            self.optimizer.set_learning_rate(rate(self.steps));
+        if let Some(limit) = self.settings.clip_value {
+            clip_value(grads, limit)?;
         }
-        self.optimizer.step(&mut self.model, &self.grads)?;
-        self.steps += 1;
+        if let Some(limit) = self.settings.clip_norm {
+            clip_norm(grads, limit)?;
+        }
+        if let Some(rate) = &mut self.rate {
+            self.optimizer.set_learning_rate(rate(self.run.steps));
+        }
+        self.guard()?;
+        self.run.pass.update(&mut self.model, &mut self.optimizer)?;
+        // The optimizer may have overflowed, and so may running statistics.
+        if let Some(error) = self.run.before.find_changed(&self.model, finite::parameter) {
+            return Err(error);
+        }
+        self.run.steps += 1;
         Ok(())
     }
 
-    /// Why a loss is infinite or NaN: the same pass again, with eyes open.
+    /// Keeps the weights before they move for the first time in a step.
+    fn guard(&mut self) -> Result<()> {
+        if !self.run.moved {
+            self.run.before.take(&self.model)?;
+            self.run.moved = true;
+        }
+        Ok(())
+    }
+
+    /// Why a loss is infinite or NaN: the same pass again, with finite checks on.
     #[cold]
-    pub(crate) fn not_finite(&mut self, x: &Tensor<T>, target: Target<'_, T>, cx: Context) -> Error {
-        let data = || {
-            let target = target.values().ok().and_then(|t| finite::sample("target", t));
-            finite::sample("input", x).or(target).or_else(|| finite::parameter(&self.model))
-        };
-        if let Some(error) = data() {
+    pub(crate) fn not_finite(&mut self, xs: &[&Tensor<T>], targets: &[Target<'_, T>], cx: Context) -> Error {
+        let inputs = || xs.iter().find_map(|x| finite::sample("input", x));
+        let values = || targets.iter().find_map(|t| finite::sample("target", t.values().ok()?));
+        if let Some(error) = inputs().or_else(values).or_else(|| finite::model(&self.model)) {
             return error;
         }
-        let again = self.model.forward(x, &mut self.y, &mut self.cache, &mut cx.check_finite());
-        again.err().or_else(|| finite::sample("the model's output", &self.y)).unwrap_or_else(|| {
-            let largest = self.y.data().iter().fold(T::ZERO, |m, v| m.max(v.abs()));
+        let again = self.run.pass.forward(&self.model, xs, cx.check_finite()).err();
+        let ys = self.run.pass.outputs();
+        again.or_else(|| ys.iter().find_map(|y| finite::sample("the model's output", y))).unwrap_or_else(|| {
+            let largest = ys.iter().flat_map(|y| y.data()).fold(T::ZERO, |m, v| m.max(v.abs()));
             Error::value(format!(
                 "expected a finite loss, got one that is infinite or NaN though the model's outputs are finite, up to \
                  {largest:e}: a smaller learning rate may help"
@@ -81,19 +242,20 @@ impl<T: Scalar, M: Layer<T>, L: Loss<T>, O: Optimizer<T>> Trainer<M, L, O, T> {
     }
 
     /// Makes new gradients if the model is another one than they were made for.
-    pub(crate) fn renew_grads(&mut self) {
-        if !std::mem::take(&mut self.touched) {
+    fn renew(&mut self) {
+        if !std::mem::take(&mut self.run.touched) {
             return;
         }
+        let grads = self.run.pass.grads();
         let (mut known, mut volume) = (true, 0);
         self.model.visit(&mut |_, param| {
             if !param.is_buffer() {
-                known &= self.grads.range(param).is_some_and(|range| range.len() == param.volume());
+                known &= grads.range(param).is_some_and(|range| range.len() == param.volume());
                 volume += param.volume();
             }
         });
-        if !known || volume < self.grads.values().len() {
-            self.grads = Grads::new(&self.model);
+        if !known || volume < grads.values().len() {
+            self.run.pass = Pass::new(&self.model);
         }
     }
 }

@@ -1,135 +1,121 @@
 //! The trainer: a model, a loss, an optimizer, and how they work together.
 
-use crate::{Callback, EarlyStopping, Epoch, Metric, Progress, callback::OnEpoch, clip::Clip};
-use chainrule_core::{Grads, Layer, Loss, Optimizer, Scalar, Tensor};
-use chainrule_data::Dataset;
-use chainrule_optim::Schedule;
-use std::{io, ops::ControlFlow};
+use crate::{
+    Callback, EarlyStopping, Epoch, History, Metric, Progress, Settings,
+    callback::OnEpoch,
+    metric::Panel,
+    progress::Output,
+    step::{Learner, Run},
+};
+use chainrule_core::{
+    Grads, Inputs, Module, Objective, Optimizer, Result, Scalar, Schedule, TargetList, Tensor,
+};
+use chainrule_data::Source;
+use std::{fmt, io, ops::ControlFlow};
 
-/// Trains a model on a dataset, and measures it.
+/// Trains a model on data, and measures it: any module, any objective, any optimizer, any source.
 ///
 /// One seed gives the same bits every time, with any number of threads. All settings have defaults; [`Trainer::fit`] and
 /// [`Trainer::evaluate`] do the work, and [`Trainer::step`] is one step on a batch of the caller's.
 ///
 /// See the crate's documentation for an example that runs.
-pub struct Trainer<M: Layer<T>, L, O, T: Scalar = f32> {
-    pub(crate) model: M,
-    pub(crate) loss: L,
-    pub(crate) optimizer: O,
-
-    pub(crate) epochs: usize,
-    pub(crate) batch_size: usize,
-    pub(crate) seed: u64,
-    pub(crate) shuffle: bool,
-    pub(crate) drop_last: bool,
-    pub(crate) accumulate: usize,
-    pub(crate) check_layers: bool,
-    pub(crate) clip: Clip,
-    /// The learning rate of a step.
-    pub(crate) rate: Option<Box<dyn FnMut(u64) -> f64 + Send>>,
-    pub(crate) validation: Option<Dataset<T>>,
+pub struct Trainer<M: Module, L, O> {
+    pub(crate) learner: Learner<M, L, O>,
+    pub(crate) validation: Option<Box<dyn Source<M::T> + Send>>,
     pub(crate) stopping: Option<EarlyStopping>,
-    pub(crate) metrics: Vec<Box<dyn Metric<T>>>,
-    /// Whether the metrics are the user's, and not those that suit the targets.
-    pub(crate) own_metrics: bool,
-    pub(crate) callbacks: Vec<Box<dyn Callback<M, T>>>,
-    pub(crate) progress: Progress,
-    pub(crate) out: Box<dyn io::Write + Send>,
-
-    // The buffers of a step, used again and again.
-    pub(crate) cache: M::Cache,
-    pub(crate) y: Tensor<T>,
-    pub(crate) dy: Tensor<T>,
-    pub(crate) loss_value: Tensor<T>,
-    pub(crate) grads: Grads<T>,
-    /// Whether somebody else had the model in hand, who may have put another one in its place.
-    pub(crate) touched: bool,
-
-    /// Passes, steps and epochs since the beginning; another `fit` goes on counting.
-    pub(crate) passes: u64,
-    pub(crate) steps: u64,
-    pub(crate) epochs_done: usize,
+    pub(crate) panel: Panel<M::T>,
+    pub(crate) callbacks: Vec<Box<dyn Callback<M>>>,
+    pub(crate) out: Output,
+    pub(crate) history: History,
 }
 
-impl<T: Scalar, M: Layer<T>, L: Loss<T>, O: Optimizer<T>> Trainer<M, L, O, T> {
+impl<M: Module, L: fmt::Debug, O: fmt::Debug> fmt::Debug for Trainer<M, L, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trainer")
+            .field("model", &self.learner.model.to_spec())
+            .field("loss", &self.learner.loss)
+            .field("optimizer", &self.learner.optimizer)
+            .field("settings", &self.learner.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<M, L, O> {
     /// A trainer of a model that was initialised or loaded.
     ///
-    /// Defaults: 10 epochs, batches of 32, shuffled, seed 0, no validation data, no clipping, no schedule, accuracy for
-    /// classes or MAE and R² for numbers, and a progress bar on a terminal.
+    /// Defaults: those of [`Settings`], no validation data, no schedule, and for each output accuracy for classes or MAE and
+    /// R² for values.
     pub fn new(model: M, loss: L, optimizer: O) -> Self {
-        let grads = Grads::new(&model);
+        let run = Run::new(&model);
         Self {
-            model,
-            loss,
-            optimizer,
-            epochs: 10,
-            batch_size: 32,
-            seed: 0,
-            shuffle: true,
-            drop_last: false,
-            accumulate: 1,
-            check_layers: false,
-            clip: Clip::default(),
-            rate: None,
+            learner: Learner { model, loss, optimizer, settings: Settings::default(), rate: None, run },
             validation: None,
             stopping: None,
-            metrics: Vec::new(),
-            own_metrics: false,
+            panel: Panel::new(),
             callbacks: Vec::new(),
-            progress: Progress::Auto,
-            out: Box::new(io::stderr()),
-            cache: M::Cache::default(),
-            y: Tensor::default(),
-            dy: Tensor::default(),
-            loss_value: Tensor::default(),
-            grads,
-            touched: false,
-            passes: 0,
-            steps: 0,
-            epochs_done: 0,
+            out: Output::Stderr,
+            history: History::default(),
         }
+    }
+
+    /// Takes one step on a batch and returns its loss, that of the weights before the step. After the first step of a
+    /// size nothing is allocated. If the loss ignores every target, no step is taken and the loss is 0.
+    ///
+    /// # Errors
+    /// Wrong shapes, a class out of range, or something that is not finite, named by sample or by layer; the weights are
+    /// then those from before the step.
+    pub fn step(&mut self, inputs: impl Inputs<T>, targets: impl TargetList<T>) -> Result<T> {
+        inputs.with(|xs| targets.with(|targets| self.learner.step(xs, targets)))
+    }
+
+    /// All settings that are plain values.
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.learner.settings = settings;
+        self
     }
 
     /// How many times [`Trainer::fit`] goes through the data.
     #[must_use]
     pub fn epochs(mut self, epochs: usize) -> Self {
-        self.epochs = epochs;
+        self.learner.settings.epochs = epochs;
         self
     }
 
     /// How many samples go through the model at once.
     #[must_use]
     pub fn batch_size(mut self, samples: usize) -> Self {
-        self.batch_size = samples;
+        self.learner.settings.batch_size = samples;
         self
     }
 
     /// The seed of the shuffling and of the noise (dropout) in the model.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
+        self.learner.settings.seed = seed;
         self
     }
 
     /// Whether the samples come in another order each epoch.
     #[must_use]
     pub fn shuffle(mut self, shuffle: bool) -> Self {
-        self.shuffle = shuffle;
+        self.learner.settings.shuffle = shuffle;
         self
     }
 
-    /// Whether a last batch that is shorter than the others is left out.
+    /// Whether a last batch that is shorter than the others is dropped.
     #[must_use]
     pub fn drop_last(mut self, drop: bool) -> Self {
-        self.drop_last = drop;
+        self.learner.settings.drop_last = drop;
         self
     }
 
-    /// How many batches make one step of the optimizer. Their gradients are averaged by their numbers of samples, or added
-    /// if the loss is a sum: that is the gradient of one large batch, for layers that do not mix samples.
+    /// How many batches make one step of the optimizer. Their gradients are averaged by what their means divide by (the
+    /// number of samples, or the sum of the class weights), or added if the loss is a sum: that is the gradient of one large
+    /// batch, for layers that do not mix samples.
     #[must_use]
     pub fn accumulate(mut self, batches: usize) -> Self {
-        self.accumulate = batches;
+        self.learner.settings.accumulate = batches;
         self
     }
 
@@ -138,21 +124,21 @@ impl<T: Scalar, M: Layer<T>, L: Loss<T>, O: Optimizer<T>> Trainer<M, L, O, T> {
     /// Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", 2013.
     #[must_use]
     pub fn clip_norm(mut self, max: f64) -> Self {
-        self.clip.norm = Some(max);
+        self.learner.settings.clip_norm = Some(max);
         self
     }
 
-    /// Cuts every single gradient of a step to [−max, max]; done before [`Trainer::clip_norm`].
+    /// Limits every gradient element of a step to [−max, max]; done before [`Trainer::clip_norm`].
     #[must_use]
     pub fn clip_value(mut self, max: f64) -> Self {
-        self.clip.value = Some(max);
+        self.learner.settings.clip_value = Some(max);
         self
     }
 
     /// Sets the learning rate before each step by a function of the number of steps taken so far.
     #[must_use]
     pub fn learning_rate(mut self, rate: impl FnMut(u64) -> f64 + Send + 'static) -> Self {
-        self.rate = Some(Box::new(rate));
+        self.learner.rate = Some(Box::new(rate));
         self
     }
 
@@ -162,116 +148,130 @@ impl<T: Scalar, M: Layer<T>, L: Loss<T>, O: Optimizer<T>> Trainer<M, L, O, T> {
     /// # use chainrule_train::Trainer;
     /// # use chainrule_layers::Linear;
     /// # use chainrule_losses::Mse;
-    /// # use chainrule_core::Layer;
-    /// use chainrule_optim::{Adam, Cosine};
+    /// # use chainrule_core::Parameters;
+    /// use chainrule_optim::{Adam, schedule::Cosine};
     /// # let model = Linear::<f32>::new(2, 1).init(0)?;
     /// let trainer = Trainer::new(model, Mse::new(), Adam::new(1e-3)).schedule(Cosine::new(1000));
     /// # Ok::<(), chainrule_core::Error>(())
     /// ```
     #[must_use]
     pub fn schedule(self, schedule: impl Schedule + 'static) -> Self {
-        let base = self.optimizer.learning_rate();
+        let base = self.learner.optimizer.learning_rate();
         self.learning_rate(move |step| base * schedule.factor(step))
     }
 
-    /// Whether the output of every layer is checked for infinities and NaN in every pass. Without it they are looked for
+    /// Whether the output of every layer is checked for infinities and NaN in every pass. Without it the layer is searched for
     /// only once the loss or a gradient has one.
     #[must_use]
     pub fn check_layers(mut self, check: bool) -> Self {
-        self.check_layers = check;
+        self.learner.settings.check_layers = check;
         self
     }
 
     /// Data to measure on after each epoch; nothing is learned from it.
     #[must_use]
-    pub fn validation(mut self, data: Dataset<T>) -> Self {
-        self.validation = Some(data);
+    pub fn validation(mut self, data: impl Source<T> + Send + 'static) -> Self {
+        self.validation = Some(Box::new(data));
         self
     }
 
-    /// Stops when nothing improves any more, and brings the best weights back: a patience in epochs, or a rule.
+    /// Stops when nothing improves any more, and restores the best weights: a patience in epochs, or a rule.
     #[must_use]
     pub fn early_stopping(mut self, rule: impl Into<EarlyStopping>) -> Self {
         self.stopping = Some(rule.into());
         self
     }
 
-    /// Measures this beside the loss, in place of what would suit the targets.
+    /// Measures this beside the loss, in place of the default metrics.
     #[must_use]
     pub fn metric(mut self, metric: impl Metric<T> + 'static) -> Self {
-        if !self.own_metrics {
-            self.metrics.clear();
-        }
-        self.own_metrics = true;
-        self.metrics.push(Box::new(metric));
+        self.panel.push(Box::new(metric));
         self
     }
 
     /// Calls this while training; callbacks are called in the order in which they were added.
     #[must_use]
-    pub fn callback(mut self, callback: impl Callback<M, T> + 'static) -> Self {
+    pub fn callback(mut self, callback: impl Callback<M> + 'static) -> Self {
         self.callbacks.push(Box::new(callback));
         self
     }
 
-    /// Calls a closure after each epoch; it stops the training by `ControlFlow::Break(())`.
+    /// Calls a closure after each epoch; it stops the training by `Ok(ControlFlow::Break(()))`, or by an error.
     #[must_use]
-    pub fn on_epoch(self, f: impl FnMut(&Epoch, &mut M) -> ControlFlow<()> + Send + 'static) -> Self {
+    pub fn on_epoch(self, f: impl FnMut(&Epoch, &mut M) -> Result<ControlFlow<()>> + Send + 'static) -> Self {
         self.callback(OnEpoch(f))
     }
 
-    /// How progress is shown.
+    /// How progress is reported.
     #[must_use]
     pub fn progress(mut self, progress: Progress) -> Self {
-        self.progress = progress;
+        self.learner.settings.progress = progress;
         self
     }
 
-    /// Where progress is shown, in place of standard error.
+    /// Where progress is reported, in place of standard error.
     #[must_use]
     pub fn progress_to(mut self, out: impl io::Write + Send + 'static) -> Self {
-        self.out = Box::new(out);
+        self.out = Output::Writer(Box::new(out));
         self
     }
 
     /// The model.
     pub fn model(&self) -> &M {
-        &self.model
+        &self.learner.model
     }
 
     /// The model, to be changed.
     pub fn model_mut(&mut self) -> &mut M {
-        self.touched = true;
-        &mut self.model
+        self.learner.run.touched = true;
+        &mut self.learner.model
     }
 
     /// The model, trained.
     pub fn into_model(self) -> M {
-        self.model
+        self.learner.model
+    }
+
+    /// The loss.
+    pub fn loss(&self) -> &L {
+        &self.learner.loss
     }
 
     /// The optimizer.
     pub fn optimizer(&self) -> &O {
-        &self.optimizer
+        &self.learner.optimizer
     }
 
     /// The optimizer, to be changed.
     pub fn optimizer_mut(&mut self) -> &mut O {
-        &mut self.optimizer
+        &mut self.learner.optimizer
+    }
+
+    /// The epochs of the last [`Trainer::fit`], also of one that failed.
+    pub fn history(&self) -> &History {
+        &self.history
     }
 
     /// The gradients of the last step, as the optimizer saw them.
     pub fn grads(&self) -> &Grads<T> {
-        &self.grads
+        self.learner.run.pass.grads()
     }
 
-    /// The output of the last pass.
+    /// The first output of the last pass.
+    ///
+    /// # Panics
+    /// If the model has no output.
     pub fn output(&self) -> &Tensor<T> {
-        &self.y
+        &self.outputs()[0]
+    }
+
+    /// All outputs of the last pass.
+    pub fn outputs(&self) -> &[Tensor<T>] {
+        self.learner.run.pass.outputs()
     }
 
     /// How many steps the optimizer took.
     pub fn steps(&self) -> u64 {
-        self.steps
+        self.learner.run.steps
     }
 }

@@ -2,13 +2,13 @@
 
 mod common;
 
-use chainrule_core::{Layer, Reduction, Scalar, Tensor};
+use chainrule_core::{Module, Parameters, Reduction, Scalar, Tensor};
 use chainrule_data::Dataset;
 use chainrule_layers::{BatchNorm1d, Dropout, Linear, Sequential, Tanh};
 use chainrule_losses::{CrossEntropy, Mse};
 use chainrule_tensor::par;
 use chainrule_train::{Callback, Checkpoint, EarlyStopping, Ended, Epoch, Progress, Trainer};
-use common::{Counting, Sgd, iris, mlp, numbers};
+use common::{Counting, Sgd, iris, mlp, values};
 use std::{
     io,
     ops::ControlFlow,
@@ -20,7 +20,7 @@ fn xor<T: Scalar>() -> Dataset<T> {
     Dataset::regression(x.cast(), Tensor::from([[0.0], [1.0], [1.0], [0.0f64]]).cast()).unwrap()
 }
 
-fn flowers<T: Scalar>(seed: u64) -> Trainer<Sequential<T>, CrossEntropy<T>, Sgd, T> {
+fn flowers<T: Scalar>(seed: u64) -> Trainer<Sequential<T>, CrossEntropy<T>, Sgd> {
     Trainer::new(mlp([4, 8, 3], seed), CrossEntropy::new(), Sgd(0.1)).seed(seed).progress(Progress::Silent)
 }
 
@@ -45,9 +45,9 @@ fn flowers_are_told_apart_and_the_report_counts_them() {
     let mut trainer = flowers(1).epochs(60).batch_size(16);
     let history = trainer.fit(&train).unwrap();
     assert!(history.last().unwrap().train.loss < history.epochs[0].train.loss / 4.0);
-    let before = numbers(trainer.model());
+    let before = values(trainer.model());
     let report = trainer.evaluate(&test).unwrap();
-    assert_eq!(numbers(trainer.model()), before);
+    assert_eq!(values(trainer.model()), before);
     let confusion = report.confusion().unwrap();
     assert!(report.accuracy().unwrap() >= 0.9, "{report}");
     assert_eq!(report.scores().accuracy(), report.accuracy());
@@ -65,7 +65,7 @@ fn accumulated_batches_are_one_large_batch() {
         let mut trainer = flowers::<f64>(3).epochs(2).batch_size(batch_size).accumulate(accumulate);
         let history = trainer.fit(&iris()).unwrap();
         assert_eq!(trainer.steps(), 10);
-        (numbers(trainer.model()), history.last().unwrap().train.loss)
+        (values(trainer.model()), history.last().unwrap().train.loss)
     };
     let (large, small) = (weights(32, 1), weights(8, 4));
     let worst = large.0.iter().zip(&small.0).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
@@ -83,7 +83,7 @@ fn a_summed_loss_is_accumulated_as_a_sum_and_told_as_a_mean() {
             .epochs(2)
             .progress(Progress::Silent);
         let loss = trainer.fit(&data).unwrap().last().unwrap().train.loss;
-        (numbers(trainer.model()), loss, trainer.evaluate(&data).unwrap().loss())
+        (values(trainer.model()), loss, trainer.evaluate(&data).unwrap().loss())
     };
     // 50 samples of 3 outputs: the gradient of the sum is 150 times that of the mean.
     let mean = run(Reduction::Mean, 0.15, 50, 1);
@@ -97,14 +97,14 @@ fn a_summed_loss_is_accumulated_as_a_sum_and_told_as_a_mean() {
 
 #[test]
 fn every_pass_is_absorbed_once() {
-    let model = Sequential::<f32>::new().add(Counting::new()).add(mlp([4, 4, 3], 1)).init(1).unwrap();
+    let model = Sequential::new().add(Counting::<f32>::new()).add(mlp([4, 4, 3], 1)).init(1).unwrap();
     let mut trainer = Trainer::new(model, CrossEntropy::new(), Sgd(0.1))
         .batch_size(10)
         .accumulate(4)
         .epochs(2)
         .progress(Progress::Silent);
     trainer.fit(&iris()).unwrap();
-    assert_eq!((numbers(trainer.model())[0], trainer.steps()), (30.0, 8));
+    assert_eq!((values(trainer.model())[0], trainer.steps()), (30.0, 8));
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn one_seed_gives_the_same_bits_with_any_number_of_threads() {
         par::with_threads(threads, || {
             let mut trainer = flowers::<f32>(seed).epochs(3).validation(iris());
             let losses: Vec<_> = trainer.fit(&iris()).unwrap().epochs.iter().map(|e| e.train.loss).collect();
-            (numbers(trainer.model()), losses)
+            (values(trainer.model()), losses)
         })
     };
     let first = run(1, 7);
@@ -126,7 +126,7 @@ fn one_seed_gives_the_same_bits_with_any_number_of_threads() {
 #[test]
 fn gradients_are_clipped_by_value_and_by_norm() {
     let data = iris::<f64>();
-    let step = |trainer: Trainer<Sequential<f64>, CrossEntropy<f64>, Sgd, f64>| {
+    let step = |trainer: Trainer<Sequential<f64>, CrossEntropy<f64>, Sgd>| {
         let mut trainer = trainer;
         trainer.step(data.x(), data.labels().unwrap()).unwrap();
         trainer.grads().values().to_vec()
@@ -173,7 +173,7 @@ fn noise_and_batch_statistics_are_decided_by_the_seed() {
                 trainer = trainer.epochs(n);
                 trainer.fit(&iris()).unwrap();
             }
-            numbers(trainer.model())
+            values(trainer.model())
         })
     };
     let first = run(1, &[4]);
@@ -199,7 +199,7 @@ fn two_fits_are_one_long_fit() {
     twice.fit(&iris()).unwrap();
     let second = twice.fit(&iris()).unwrap();
     assert_eq!(second.epochs[0].number, 4);
-    assert_eq!(numbers(once.model()), numbers(twice.model()));
+    assert_eq!(values(once.model()), values(twice.model()));
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn a_step_is_what_fit_does() {
     let history = fitted.fit(&data).unwrap();
     let mut stepped = flowers::<f32>(2);
     let loss = stepped.step(data.x(), data.labels().unwrap()).unwrap();
-    assert_eq!(numbers(fitted.model()), numbers(stepped.model()));
+    assert_eq!(values(fitted.model()), values(stepped.model()));
     assert_eq!(history.epochs[0].train.loss, f64::from(loss));
 }
 
@@ -224,8 +224,8 @@ fn early_stopping_brings_the_best_bits_back() {
         .validation(validation)
         .early_stopping(4)
         .on_epoch(move |epoch, model: &mut Sequential| {
-            log.lock().unwrap().push((epoch.watched().loss, numbers(model)));
-            ControlFlow::Continue(())
+            log.lock().unwrap().push((epoch.watched().loss, values(model)));
+            Ok(ControlFlow::Continue(()))
         })
         .progress(Progress::Silent);
     let history = trainer.fit(&train).unwrap();
@@ -233,8 +233,8 @@ fn early_stopping_brings_the_best_bits_back() {
     let best = seen.iter().enumerate().min_by(|a, b| a.1.0.total_cmp(&b.1.0)).unwrap().0;
     assert_eq!((history.ended, history.best), (Ended::NoImprovement, Some(best + 1)));
     assert_eq!(history.epochs.len(), best + 1 + 4);
-    assert_eq!(numbers(trainer.model()), seen[best].1);
-    assert_ne!(numbers(trainer.model()), seen.last().unwrap().1);
+    assert_eq!(values(trainer.model()), seen[best].1);
+    assert_ne!(values(trainer.model()), seen.last().unwrap().1);
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn accuracy_is_watched_upwards_and_an_improvement_must_be_large_enough() {
 #[test]
 fn callbacks_stop_the_training() {
     struct AfterSteps(u64);
-    impl<M, T: Scalar> Callback<M, T> for AfterSteps {
+    impl<M> Callback<M> for AfterSteps {
         fn on_step_end(&mut self, step: u64, _: f64, _: &mut M) -> chainrule_core::Result<ControlFlow<()>> {
             Ok(if step == self.0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         }
@@ -260,29 +260,29 @@ fn callbacks_stop_the_training() {
     let history = trainer.fit(&iris()).unwrap();
     assert_eq!((trainer.steps(), history.epochs.len(), history.ended), (7, 2, Ended::Callback));
     let mut trainer = flowers::<f32>(1)
-        .on_epoch(|e, _| if e.number == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
+        .on_epoch(|e, _| Ok(if e.number == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }));
     assert_eq!(trainer.fit(&iris()).unwrap().epochs.len(), 3);
 }
 
 #[test]
 fn checkpoints_hold_the_weights_of_their_epoch() {
     let folder = std::env::temp_dir().join(format!("chainrule-train-checkpoints-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
+    let _ = std::fs::remove_dir_all(&folder);
     let seen: Arc<Mutex<Vec<Vec<f64>>>> = Arc::default();
     let log = Arc::clone(&seen);
     let mut trainer = flowers::<f32>(1)
         .epochs(5)
         .callback(Checkpoint::new(folder.join("epoch-{epoch}.safetensors")).every(2))
         .on_epoch(move |_, model| {
-            log.lock().unwrap().push(numbers(model));
-            ControlFlow::Continue(())
+            log.lock().unwrap().push(values(model));
+            Ok(ControlFlow::Continue(()))
         });
     trainer.fit(&iris()).unwrap();
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2);
     for epoch in [2, 4] {
         let mut model = mlp::<f32>([4, 8, 3], 9);
         chainrule_io::load(&mut model, folder.join(format!("epoch-{epoch}.safetensors"))).unwrap();
-        assert_eq!(numbers(&model), seen.lock().unwrap()[epoch - 1]);
+        assert_eq!(values(&model), seen.lock().unwrap()[epoch - 1]);
     }
     std::fs::remove_dir_all(folder).unwrap();
 }
@@ -298,6 +298,30 @@ impl io::Write for Shared {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+#[test]
+fn the_best_weights_alone_are_saved() {
+    let path = std::env::temp_dir().join(format!("chainrule-train-best-{}.safetensors", std::process::id()));
+    // A rate so large that the validation loss goes up and down.
+    let mut trainer = Trainer::new(mlp::<f32>([4, 8, 3], 1), CrossEntropy::new(), Sgd(4.0))
+        .epochs(12)
+        .validation(iris())
+        .early_stopping(100)
+        .callback(Checkpoint::new(&path).best_only("loss"))
+        .progress(Progress::Silent);
+    let history = trainer.fit(&iris()).unwrap();
+    assert!(history.best.unwrap() < 12);
+    let mut model = mlp::<f32>([4, 8, 3], 9);
+    chainrule_io::load(&mut model, &path).unwrap();
+    assert_eq!(values(&model), values(trainer.model()));
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn no_epochs_take_no_time() {
+    let history = flowers::<f32>(1).epochs(0).fit(&iris()).unwrap();
+    assert_eq!((history.to_string(), history.seconds().is_sign_positive()), ("0 epochs".into(), true));
 }
 
 #[test]
@@ -322,5 +346,5 @@ fn another_model_put_in_place_gets_gradients_of_its_own() {
     trainer.step(data.x(), data.labels().unwrap()).unwrap();
     let mut fresh = Trainer::new(mlp::<f32>([4, 16, 3], 2), CrossEntropy::new(), Sgd(0.1));
     fresh.step(data.x(), data.labels().unwrap()).unwrap();
-    assert_eq!(numbers(trainer.model()), numbers(fresh.model()));
+    assert_eq!(values(trainer.model()), values(fresh.model()));
 }

@@ -40,8 +40,10 @@ fn curves_and_mistakes_are_drawn_and_saved() {
     let test = test.reshape(&[1, 8, 8]).unwrap();
     let sheet = mistakes(&report, &test, 3).unwrap();
     check(&sheet);
-    assert!(sheet.as_str().contains(&format!(">{wrong} of 359 predicted wrong, the first 3<")));
-    assert_eq!(sheet.as_str().matches('→').count(), 3.min(wrong));
+    assert!(
+        sheet.as_str().contains(&format!(">{wrong} of 359 predicted wrong, the first 3 (true → predicted)<"))
+    );
+    assert_eq!(sheet.as_str().matches('→').count(), 1 + 3.min(wrong));
     let path = std::env::temp_dir().join(format!("chainrule-train-sheet-{}.svg", std::process::id()));
     sheet.save(&path).unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), sheet.to_string());

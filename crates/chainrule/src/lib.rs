@@ -9,18 +9,14 @@
 //! let x = Tensor::from([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]);
 //! let t = Tensor::from([[0.0], [1.0], [1.0], [0.0]]);
 //!
-//! let mut model: Sequential =
-//!     Sequential::new().add(Linear::new(2, 8)).add(Tanh::new()).add(Linear::new(8, 1)).init(1)?;
-//! let (loss, mut optimizer) = (Mse::new(), Adam::new(0.05));
-//! let mut grads = Grads::new(&model);
-//! let (mut y, mut dy, mut cache) = Default::default();
+//! let mut model = Sequential::new().add(Linear::new(2, 8)).add(Tanh::new()).add(Linear::new(8, 1)).init(1)?;
+//! let (loss, mut optimizer, mut pass) = (Mse::new(), Adam::new(0.05), Pass::new(&model));
 //!
 //! for step in 0..500 {
-//!     model.forward(&x, &mut y, &mut cache, &mut Context::train(1).step(step))?;
-//!     loss.gradient(&y, &t, &mut dy)?;
-//!     grads.zero();
-//!     model.backward(Call { x: &x, y: &y, dy: &dy }, &mut cache, &mut grads, None)?;
-//!     optimizer.step(&mut model, &grads)?;
+//!     pass.forward(&model, &x, Context::train(1).step(step))?; // y
+//!     pass.loss(&loss, &t)?; // E and ∂E/∂y
+//!     pass.backward(&model, &x)?; // ∂E/∂θ
+//!     pass.update(&mut model, &mut optimizer)?; // θ
 //! }
 //!
 //! let answers = model.infer(&x)?;
@@ -32,6 +28,7 @@
 //! [`tensor`], [`core`], [`layers`], [`losses`], [`optim`], [`gradcheck`], [`data`], [`io`], [`train`].
 
 pub use chainrule_core as core;
+pub use chainrule_core::parameters;
 pub use chainrule_data as data;
 pub use chainrule_gradcheck as gradcheck;
 pub use chainrule_io as io;
@@ -41,17 +38,37 @@ pub use chainrule_optim as optim;
 pub use chainrule_tensor as tensor;
 pub use chainrule_train as train;
 
+/// Everything in the workspace that can be built from a spec: layers, losses, optimizers and schedules. A kind from
+/// outside is one more line: `registry().module::<Mine>()`.
+///
+/// ```
+/// use chainrule::{core::Module, layers::Sequential, prelude::*, registry};
+/// let model = Sequential::new().add(Linear::new(4, 8)).add(Relu::new());
+/// let again = registry::<f32>().build_module(&model.to_spec())?;
+/// assert_eq!(again.to_spec(), model.to_spec());
+/// # Ok::<(), Error>(())
+/// ```
+pub fn registry<T: tensor::Scalar>() -> core::Registry<T> {
+    layers::registry().merge(losses::registry()).merge(optim::registry())
+}
+
 /// What most programs need: `use chainrule::prelude::*;`.
+///
+/// Schedules stand in [`optim::schedule`], metrics and pictures in [`train`], what an
+/// author of a catalogue entry needs (`FromSpec`, `Facts`, …) in [`core`].
 pub mod prelude {
     pub use chainrule_core::{
-        Call, Context, Error, Grads, Init, Kind, Layer, Loss, MultiCall, MultiLayer, Optimizer, Param,
-        Parameters, Params, ParamsMut, Reduction, Result, Rng, Scalar, Session, Shape, Target, Tensor,
+        Call, Context, Error, Grads, Init, Layer, Loss, Module, ModuleCall, Objective, Optimizer, Param,
+        Parameters, Params, ParamsMut, Pass, Reduction, Result, Rng, Scalar, Schedule, Session, Shape, Spec,
+        Target, Targets, Tensor,
     };
-    pub use chainrule_data::*;
-    pub use chainrule_layers::*;
-    pub use chainrule_losses::*;
-    pub use chainrule_optim::*;
-    pub use chainrule_train::*;
+    pub use chainrule_data::{Dataset, Loader, Scaler, Source, diabetes, digits, iris, mnist};
+    pub use chainrule_layers::{
+        activation::*, container::*, conv::*, linear::*, noise::*, norm::*, pool::*, shape::*,
+    };
+    pub use chainrule_losses::{BceWithLogits, CrossEntropy, Huber, Mae, Mse, WeightedSum};
+    pub use chainrule_optim::{Adam, AdamW, Sgd};
+    pub use chainrule_train::{EarlyStopping, Progress, Trainer};
 }
 
 /// The README's example, run as a test.

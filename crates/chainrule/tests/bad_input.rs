@@ -2,11 +2,11 @@
 
 mod common;
 
-use chainrule::{io, prelude::*};
+use chainrule::{data::labelled_images, io, prelude::*};
 use common::{network, some_digits};
 use std::path::PathBuf;
 
-/// Every number of a model, as bits.
+/// Every value of a model, as bits.
 fn bits(model: &Sequential) -> Vec<u32> {
     let mut bits = Vec::new();
     model.visit(&mut |_, p| bits.extend(p.value().unwrap().iter().map(|v| v.to_bits())));
@@ -39,7 +39,7 @@ fn wrong_shapes_when_built_and_when_run() {
     let built = |input: &[usize]| text(network::<f32>().build(input));
     assert_eq!(
         built(&[1, 3, 8, 8]),
-        "in layer `0`: Conv2d: expected input (N, 1, H, W) with pixels, got [1, 3, 8, 8]"
+        "in layer `0`: Conv2d: expected input (N, 1, H, W) with at least one element per channel, got [1, 3, 8, 8]"
     );
     assert_eq!(built(&[1, 1, 16, 16]), "in layer `13`: Linear: expected input (.., 256), got [1, 1024]");
     assert!(built(&[1, 1, 2, 2]).starts_with("in layer `10`: MaxPool2d"));
@@ -65,7 +65,7 @@ fn a_label_out_of_range() {
 }
 
 #[test]
-fn an_empty_dataset_a_batch_of_none_and_numbers_that_are_not_finite() {
+fn an_empty_dataset_a_batch_of_none_and_values_that_are_not_finite() {
     assert!(
         text(Dataset::<f32>::classification(Tensor::zeros([0, 4]), [], 3)).contains("at least one sample")
     );
@@ -77,13 +77,13 @@ fn an_empty_dataset_a_batch_of_none_and_numbers_that_are_not_finite() {
     x.data_mut()[64 + 9] = f32::NAN;
     assert!(text(Dataset::classification(x.clone(), labels.clone(), 10)).contains("NaN"));
     let error = text(trainer.step(&x, &labels));
-    assert_eq!(error, "input: expected finite numbers, got NaN in sample 1 of the batch, position [0, 1, 1]");
+    assert_eq!(error, "input: expected finite values, got NaN in sample 1 of the batch, position [0, 1, 1]");
     assert_eq!(bits(trainer.model()), before);
 }
 
 #[test]
 fn the_weights_of_another_model() {
-    let other: Sequential = Sequential::new()
+    let other = Sequential::new()
         .add(Conv2d::new(1, 8, 3).padding(1).bias(false))
         .named("head", Linear::new(4, 2))
         .init(1)

@@ -9,12 +9,11 @@ use std::thread;
 /// Σ E and Σ ∂E/∂θ over a batch, of the inference function: there a sample does not depend on its neighbours.
 fn gradients(model: &Sequential<f64>, x: &Tensor<f64>, labels: &[usize]) -> (f64, Grads<f64>) {
     let loss = CrossEntropy::new().reduction(Reduction::Sum);
-    let (mut y, mut dy, mut cache) = Default::default();
-    let mut grads = Grads::new(model);
-    model.forward(x, &mut y, &mut cache, &mut Context::frozen()).unwrap();
-    let e = loss.gradient(&y, labels, &mut dy).unwrap();
-    model.backward(Call { x, y: &y, dy: &dy }, &mut cache, &mut grads, None).unwrap();
-    (e, grads)
+    let mut pass = Pass::new(model);
+    pass.forward(model, x, Context::frozen()).unwrap();
+    let e = pass.loss(&loss, labels).unwrap();
+    pass.backward(model, x).unwrap();
+    (e, pass.grads().clone())
 }
 
 #[test]

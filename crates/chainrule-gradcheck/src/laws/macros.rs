@@ -20,7 +20,7 @@ macro_rules! laws {
             $name:ident($($pattern:pat_param in $strategy:expr),* $(,)?) {
                 layer: $layer:expr,
                 $kind:ident: $shape:expr
-                $(, $option:ident: $value:expr)* $(,)?
+                $(, $option:ident $(($of:expr))?: $value:expr)* $(,)?
             }
         )+
     ) => {
@@ -30,37 +30,35 @@ macro_rules! laws {
                 $(#[$attribute])*
                 $name($($pattern in $strategy),*) |seed| {
                     $crate::laws::layer_laws(
-                        &$crate::laws::Case::new(seed).$kind($shape)$(.$option($value))*,
-                        || {
+                        &$crate::laws::Case::new(seed).$kind($shape)$(.$option($($of,)? $value))*,
+                        &|| {
                             #[allow(dead_code)]
                             type T = f64;
-                            $crate::laws!(@subject $kind, $layer)
+                            $crate::laws::BoxModule::<f64>::new($layer)
                         },
-                        || {
+                        &|| {
                             #[allow(dead_code)]
                             type T = f32;
-                            $crate::laws!(@subject $kind, $layer)
+                            $crate::laws::BoxModule::<f32>::new($layer)
                         },
                     )
                 }
             )+
         }
     };
-    (@subject input, $layer:expr) => { $crate::laws::One($layer) };
-    (@subject inputs, $layer:expr) => { $layer };
 }
 
 /// Tests every law of losses over random shapes and hyper-parameters.
 ///
 /// `loss:` is a closure from the reduction to the loss, `prediction:` the shape of y, `target:` a
-/// [`Targets`](crate::laws::Targets); `wrong: [..]` is a shape of predictions that must be refused.
+/// [`TargetKind`](crate::laws::TargetKind); `wrong: [..]` is a shape of predictions that must be refused.
 ///
 /// ```ignore
 /// loss_laws! {
 ///     obeys_the_laws(rows in 1..5usize, width in 1..8usize) {
 ///         loss: |reduction| Mse::new().reduction(reduction),
 ///         prediction: [rows, width],
-///         target: Targets::Numbers,
+///         target: TargetKind::Values,
 ///     }
 /// }
 /// ```
@@ -102,6 +100,58 @@ macro_rules! loss_laws {
     };
 }
 
+/// Tests every law of losses of several predictions and targets over random shapes and hyper-parameters.
+///
+/// `objective:` is an expression, `predictions:` the shapes of the predictions, `targets:` a
+/// [`TargetKind`](crate::laws::TargetKind) for each target; `wrong_predictions: [..]` are shapes that must be refused.
+///
+/// ```ignore
+/// objective_laws! {
+///     obeys_the_laws(rows in 1..5usize, width in 1..8usize) {
+///         objective: WeightedSum::<T>::new().add(1.0, Mse::new()).add(0.5, Mse::new()),
+///         predictions: [[rows, width], [rows, 1]],
+///         targets: [TargetKind::Values, TargetKind::Values],
+///     }
+/// }
+/// ```
+#[macro_export]
+macro_rules! objective_laws {
+    (
+        $(#![cases = $cases:expr])?
+        $(
+            $(#[$attribute:meta])*
+            $name:ident($($pattern:pat_param in $strategy:expr),* $(,)?) {
+                objective: $objective:expr,
+                predictions: $shapes:expr,
+                targets: $targets:expr
+                $(, $option:ident: $value:expr)* $(,)?
+            }
+        )+
+    ) => {
+        $crate::__tests! {
+            ($(Some($cases))?)
+            $(
+                $(#[$attribute])*
+                $name($($pattern in $strategy),*) |seed| {
+                    $crate::laws::objective_laws(
+                        &$crate::laws::LossCase::several(seed, $shapes, $targets)$(.$option($value))*,
+                        || {
+                            #[allow(dead_code)]
+                            type T = f64;
+                            $objective
+                        },
+                        || {
+                            #[allow(dead_code)]
+                            type T = f32;
+                            $objective
+                        },
+                    )
+                }
+            )+
+        }
+    };
+}
+
 /// A test over random cases for each body.
 #[doc(hidden)]
 #[macro_export]
@@ -115,10 +165,11 @@ macro_rules! __tests {
     ) => {
         $(
             $(#[$attribute])*
+            /// Tests the laws over random cases.
             #[test]
-            fn $name() {
+            pub fn $name() {
                 #[allow(unused_imports)]
-                use $crate::laws::{Targets, Values};
+                use $crate::laws::{TargetKind, Values};
                 #[allow(unused_imports)]
                 use ::proptest::{collection, option, prelude::*, test_runner};
                 let strategy = ($($strategy,)* any::<u64>().no_shrink(),);
@@ -128,10 +179,10 @@ macro_rules! __tests {
                     max_shrink_iters: $crate::laws::run::SHRINKS,
                     ..::core::default::Default::default()
                 };
-                if !$crate::laws::run::told("PROPTEST_CASES") {
+                if !$crate::laws::run::is_set("PROPTEST_CASES") {
                     config.cases = $crate::__cases!($cases).unwrap_or($crate::laws::run::CASES);
                 }
-                if !$crate::laws::run::told("PROPTEST_RNG_SEED") {
+                if !$crate::laws::run::is_set("PROPTEST_RNG_SEED") {
                     config.rng_seed = test_runner::RngSeed::Fixed($crate::laws::run::SEED);
                 }
                 let outcome = test_runner::TestRunner::new(config).run(&strategy, |($($pattern,)* $seed,)| {

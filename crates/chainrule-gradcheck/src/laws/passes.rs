@@ -1,135 +1,168 @@
 //! Laws about what passes over one layer have in common, and how tensors are compared.
 
-use super::{Broken, Outcome, layer::Bench};
+use super::{Broken, Outcome, layer::Subject};
 use crate::{
+    evaluate::{Pass, backward, buffers, forward, pass, present, refs, weights},
     report::coordinate,
-    subject::{refs, weights},
 };
-use chainrule_core::{Context, Grads, Kind, MultiLayer, Parameters, Result, Scalar, Tensor};
+use chainrule_core::{Call, Context, Grads, Kind, Module, Parameters, Result, Scalar, Tensor};
 
-/// What sums in another order may differ by, as a share of the largest number of a tensor (of 1, if all are smaller).
+/// What sums in another order may differ by, as a share of the largest value of a tensor (of 1, if all are smaller).
 const ROUNDING: f64 = 1e-10;
 
-/// Law 4.
-pub(super) fn inference<L: MultiLayer<f64>>(bench: &Bench<'_, L>) -> Outcome {
-    let want = bench.pass(Context::frozen())?;
+/// The bits of two passes.
+pub(super) fn equal_passes<T: Scalar>(when: &str, got: &Pass<T>, want: &Pass<T>) -> Outcome {
+    all_equal(&format!("y{when}"), &got.ys, &want.ys)?;
+    all_equal(&format!("dx{when}"), &got.dxs, &want.dxs)?;
+    equal_grads(&format!("gradients{when}"), &got.grads, &want.grads)
+}
+
+pub(super) fn inference<M: Module<T = f64>>(subject: &Subject<'_, M>) -> Outcome {
+    let Subject { case, module, xs, dys } = subject;
+    let want = subject.pass(Context::frozen())?;
     // Noise would differ with the step and the place.
     for cx in [Context::infer(), Context::infer().step(9).child(2), Context::frozen().step(9).child(2)] {
-        equal("y", &bench.subject.forward(&bench.xs, cx)?.0, &want.y)?;
+        all_equal("y", &forward(module, xs, cx)?.0, &want.ys)?;
     }
-    // After an inference, a cache that was recorded for other numbers is refused, or does not matter.
-    let others = bench.case.tensors(&bench.case.inputs, "others")?;
-    let mut y = Tensor::default();
-    for (which, before) in [
-        ("a cache of training", Some(Context::train(bench.case.seed))),
-        ("a cache of a frozen pass", Some(Context::frozen())),
-        ("a fresh cache", None),
-    ] {
-        let mut cache = L::Cache::default();
-        if let Some(mut before) = before {
-            bench.subject.0.forward(&refs(&others), &mut y, &mut cache, &mut before)?;
-            bench.subject.0.forward(&refs(&bench.xs), &mut y, &mut cache, &mut Context::infer())?;
-        }
-        let (mut grads, mut dxs) = (Grads::new(&bench.subject), vec![Tensor::default(); bench.xs.len()]);
-        match bench.subject.backward((&bench.xs, &y, &bench.dy), &mut cache, &mut grads, &mut dxs, |_| true) {
-            Err(error) if matches!(error.kind(), Kind::NotRecorded(_)) => {}
-            Err(error) => {
-                return Err(Broken(format!(
-                    "backward with {which} after infer: expected NotRecorded, got {error}"
-                )));
-            }
-            Ok(()) => {
-                all_equal(&format!("dx by {which} after infer"), &dxs, &want.dxs)?;
-                equal_grads(&format!("gradients by {which} after infer"), &grads, &want.grads)?;
-            }
-        }
+    // After an inference, a cache that was recorded for other values is refused, or does not matter.
+    let others = case.tensors(&case.inputs, "others")?;
+    let mut ys = buffers(module.outputs());
+    for (which, before) in
+        [("a cache of training", Context::train(case.seed)), ("a cache of a frozen pass", Context::frozen())]
+    {
+        let mut state = M::State::default();
+        module.apply(&refs(&others), &mut ys, &mut state, before)?;
+        module.apply(&refs(xs), &mut ys, &mut state, Context::infer())?;
+        refused_or_right(&format!("{which} after infer"), module, (xs, &ys, dys), &mut state, &want)?;
     }
     Ok(())
 }
 
-/// Law 5.
-pub(super) fn same_bits<L: MultiLayer<f64>>(bench: &Bench<'_, L>, mut cx: Context) -> Outcome {
-    let want = bench.pass(cx)?;
-    let nan = |t: &Tensor<f64>| Tensor::full(*t.shape(), f64::NAN);
-    let (mut y, mut cache) = (nan(&want.y), L::Cache::default());
-    let (mut grads, mut dxs) = (Grads::new(&bench.subject), bench.xs.iter().map(nan).collect::<Vec<_>>());
-    bench.subject.0.forward(&refs(&bench.xs), &mut y, &mut cache, &mut cx)?;
-    equal("y", &y, &want.y)?;
-    if !bench.subject.0.reads_output() {
-        // Another layer may have overwritten it.
-        y.fill(f64::NAN);
+/// Backward gives what is right, or the error `NotRecorded`.
+pub(super) fn refused_or_right<M: Module<T = f64>>(
+    which: &str,
+    module: &M,
+    (xs, ys, dys): (&[Tensor<f64>], &[Tensor<f64>], &[Tensor<f64>]),
+    state: &mut M::State,
+    want: &Pass<f64>,
+) -> Outcome {
+    let (mut grads, mut dxs) = (Grads::new(module), buffers(xs.len()));
+    match backward(module, (xs, ys, &present(dys)), state, &mut grads, &mut dxs, |_| true) {
+        Err(error) if matches!(error.kind(), Kind::NotRecorded(_)) => Ok(()),
+        Err(error) => Err(Broken(format!("backward with {which}: expected NotRecorded, got {error}"))),
+        Ok(()) => {
+            all_equal(&format!("dx by {which}"), &dxs, &want.dxs)?;
+            equal_grads(&format!("gradients by {which}"), &grads, &want.grads)
+        }
     }
-    bench.subject.backward((&bench.xs, &y, &bench.dy), &mut cache, &mut grads, &mut dxs, |_| true)?;
-    all_equal("dx", &dxs, &want.dxs)?;
-    equal_grads("gradients", &grads, &want.grads)
 }
 
-/// Law 6.
-pub(super) fn two_backwards<L: MultiLayer<f64>>(bench: &Bench<'_, L>, cx: Context) -> Outcome {
-    let (y, mut cache) = bench.subject.forward(&bench.xs, cx)?;
-    let (mut grads, mut dxs) = (Grads::new(&bench.subject), vec![Tensor::default(); bench.xs.len()]);
-    let call = (&bench.xs[..], &y, &bench.dy);
-    bench.subject.backward(call, &mut cache, &mut grads, &mut dxs, |_| true)?;
-    let (once, first) = (named(&bench.subject, &grads), dxs.clone());
-    bench.subject.backward(call, &mut cache, &mut grads, &mut dxs, |_| true)?;
+pub(super) fn same_bits<M: Module<T = f64>>(subject: &Subject<'_, M>, cx: Context) -> Outcome {
+    let Subject { module, xs, dys, .. } = subject;
+    let want = subject.pass(cx)?;
+    let nan = |t: &Tensor<f64>| {
+        let mut t = t.clone();
+        t.fill(f64::NAN);
+        t
+    };
+    let (mut ys, mut state): (Vec<_>, _) = (want.ys.iter().map(nan).collect(), M::State::default());
+    let (mut grads, mut dxs) = (Grads::new(module), want.dxs.iter().map(nan).collect::<Vec<_>>());
+    module.apply(&refs(xs), &mut ys, &mut state, cx)?;
+    all_equal("y", &ys, &want.ys)?;
+    backward(module, (xs, &ys, &present(dys)), &mut state, &mut grads, &mut dxs, |_| true)?;
+    all_equal("dx", &dxs, &want.dxs)?;
+    equal_grads("gradients", &grads, &want.grads)?;
+    let ([x], [dy]) = (&xs[..], &dys[..]) else { return Ok(()) };
+    // The short way of one input and one output.
+    let (mut y, mut dx) = (nan(&want.ys[0]), nan(&want.dxs[0]));
+    let (mut state, mut grads) = (M::State::default(), Grads::new(module));
+    module.apply_one(x, &mut y, &mut state, cx)?;
+    equal("y of `apply_one`", &y, &want.ys[0])?;
+    let requested = module.differentiable_input(0).then_some(&mut dx);
+    module.pull_one(Call::recorded(x, &y, dy)?, &mut state, &mut grads, requested)?;
+    equal("dx of `pull_one`", &dx, &want.dxs[0])?;
+    equal_grads("gradients of `pull_one`", &grads, &want.grads)
+}
+
+pub(super) fn unread_outputs<M: Module<T = f64>>(subject: &Subject<'_, M>, cx: Context) -> Outcome {
+    let Subject { module, xs, dys, .. } = subject;
+    if module.reads_outputs() {
+        return Ok(());
+    }
+    let want = subject.pass(cx)?;
+    let (mut ys, mut state) = forward(module, xs, cx)?;
+    ys.iter_mut().for_each(|y| y.fill(f64::NAN));
+    let (mut grads, mut dxs) = (Grads::new(module), buffers(xs.len()));
+    backward(module, (xs, &ys, &present(dys)), &mut state, &mut grads, &mut dxs, |_| true)?;
+    all_equal("dx with y overwritten", &dxs, &want.dxs)?;
+    equal_grads("gradients with y overwritten", &grads, &want.grads)
+}
+
+pub(super) fn two_backwards<M: Module<T = f64>>(subject: &Subject<'_, M>, cx: Context) -> Outcome {
+    let Subject { module, xs, dys, .. } = subject;
+    let (ys, mut state) = forward(module, xs, cx)?;
+    let (mut grads, mut dxs) = (Grads::new(module), buffers(xs.len()));
+    let dys = present(dys);
+    backward(module, (xs, &ys, &dys), &mut state, &mut grads, &mut dxs, |_| true)?;
+    let (once, first) = (named(module, &grads), dxs.clone());
+    backward(module, (xs, &ys, &dys), &mut state, &mut grads, &mut dxs, |_| true)?;
     all_equal("dx of the second backward", &dxs, &first)?;
-    for ((name, twice), (_, mut once)) in named(&bench.subject, &grads).into_iter().zip(once) {
+    for ((name, twice), (_, mut once)) in named(module, &grads).into_iter().zip(once) {
         once.data_mut().iter_mut().for_each(|g| *g += *g);
         rounding(&format!("gradient of {name} after two backwards"), &twice, &once)?;
     }
     Ok(())
 }
 
-/// Law 7.
-pub(super) fn without_dx<L: MultiLayer<f64>>(bench: &Bench<'_, L>, cx: Context) -> Outcome {
-    let want = bench.pass(cx)?;
-    let n = bench.xs.len();
-    // Nobody wants any; then all but one; then one alone.
+pub(super) fn without_dx<M: Module<T = f64>>(subject: &Subject<'_, M>, cx: Context) -> Outcome {
+    let Subject { module, xs, dys, .. } = subject;
+    let want = subject.pass(cx)?;
+    let n = xs.len();
+    // None is requested; then all but one; then one alone.
     let mut masks = vec![vec![false; n]];
     if n > 1 {
         masks.extend((0..n).map(|k| (0..n).map(|i| i != k).collect()));
         masks.extend((0..n).map(|k| (0..n).map(|i| i == k).collect()));
     }
     for mask in masks {
-        let (y, mut cache) = bench.subject.forward(&bench.xs, cx)?;
-        let (mut grads, mut dxs) = (Grads::new(&bench.subject), vec![Tensor::default(); n]);
-        bench.subject.backward((&bench.xs, &y, &bench.dy), &mut cache, &mut grads, &mut dxs, |i| mask[i])?;
-        equal_grads(&format!("gradients with dx wanted: {mask:?}"), &grads, &want.grads)?;
-        for (i, _) in mask.iter().enumerate().filter(|(_, wanted)| **wanted) {
-            equal(&format!("dx{i} with dx wanted: {mask:?}"), &dxs[i], &want.dxs[i])?;
+        let (ys, mut state) = forward(module, xs, cx)?;
+        let (mut grads, mut dxs) = (Grads::new(module), buffers(n));
+        backward(module, (xs, &ys, &present(dys)), &mut state, &mut grads, &mut dxs, |i| mask[i])?;
+        equal_grads(&format!("gradients with dx requested: {mask:?}"), &grads, &want.grads)?;
+        for (i, _) in mask.iter().enumerate().filter(|(_, requested)| **requested) {
+            equal(&format!("dx{i} with dx requested: {mask:?}"), &dxs[i], &want.dxs[i])?;
         }
     }
     Ok(())
 }
 
-/// Law 8.
-pub(super) fn linear<L: MultiLayer<f64>>(bench: &Bench<'_, L>, cx: Context) -> Outcome {
-    let other = weights(*bench.dy.shape(), &mut bench.case.rng("other dy"));
+pub(super) fn linear<M: Module<T = f64>>(subject: &Subject<'_, M>, cx: Context) -> Outcome {
+    let Subject { case, module, xs, dys } = subject;
+    let mut rng = case.rng("other dy");
+    let other: Vec<_> = dys.iter().map(|dy| weights(*dy.shape(), &mut rng)).collect();
     let (a, b) = (0.75, -2.5);
-    let pairs = bench.dy.data().iter().zip(other.data());
-    let mixed = Tensor::from_vec(*bench.dy.shape(), pairs.map(|(x, y)| a * x + b * y).collect())?;
-    let zero = Tensor::zeros(*bench.dy.shape());
-    let tensors = |dy: &Tensor<f64>| -> Result<Vec<(String, Tensor<f64>)>> {
-        let pass = bench.subject.pass(&bench.xs, dy, cx)?;
-        let dxs = pass.dxs.into_iter().enumerate().map(|(i, dx)| (format!("dx{i}"), dx));
-        Ok(dxs.chain(named(&bench.subject, &pass.grads)).collect())
+    let mix = |one: &Tensor<f64>, two: &Tensor<f64>| {
+        Tensor::from_fn(*one.shape(), |i| a * one.data()[i] + b * two.data()[i])
     };
-    let (one, two) = (tensors(&bench.dy)?, tensors(&other)?);
-    for ((name, got), ((_, one), (_, two))) in tensors(&mixed)?.into_iter().zip(one.into_iter().zip(two)) {
-        let sum = one.data().iter().zip(two.data()).map(|(x, y)| a * x + b * y);
-        let want = Tensor::from_vec(*one.shape(), sum.collect())?;
+    let mixed: Vec<_> = dys.iter().zip(&other).map(|(one, two)| mix(one, two)).collect();
+    let zeros: Vec<_> = dys.iter().map(|dy| Tensor::zeros(*dy.shape())).collect();
+    let gradients = |dys: &[Tensor<f64>]| -> Result<Vec<(String, Tensor<f64>)>> {
+        let pass = pass(module, xs, &present(dys), cx)?;
+        let dxs = pass.dxs.into_iter().enumerate().filter(|(i, _)| module.differentiable_input(*i));
+        let dxs = dxs.map(|(i, dx)| (format!("dx{i}"), dx));
+        Ok(dxs.chain(named(module, &pass.grads)).collect())
+    };
+    let (one, two) = (gradients(dys)?, gradients(&other)?);
+    for ((name, got), ((_, one), (_, two))) in gradients(&mixed)?.into_iter().zip(one.into_iter().zip(two)) {
         // Where the summands cancel, rounding is that of the summands.
-        near(&name, &got, &want, ROUNDING * size(&one).max(size(&two)), |shape, at, got, want| {
+        let limit = ROUNDING * size(&one).max(size(&two));
+        near(&name, &got, &mix(&one, &two), limit, |shape, at, got, want| {
             let name = coordinate(&name, shape, at);
             format!("{name}: {got} for ¾ dy − 2½ dy′, but {want} when they are done one by one")
         })?;
     }
-    for (name, got) in tensors(&zero)? {
-        equal(
-            &format!("{name} for dy = 0, whose signs are not looked at"),
-            &abs(&got),
-            &Tensor::zeros(*got.shape()),
-        )?;
+    for (name, got) in gradients(&zeros)? {
+        equal(&format!("|{name}| for dy = 0"), &abs(&got), &Tensor::zeros(*got.shape()))?;
     }
     Ok(())
 }
@@ -138,41 +171,71 @@ fn abs(t: &Tensor<f64>) -> Tensor<f64> {
     Tensor::from_fn(*t.shape(), |i| t.data()[i].abs())
 }
 
-/// Law 9.
-pub(super) fn reused_cache<L: MultiLayer<f64>>(bench: &Bench<'_, L>, cx: Context) -> Outcome {
-    let want = bench.pass(cx)?;
-    let (mut y, mut cache) = (Tensor::default(), L::Cache::default());
-    let mut dxs = vec![Tensor::default(); bench.xs.len()];
+pub(super) fn reused_cache<M: Module<T = f64>>(subject: &Subject<'_, M>, cx: Context) -> Outcome {
+    let Subject { case, module, xs, dys } = subject;
+    let want = subject.pass(cx)?;
+    let (mut ys, mut state) = (buffers(module.outputs()), M::State::default());
+    let mut dxs = buffers(xs.len());
     // Larger, the same, smaller, the same, after another kind of pass.
-    let sizes = [bench.case.batch(|n| n + 3), bench.case.inputs.clone(), bench.case.batch(|n| n.div_ceil(2))];
+    let sizes = [case.batch(|n| n + 3), case.inputs.clone(), case.batch(|n| n.div_ceil(2))];
     for (k, shapes) in sizes.iter().enumerate() {
-        for mut cx in [cx, Context::infer(), Context::frozen(), Context::train(bench.case.seed ^ 1)] {
-            let xs = bench.case.tensors(shapes, "another batch")?;
+        let others =
+            [cx, Context::infer(), Context::stream(), Context::frozen(), Context::train(case.seed ^ 1)];
+        for cx in others {
+            let xs = case.tensors(shapes, "another batch")?;
             // A batch may be too small for this layer; the cache must be good afterwards all the same.
-            if bench.subject.0.forward(&refs(&xs), &mut y, &mut cache, &mut cx).is_ok() && cx.recording() {
-                let dy = Tensor::full(*y.shape(), 1.0);
-                let mut grads = Grads::new(&bench.subject);
-                bench.subject.backward((&xs, &y, &dy), &mut cache, &mut grads, &mut dxs, |_| true)?;
+            if module.apply(&refs(&xs), &mut ys, &mut state, cx).is_ok() && cx.recording() {
+                let ones: Vec<_> = ys.iter().map(|y| Tensor::full(*y.shape(), 1.0)).collect();
+                let mut grads = Grads::new(module);
+                backward(module, (&xs, &ys, &present(&ones)), &mut state, &mut grads, &mut dxs, |_| true)?;
             }
         }
-        let mut grads = Grads::new(&bench.subject);
-        bench.subject.0.forward(&refs(&bench.xs), &mut y, &mut cache, &mut cx.clone())?;
-        bench.subject.backward((&bench.xs, &y, &bench.dy), &mut cache, &mut grads, &mut dxs, |_| true)?;
-        let what = |what: &str| format!("{what} after a batch of {:?} (round {k})", shapes);
-        equal(&what("y"), &y, &want.y)?;
+        let mut grads = Grads::new(module);
+        module.apply(&refs(xs), &mut ys, &mut state, cx)?;
+        backward(module, (xs, &ys, &present(dys)), &mut state, &mut grads, &mut dxs, |_| true)?;
+        let what = |what: &str| format!("{what} after a batch of {shapes:?} (round {k})");
+        all_equal(&what("y"), &ys, &want.ys)?;
         all_equal(&what("dx"), &dxs, &want.dxs)?;
         equal_grads(&what("gradients"), &grads, &want.grads)?;
     }
     Ok(())
 }
 
+/// The in-place twin, in either precision.
+pub(super) fn in_place<M: Module>(
+    module: &M,
+    xs: &[Tensor<f64>],
+    dys: &[Tensor<f64>],
+    cx: Context,
+) -> Outcome {
+    let Some(twin) = module.as_in_place() else { return Ok(()) };
+    let ([x], [dy]) = (xs, dys) else {
+        return Err(Broken("expected one input and one output where there is an in-place twin".into()));
+    };
+    let mut parameters = 0;
+    module.visit(&mut |_, _| parameters += 1);
+    if parameters > 0 {
+        return Err(Broken(format!(
+            "expected no parameters where there is an in-place twin, got {parameters}"
+        )));
+    }
+    let (mut x, dy) = (x.cast::<M::T>(), dy.cast::<M::T>());
+    // Zeros of both signs, and values at which functions saturate.
+    for (x, v) in x.data_mut().iter_mut().zip([0.0, -0.0, 30.0, -30.0, 1e-30, -1e-30]) {
+        *x = M::T::from_f64(v);
+    }
+    let want = pass(module, std::slice::from_ref(&x), &[Some(&dy)], cx)?;
+    let (mut y, mut dx) = (x, dy);
+    twin.forward_in_place(&mut y)?;
+    equal("y in place", &y, &want.ys[0])?;
+    twin.backward_in_place(&y, &mut dx);
+    equal("dx in place", &dx, &want.dxs[0])
+}
+
 /// Copies every parameter and buffer by name.
-pub(super) fn copy<T: Scalar, U: Scalar>(
-    from: &impl Parameters<T>,
-    to: &mut impl Parameters<U>,
-) -> Result<(), String> {
+pub(super) fn copy<P: Parameters, Q: Parameters>(from: &P, to: &mut Q) -> Result<(), String> {
     let mut saved = Vec::new();
-    from.visit(&mut |path, p| saved.push((path.to_string(), p.tensor().map(Tensor::cast::<U>))));
+    from.visit(&mut |path, p| saved.push((path.to_string(), p.tensor().map(Tensor::cast::<Q::T>))));
     let mut result = Ok(());
     to.visit_mut(&mut |path, p| {
         let name = path.to_string();
@@ -188,7 +251,7 @@ pub(super) fn copy<T: Scalar, U: Scalar>(
 }
 
 /// The gradient of each parameter with its name.
-pub(super) fn named<T: Scalar>(model: &impl Parameters<T>, grads: &Grads<T>) -> Vec<(String, Tensor<T>)> {
+pub(super) fn named<P: Parameters>(model: &P, grads: &Grads<P::T>) -> Vec<(String, Tensor<P::T>)> {
     let mut out = Vec::new();
     model.visit(&mut |path, p| {
         if let Some(g) = grads.get(p) {
@@ -198,7 +261,7 @@ pub(super) fn named<T: Scalar>(model: &impl Parameters<T>, grads: &Grads<T>) -> 
     out
 }
 
-/// The same numbers as f32 can hold.
+/// The same values as f32 can hold.
 pub(super) fn single(t: &Tensor<f64>) -> Tensor<f64> {
     t.cast::<f32>().cast()
 }
@@ -221,7 +284,7 @@ pub(super) fn equal<T: Scalar>(what: &str, got: &Tensor<T>, want: &Tensor<T>) ->
 }
 
 pub(super) fn all_equal<T: Scalar>(what: &str, got: &[Tensor<T>], want: &[Tensor<T>]) -> Outcome {
-    got.iter().zip(want).enumerate().try_for_each(|(i, (g, w))| equal(&format!("{what} (input {i})"), g, w))
+    got.iter().zip(want).enumerate().try_for_each(|(i, (g, w))| equal(&format!("{what}, number {i}"), g, w))
 }
 
 pub(super) fn equal_grads<T: Scalar>(what: &str, got: &Grads<T>, want: &Grads<T>) -> Outcome {
@@ -229,7 +292,7 @@ pub(super) fn equal_grads<T: Scalar>(what: &str, got: &Grads<T>, want: &Grads<T>
     equal(what, &tensor(got), &tensor(want))
 }
 
-/// The largest number of a tensor; 1, if all are smaller.
+/// The largest value of a tensor; 1, if all are smaller.
 pub(super) fn size(t: &Tensor<f64>) -> f64 {
     t.data().iter().fold(1.0, |m, v| m.max(v.abs()))
 }
@@ -246,7 +309,7 @@ pub(super) fn near(
         return Err(Broken(format!("{what}: expected shape {}, got {}", want.shape(), got.shape())));
     }
     let pairs = got.data().iter().zip(want.data());
-    // Not-a-number is near nothing but itself.
+    // NaN is near nothing but itself.
     let far = |(g, w): (&f64, &f64)| !((g - w).abs() <= limit || g.to_bits() == w.to_bits());
     match pairs.clone().position(far) {
         Some(at) => Err(Broken(text(want.shape(), at, got.data()[at], want.data()[at]))),

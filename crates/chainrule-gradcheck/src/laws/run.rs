@@ -9,8 +9,8 @@ pub const SHRINKS: u32 = 1_000;
 /// The cases are the same ones in every run, so that a test that passes does not fail tomorrow.
 pub const SEED: u64 = 0x5eed;
 
-/// Whether proptest was told so by the environment.
-pub fn told(variable: &str) -> bool {
+/// Whether the environment sets this option of proptest.
+pub fn is_set(variable: &str) -> bool {
     std::env::var_os(variable).is_some()
 }
 

@@ -35,6 +35,16 @@ pub enum Fault {
     HiddenCounter,
     DuplicateNames,
     UnsavedState,
+    // In a cache of another batch, and in a stream.
+    CacheOfAnotherBatch,
+    StreamRemembers,
+    // In multiply-adds.
+    CostOfOneSample,
+    CostOfAnEmptyBatch,
+    CostOverflows,
+    // In the lists of parameters.
+    BiasMissingInParamsMut,
+    BiasMissingInBothLists,
     // In precision and threads.
     CoarseInSinglePrecision,
     DependsOnThreads,
@@ -52,8 +62,10 @@ pub struct Masked<T> {
 
 #[derive(Default)]
 pub struct MaskedCache<T> {
-    recorded: bool,
+    /// The shape of x, if forward recorded.
+    recorded: Option<Shape>,
     key: Option<u64>,
+    last: T,
     /// x ⊙ m
     masked: Vec<T>,
 }
@@ -77,7 +89,8 @@ impl<T: Scalar> Masked<T> {
     }
 }
 
-impl<T: Scalar> Layer<T> for Masked<T> {
+impl<T: Scalar> Layer for Masked<T> {
+    type T = T;
     type Cache = MaskedCache<T>;
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
@@ -93,13 +106,7 @@ impl<T: Scalar> Layer<T> for Masked<T> {
         }
     }
 
-    fn forward(
-        &self,
-        x: &Tensor<T>,
-        y: &mut Tensor<T>,
-        cache: &mut Self::Cache,
-        cx: &mut Context,
-    ) -> Result<()> {
+    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, cache: &mut Self::Cache, cx: Context) -> Result<()> {
         if self.fault != Fault::WrongOutputShape {
             self.output_shape(x.shape())?;
         }
@@ -107,7 +114,7 @@ impl<T: Scalar> Layer<T> for Masked<T> {
         let noisy = cx.training() || self.fault == Fault::NoiseInInference;
         let key = noisy.then(|| cx.noise_key());
         if self.fault != Fault::InferenceLeavesTheRecording || cx.recording() {
-            (cache.recorded, cache.key) = (cx.recording(), key);
+            (cache.recorded, cache.key) = (cx.recording().then_some(*x.shape()), key);
         }
         if self.fault != Fault::StaleCache || cache.masked.len() < x.len() {
             cache.masked.clear();
@@ -118,6 +125,9 @@ impl<T: Scalar> Layer<T> for Masked<T> {
             Fault::HiddenCounter => extra += T::from_f64(COUNTER.fetch_add(1, Ordering::Relaxed) as f64),
             Fault::CoarseInSinglePrecision => extra += T::EPSILON.sqrt(),
             Fault::DependsOnThreads => extra += T::from_usize(par::threads()),
+            Fault::StreamRemembers if cx.streaming() => {
+                extra += std::mem::replace(&mut cache.last, x.data().first().copied().unwrap_or(T::ZERO));
+            }
             _ => {}
         }
         let masked: Vec<T> = x.data().iter().enumerate().map(|(i, &x)| x * Self::mask(key, i)).collect();
@@ -136,7 +146,8 @@ impl<T: Scalar> Layer<T> for Masked<T> {
         grads: &mut Grads<T>,
         dx: Option<&mut Tensor<T>>,
     ) -> Result<()> {
-        if !cache.recorded {
+        let same = cache.recorded.as_ref() == Some(call.x.shape());
+        if !(same || self.fault == Fault::CacheOfAnotherBatch && cache.recorded.is_some()) {
             return Err(Error::not_recorded("Masked: expected the cache of a recorded forward"));
         }
         let (w, n, fault) = (self.weight.value()?, self.size, self.fault);
@@ -146,15 +157,15 @@ impl<T: Scalar> Layer<T> for Masked<T> {
             dy.iter_mut().for_each(|g| *g /= size);
         }
         let add = |g: &mut T, v: T| *g = if fault == Fault::GradientsOverwritten { v } else { *g + v };
-        let wanted = fault != Fault::GradientsOnlyWithDx || dx.is_some();
+        let requested = fault != Fault::GradientsOnlyWithDx || dx.is_some();
         let rows = || dy.chunks(n).zip(cache.masked.chunks(n));
-        if let Some(dw) = grads.of(&self.weight).filter(|_| wanted) {
+        if let Some(dw) = grads.of(&self.weight).filter(|_| requested) {
             for (at, dw) in dw.iter_mut().enumerate() {
                 add(dw, rows().map(|(dy, x)| dy[at / n] * x[at % n]).sum()); // dW += dYᵀ (X ⊙ M)
             }
         }
         let stopped = fault == Fault::FrozenWeightStopsBias && !self.weight.trainable();
-        let bias = wanted && !stopped && fault != Fault::BiasGradientMissing;
+        let bias = requested && !stopped && fault != Fault::BiasGradientMissing;
         if let Some(db) = grads.of(&self.bias).filter(|_| bias) {
             for (o, db) in db.iter_mut().enumerate() {
                 add(db, rows().map(|(dy, _)| dy[o]).sum()); // db += Σₙ dY
@@ -178,7 +189,7 @@ impl<T: Scalar> Layer<T> for Masked<T> {
             }
         }
         if let (Fault::OutputReadUnsaid, Some(db)) = (fault, grads.of(&self.bias)) {
-            db[0] += call.y.data()[0] - call.y.data()[0];
+            db[0] += call.y.data().iter().map(|&y| y * T::ZERO).sum();
         }
         if fault == Fault::CacheConsumed {
             cache.masked.fill(T::ZERO);
@@ -190,14 +201,28 @@ impl<T: Scalar> Layer<T> for Masked<T> {
         self.fault != Fault::OutputReadUnsaid
     }
 
+    fn multiply_adds(&self, input: &[usize]) -> u64 {
+        let (n, size) = (input[0] as u64, self.size as u64);
+        match self.fault {
+            Fault::CostOfOneSample => size * size,
+            Fault::CostOfAnEmptyBatch => n.max(1).saturating_mul(size * size),
+            Fault::CostOverflows => n * size * size,
+            _ => n.saturating_mul(size * size),
+        }
+    }
+
     fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
         out.add(&self.weight);
-        out.add(&self.bias);
+        if self.fault != Fault::BiasMissingInBothLists {
+            out.add(&self.bias);
+        }
     }
 
     fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
         out.add(&mut self.weight);
-        out.add(&mut self.bias);
+        if !matches!(self.fault, Fault::BiasMissingInParamsMut | Fault::BiasMissingInBothLists) {
+            out.add(&mut self.bias);
+        }
     }
 
     fn absorb(&mut self, _: &Self::Cache) {

@@ -1,53 +1,56 @@
-//! Logarithms of probabilities along one axis.
+//! The logarithm of softmax along one axis.
 //!
 //! ```text
 //! yᵢ = xᵢ − ln Σⱼ exp xⱼ
 //! ∂E/∂xᵢ = gᵢ − exp(yᵢ) Σⱼ gⱼ,   g = ∂E/∂y
 //! ```
 //!
-//! The maximum is subtracted first. Keeps nothing. Derivation: docs/layers/activation/log_softmax.md.
+//! The maximum is subtracted first. Stores nothing. Derivation: docs/layers/activation/log_softmax.md.
 
-use super::around;
-use chainrule_core::{Call, Context, Grads, Layer, Result, Scalar, Shape, Tensor};
-use chainrule_tensor::kernels::softmax::{Kind, backward, forward};
+use super::axis;
+use chainrule_core::{
+    Args, Call, Context, Example, Facts, FromSpec, Grads, Layer, Result, Scalar, Shape, Spec, Tensor,
+};
+use chainrule_tensor::kernels::layers::softmax::Kind;
+use std::marker::PhantomData;
 
 /// yᵢ = xᵢ − ln Σⱼ exp xⱼ along one axis.
 ///
 /// # Shapes
-/// y has the shape of x; the axis is counted from the front, batch included, or from the back when negative.
+/// x and y have one shape, of any rank with that axis; axis 0 is the batch, and a negative axis counts from the end.
 ///
 /// # Examples
 /// ```
-/// use chainrule_core::{Layer, Tensor};
+/// use chainrule_core::{Module, Tensor};
 /// use chainrule_layers::LogSoftmax;
 /// let y = LogSoftmax::new(-1).infer(&Tensor::from([[1.0f32, 1.0]]))?;
 /// assert_eq!(y.data(), [-(2f32.ln()); 2]);
 /// # Ok::<(), chainrule_core::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
-pub struct LogSoftmax {
-    axis: isize,
+#[derive(Clone, Copy)]
+pub struct LogSoftmax<T = f32> {
+    dim: isize,
+    of: PhantomData<T>,
 }
 
-impl LogSoftmax {
-    /// Along `axis`.
-    pub fn new(axis: isize) -> Self {
-        Self { axis }
+impl<T: Scalar> LogSoftmax<T> {
+    /// Along the axis `dim`.
+    pub fn new(dim: isize) -> Self {
+        Self { dim, of: PhantomData }
     }
 }
 
-impl<T: Scalar> Layer<T> for LogSoftmax {
+impl<T: Scalar> Layer for LogSoftmax<T> {
+    type T = T;
     type Cache = ();
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
-        around("LogSoftmax", self.axis, input)?;
+        axis::around("LogSoftmax", self.dim, input)?;
         Shape::new(input)
     }
 
-    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: &mut Context) -> Result<()> {
-        let (_, n, inner) = around("LogSoftmax", self.axis, x.shape())?;
-        forward(Kind::LogSoftmax, x.data(), y.reset(*x.shape()), n, inner);
-        Ok(())
+    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: Context) -> Result<()> {
+        axis::forward(Kind::LogSoftmax, "LogSoftmax", self.dim, x, y)
     }
 
     fn backward(
@@ -57,18 +60,34 @@ impl<T: Scalar> Layer<T> for LogSoftmax {
         _: &mut Grads<T>,
         dx: Option<&mut Tensor<T>>,
     ) -> Result<()> {
-        let (_, n, inner) = around("LogSoftmax", self.axis, call.x.shape())?;
-        if let Some(dx) = dx {
-            // dx = dy − exp(y) Σ dy
-            backward(Kind::LogSoftmax, call.y.data(), call.dy.data(), dx.reset(*call.x.shape()), n, inner);
-        }
-        Ok(())
+        axis::backward(Kind::LogSoftmax, "LogSoftmax", self.dim, call, dx) // dx = dy − exp(y) Σ dy
+    }
+
+    fn spec(&self) -> Spec {
+        Spec::new("LogSoftmax").with("dim", self.dim)
+    }
+}
+
+impl<T: Scalar> FromSpec<T> for LogSoftmax<T> {
+    const FACTS: Facts = Facts::new("LogSoftmax")
+        .family("activation")
+        .formula("xᵢ − ln Σⱼ exp xⱼ")
+        .page("layers/activation/log_softmax.md")
+        .torch("LogSoftmax");
+
+    fn from_spec(args: &Args<'_, T>) -> Result<Self> {
+        Ok(Self::new(args.get("dim")?))
+    }
+
+    fn examples() -> Vec<Example> {
+        axis::examples(Self::new)
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use chainrule_core::Module;
     use chainrule_gradcheck::laws;
 
     laws! {
@@ -84,20 +103,20 @@ mod tests {
 
     /// x = (0, ln 3): y = (−ln 4, ln 3 − ln 4). For g = (4, 8): Σ g = 12, ∂x = (4 − 12/4, 8 − 12·¾) = (1, −1).
     #[test]
-    fn by_hand() {
+    pub fn by_hand() {
         let (x, dy) = (Tensor::from([[0.0, 3f64.ln()]]), Tensor::from([[4.0, 8.0]]));
         let layer = LogSoftmax::new(-1);
         let (y, mut dx) = (layer.infer(&x).unwrap(), Tensor::default());
         let mut grads = Grads::new(&layer);
-        layer.backward(Call { x: &x, y: &y, dy: &dy }, &mut (), &mut grads, Some(&mut dx)).unwrap();
+        layer.backward(Call::new(&layer, &x, &y, &dy).unwrap(), &mut (), &mut grads, Some(&mut dx)).unwrap();
         for (got, want) in y.data().iter().chain(dx.data()).zip([-(4f64.ln()), 0.75f64.ln(), 1.0, -1.0]) {
             assert!((got - want).abs() < 1e-14, "{got} for {want}");
         }
     }
 
     #[test]
-    fn an_axis_that_is_not_there_is_an_error() {
-        let text = Layer::<f32>::output_shape(&LogSoftmax::new(2), &[3, 4]).unwrap_err().to_string();
+    fn an_axis_out_of_range_is_an_error() {
+        let text = LogSoftmax::<f32>::new(2).output_shape(&[3, 4]).unwrap_err().to_string();
         assert_eq!(text, "LogSoftmax: expected an input with axis 2, got shape [3, 4]");
     }
 }

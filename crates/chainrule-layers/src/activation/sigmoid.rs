@@ -5,49 +5,81 @@
 //! ∂E/∂x = ∂E/∂y y (1 − y)
 //! ```
 //!
-//! Keeps nothing. Derivation: docs/layers/activation/sigmoid.md.
+//! Stores nothing. Derivation: docs/layers/activation/sigmoid.md.
 
-use super::elementwise;
+use super::pointwise::{Pointwise, Settings, examples, pointwise};
+use chainrule_core::{Args, Example, Facts, FromSpec, Result, Scalar, Spec};
+use std::marker::PhantomData;
 
 /// y = 1/(1 + e⁻ˣ).
 ///
 /// # Shapes
-/// y has the shape of x, whatever it is.
+/// x and y have one shape, of any rank.
 ///
 /// # Examples
 /// ```
-/// use chainrule_core::{Layer, Tensor};
+/// use chainrule_core::{Module, Tensor};
 /// use chainrule_layers::Sigmoid;
 /// let y = Sigmoid::new().infer(&Tensor::from([0.0f32]))?;
 /// assert_eq!(y.data(), [0.5]);
 /// # Ok::<(), chainrule_core::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
-pub struct Sigmoid;
+#[derive(Clone, Copy)]
+pub struct Sigmoid<T = f32>(PhantomData<T>);
 
-impl Sigmoid {
+impl<T: Scalar> Sigmoid<T> {
     /// 1/(1 + e⁻ˣ).
     pub fn new() -> Self {
-        Self
+        Self(PhantomData)
     }
 }
 
-impl Default for Sigmoid {
+impl<T: Scalar> Default for Sigmoid<T> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-elementwise! {
-    Sigmoid,
-    forward: |x| x.v_sigmoid_by::<FMA>(),
-    backward: |y| y * (T::ONE - y), from y,
+impl<T: Scalar> Pointwise<T> for Sigmoid<T> {
+    #[inline(always)]
+    fn value<const FMA: bool>(self, x: T) -> T {
+        x.v_sigmoid::<FMA>()
+    }
+
+    #[inline(always)]
+    fn slope<const FMA: bool>(self, y: T) -> T {
+        y * (T::ONE - y)
+    }
+}
+
+impl<T: Scalar> Settings for Sigmoid<T> {
+    fn settings(&self) -> Spec {
+        Spec::new("Sigmoid")
+    }
+}
+
+pointwise!(Sigmoid, slope of y);
+
+impl<T: Scalar> FromSpec<T> for Sigmoid<T> {
+    const FACTS: Facts = Facts::new("Sigmoid")
+        .family("activation")
+        .formula("1/(1 + e⁻ˣ)")
+        .page("layers/activation/sigmoid.md")
+        .torch("Sigmoid");
+
+    fn from_spec(_: &Args<'_, T>) -> Result<Self> {
+        Ok(Self::new())
+    }
+
+    fn examples() -> Vec<Example> {
+        examples([Self::new()])
+    }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::activation::tests::by_hand;
+    use crate::activation::tests::assert_by_hand;
     use chainrule_gradcheck::laws;
 
     laws! {
@@ -59,7 +91,7 @@ mod tests {
 
     /// At 0, y = ½ and y' = ¼; at ln 3, y = 1/(1 + ⅓) = ¾ and y' = 3/16. For g = 5: ∂x = 1.25, 0.9375.
     #[test]
-    fn by_hand_values() {
-        by_hand(Sigmoid::new(), [0.0, 3f64.ln()], [0.5, 0.75], [1.25, 0.9375]);
+    pub fn by_hand() {
+        assert_by_hand(Sigmoid::new(), [0.0, 3f64.ln()], [0.5, 0.75], [1.25, 0.9375]);
     }
 }

@@ -1,53 +1,56 @@
-//! Probabilities along one axis (Bridle 1990).
+//! Softmax: probabilities along one axis (Bridle 1990).
 //!
 //! ```text
 //! yᵢ = exp xᵢ / Σⱼ exp xⱼ
 //! ∂E/∂xᵢ = yᵢ (gᵢ − Σⱼ gⱼ yⱼ),   g = ∂E/∂y
 //! ```
 //!
-//! The maximum is subtracted first. Keeps nothing. Derivation: docs/layers/activation/softmax.md.
+//! The maximum is subtracted first. Stores nothing. Derivation: docs/layers/activation/softmax.md.
 
-use super::around;
-use chainrule_core::{Call, Context, Grads, Layer, Result, Scalar, Shape, Tensor};
-use chainrule_tensor::kernels::softmax::{Kind, backward, forward};
+use super::axis;
+use chainrule_core::{
+    Args, Call, Context, Example, Facts, FromSpec, Grads, Layer, Result, Scalar, Shape, Spec, Tensor,
+};
+use chainrule_tensor::kernels::layers::softmax::Kind;
+use std::marker::PhantomData;
 
 /// yᵢ = exp xᵢ / Σⱼ exp xⱼ along one axis.
 ///
 /// # Shapes
-/// y has the shape of x; the axis is counted from the front, batch included, or from the back when negative.
+/// x and y have one shape, of any rank with that axis; axis 0 is the batch, and a negative axis counts from the end.
 ///
 /// # Examples
 /// ```
-/// use chainrule_core::{Layer, Tensor};
+/// use chainrule_core::{Module, Tensor};
 /// use chainrule_layers::Softmax;
 /// let y = Softmax::new(-1).infer(&Tensor::from([[1.0f32, 1.0]]))?;
 /// assert_eq!(y.data(), [0.5, 0.5]);
 /// # Ok::<(), chainrule_core::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
-pub struct Softmax {
-    axis: isize,
+#[derive(Clone, Copy)]
+pub struct Softmax<T = f32> {
+    dim: isize,
+    of: PhantomData<T>,
 }
 
-impl Softmax {
-    /// Along `axis`.
-    pub fn new(axis: isize) -> Self {
-        Self { axis }
+impl<T: Scalar> Softmax<T> {
+    /// Along the axis `dim`.
+    pub fn new(dim: isize) -> Self {
+        Self { dim, of: PhantomData }
     }
 }
 
-impl<T: Scalar> Layer<T> for Softmax {
+impl<T: Scalar> Layer for Softmax<T> {
+    type T = T;
     type Cache = ();
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
-        around("Softmax", self.axis, input)?;
+        axis::around("Softmax", self.dim, input)?;
         Shape::new(input)
     }
 
-    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: &mut Context) -> Result<()> {
-        let (_, n, inner) = around("Softmax", self.axis, x.shape())?;
-        forward(Kind::Softmax, x.data(), y.reset(*x.shape()), n, inner);
-        Ok(())
+    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: Context) -> Result<()> {
+        axis::forward(Kind::Softmax, "Softmax", self.dim, x, y)
     }
 
     fn backward(
@@ -57,18 +60,34 @@ impl<T: Scalar> Layer<T> for Softmax {
         _: &mut Grads<T>,
         dx: Option<&mut Tensor<T>>,
     ) -> Result<()> {
-        let (_, n, inner) = around("Softmax", self.axis, call.x.shape())?;
-        if let Some(dx) = dx {
-            // dx = y (dy − Σ dy y)
-            backward(Kind::Softmax, call.y.data(), call.dy.data(), dx.reset(*call.x.shape()), n, inner);
-        }
-        Ok(())
+        axis::backward(Kind::Softmax, "Softmax", self.dim, call, dx) // dx = y (dy − Σ dy y)
+    }
+
+    fn spec(&self) -> Spec {
+        Spec::new("Softmax").with("dim", self.dim)
+    }
+}
+
+impl<T: Scalar> FromSpec<T> for Softmax<T> {
+    const FACTS: Facts = Facts::new("Softmax")
+        .family("activation")
+        .formula("exp xᵢ / Σⱼ exp xⱼ")
+        .page("layers/activation/softmax.md")
+        .torch("Softmax");
+
+    fn from_spec(args: &Args<'_, T>) -> Result<Self> {
+        Ok(Self::new(args.get("dim")?))
+    }
+
+    fn examples() -> Vec<Example> {
+        axis::examples(Self::new)
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use chainrule_core::Module;
     use chainrule_gradcheck::laws;
 
     laws! {
@@ -84,20 +103,20 @@ mod tests {
 
     /// x = (0, ln 3): exp = (1, 3), y = (¼, ¾). For g = (4, 8): Σ g y = 1 + 6 = 7, ∂x = (¼·(−3), ¾·1) = (−¾, ¾).
     #[test]
-    fn by_hand() {
+    pub fn by_hand() {
         let (x, dy) = (Tensor::from([[0.0, 3f64.ln()]]), Tensor::from([[4.0, 8.0]]));
         let layer = Softmax::new(1);
         let (y, mut dx) = (layer.infer(&x).unwrap(), Tensor::default());
         let mut grads = Grads::new(&layer);
-        layer.backward(Call { x: &x, y: &y, dy: &dy }, &mut (), &mut grads, Some(&mut dx)).unwrap();
+        layer.backward(Call::new(&layer, &x, &y, &dy).unwrap(), &mut (), &mut grads, Some(&mut dx)).unwrap();
         for (got, want) in y.data().iter().chain(dx.data()).zip([0.25, 0.75, -0.75, 0.75]) {
             assert!((got - want).abs() < 1e-15, "{got} for {want}");
         }
     }
 
     #[test]
-    fn an_axis_that_is_not_there_is_an_error() {
-        let text = Layer::<f32>::output_shape(&Softmax::new(2), &[3, 4]).unwrap_err().to_string();
+    fn an_axis_out_of_range_is_an_error() {
+        let text = Softmax::<f32>::new(2).output_shape(&[3, 4]).unwrap_err().to_string();
         assert_eq!(text, "Softmax: expected an input with axis 2, got shape [3, 4]");
     }
 }

@@ -6,120 +6,135 @@
 //!
 //! Keeps nothing. Derivation: docs/layers/container/concat.md.
 
-use chainrule_core::{Context, Error, Grads, MultiCall, MultiLayer, Result, Scalar, Shape, Tensor};
+use super::{
+    along::{Parts, joined},
+    count, inputs_expected, not_recorded, only_gradient, only_output,
+};
+use chainrule_core::{
+    Args, Context, Example, Facts, FromSpec, Grads, Module, ModuleCall, Parameters, Params, ParamsMut,
+    Result, Scalar, Shape, Spec, Tensor,
+};
+use std::marker::PhantomData;
 
-/// y = x₀, x₁, … side by side along one axis, for a [`super::Graph`] or a [`super::Parallel`].
+/// y = x₀, x₁, … side by side along one axis, of two inputs unless [`Concat::parts`] says otherwise; for a
+/// [`super::Graph`].
 ///
 /// # Shapes
 /// The inputs may differ in that axis alone; y has the sum of their lengths there.
 ///
 /// # Examples
 /// ```
-/// use chainrule_core::{Context, MultiLayer, Tensor};
+/// use chainrule_core::{Module, Tensor};
 /// use chainrule_layers::Concat;
-/// let (a, b, mut y) = (Tensor::from([[1.0f32], [2.0]]), Tensor::from([[3.0], [4.0]]), Tensor::default());
-/// Concat::new(1).forward(&[&a, &b], &mut y, &mut (), &mut Context::infer())?;
-/// assert_eq!(y, Tensor::from([[1.0, 3.0], [2.0, 4.0]]));
+/// let (a, b) = (Tensor::from([[1.0f32], [2.0]]), Tensor::from([[3.0], [4.0]]));
+/// assert_eq!(Concat::new(1).infer([&a, &b])?, Tensor::from([[1.0, 3.0], [2.0, 4.0]]));
 /// # Ok::<(), chainrule_core::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
-pub struct Concat {
-    axis: usize,
+#[derive(Clone, Copy)]
+pub struct Concat<T = f32> {
+    dim: isize,
+    parts: usize,
+    scalar: PhantomData<T>,
 }
 
-impl Concat {
-    /// Joins along `axis`; 1 is the axis of channels or features.
-    pub fn new(axis: usize) -> Self {
-        Self { axis }
+impl<T: Scalar> Concat<T> {
+    /// Joins two inputs along the axis `dim`, counted from the back when negative; 1 is the axis of channels or features.
+    pub fn new(dim: isize) -> Self {
+        Self { dim, parts: 2, scalar: PhantomData }
     }
 
-    /// (rows, elements a row of the input) around the axis.
-    fn split(&self, shape: &[usize]) -> (usize, usize) {
-        (shape[..self.axis].iter().product(), shape[self.axis..].iter().product())
-    }
-
-    /// Writes xᵢ into its place of y, whose earlier inputs fill `before` elements of each row.
-    pub(super) fn put<T: Scalar>(&self, x: &Tensor<T>, before: usize, y: &mut Tensor<T>) {
-        let (rows, width) = self.split(x.shape());
-        let (_, full) = self.split(y.shape());
-        for r in 0..rows {
-            y.data_mut()[r * full + before..][..width].copy_from_slice(&x.data()[r * width..][..width]);
-        }
-    }
-
-    /// Reads the part of dy that belongs to an input of shape `shape`: the inverse of `put`.
-    pub(super) fn take<T: Scalar>(&self, dy: &Tensor<T>, before: usize, shape: Shape, dx: &mut Tensor<T>) {
-        let (rows, width) = self.split(&shape);
-        let (_, full) = self.split(dy.shape());
-        let dx = dx.reset(shape);
-        for r in 0..rows {
-            dx[r * width..][..width].copy_from_slice(&dy.data()[r * full + before..][..width]);
-        }
-    }
-
-    /// Whether two shapes differ in the axis alone.
-    pub(super) fn fits(&self, a: &[usize], b: &[usize]) -> bool {
-        a.len() > self.axis && a.len() == b.len() && (0..a.len()).all(|i| i == self.axis || a[i] == b[i])
-    }
-
-    /// The shape of two inputs side by side.
-    pub(super) fn joined(&self, a: &Shape, b: &[usize]) -> Result<Shape> {
-        let length = a[self.axis].checked_add(b[self.axis]);
-        let length = length
-            .ok_or_else(|| Error::shape(format!("expected lengths that can be added, got {a} and {b:?}")))?;
-        Shape::new(&a.with(self.axis, length))
-    }
-
-    /// Elements that an input of this shape fills in each row.
-    pub(super) fn width(&self, shape: &[usize]) -> usize {
-        self.split(shape).1
+    /// Joins so many inputs.
+    #[must_use]
+    pub fn parts(self, parts: usize) -> Self {
+        Self { parts, ..self }
     }
 }
 
-impl<T: Scalar> MultiLayer<T> for Concat {
-    type Cache = ();
+impl<T: Scalar> Parameters for Concat<T> {
+    type T = T;
 
-    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
-        let fits = inputs.first().is_some_and(|first| inputs.iter().all(|other| self.fits(first, other)));
-        if !fits {
-            return Err(Error::shape(format!(
-                "Concat: expected inputs that differ in axis {} alone, got {inputs:?}",
-                self.axis
-            )));
-        }
-        inputs[1..].iter().try_fold(Shape::new(inputs[0])?, |joined, shape| self.joined(&joined, shape))
+    fn list<'a>(&'a self, _: &mut Params<'_, 'a, T>) {}
+
+    fn list_mut<'a>(&'a mut self, _: &mut ParamsMut<'_, 'a, T>) {}
+
+    fn validate(&self) -> Result<()> {
+        count("Concat", "parts", self.parts)
+    }
+}
+
+impl<T: Scalar> Module for Concat<T> {
+    type State = ();
+
+    fn inputs(&self) -> usize {
+        self.parts
     }
 
-    fn forward(&self, xs: &[&Tensor<T>], y: &mut Tensor<T>, _: &mut (), _: &mut Context) -> Result<()> {
-        y.reset(super::single::with_shapes(xs, |shapes| MultiLayer::<T>::output_shape(self, shapes))?);
-        let mut before = 0;
-        for x in xs {
-            self.put(x, before, y);
-            before += self.width(x.shape());
-        }
+    fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>> {
+        self.validate()?;
+        inputs_expected("Concat", self.parts, inputs.len())?;
+        Ok(vec![joined("Concat", self.dim, inputs.iter().copied())?])
+    }
+
+    fn apply(&self, xs: &[&Tensor<T>], ys: &mut [Tensor<T>], _: &mut (), _: Context) -> Result<()> {
+        inputs_expected("Concat", self.parts, xs.len())?;
+        let shape = joined("Concat", self.dim, xs.iter().map(|x| *x.shape()))?;
+        let y = only_output(ys)?;
+        y.reset(shape);
+        let mut parts = Parts::new("Concat", self.dim, &shape)?;
+        xs.iter().for_each(|x| parts.put(x, y)); // y[its part] = xᵢ
         Ok(())
     }
 
-    fn backward(
+    fn pull(
         &self,
-        call: MultiCall<'_, T>,
+        call: ModuleCall<'_, T>,
         _: &mut (),
         _: &mut Grads<T>,
         dxs: &mut [Option<&mut Tensor<T>>],
     ) -> Result<()> {
-        let mut before = 0;
+        let (y, dy) = only_gradient(&call)?;
+        if joined("Concat", self.dim, call.xs.iter().map(|x| *x.shape()))? != *y.shape() {
+            return Err(not_recorded("Concat"));
+        }
+        let mut parts = Parts::new("Concat", self.dim, y.shape())?;
         for (x, dx) in call.xs.iter().zip(dxs) {
-            if let Some(dx) = dx {
-                self.take(call.dy, before, *x.shape(), dx); // dxᵢ = dy[its part]
+            match (dx, dy) {
+                (Some(dx), Some(dy)) => parts.take(dy, *x.shape(), dx), // dxᵢ = dy[its part]
+                (Some(dx), None) => dx.reset(*x.shape()).fill(T::ZERO),
+                (None, _) => parts.skip(x.shape()),
             }
-            before += self.width(x.shape());
         }
         Ok(())
+    }
+
+    fn reads_outputs(&self) -> bool {
+        false
+    }
+
+    fn to_spec(&self) -> Spec {
+        Spec::new("Concat").with("dim", self.dim).with("parts", self.parts)
+    }
+}
+
+impl<T: Scalar> FromSpec<T> for Concat<T> {
+    const FACTS: Facts =
+        Facts::new("Concat").family("container").formula("[x₀ | x₁ | …]").page("layers/container/concat.md");
+
+    fn from_spec(args: &Args<'_, T>) -> Result<Self> {
+        Ok(Self::new(args.or("dim", 0)?).parts(args.or("parts", 2)?))
+    }
+
+    fn examples() -> Vec<Example> {
+        vec![
+            Example::new(Self::new(1).to_spec(), [[3, 4], [3, 2]]),
+            Example::new(Self::new(-2).parts(3).to_spec(), [[2, 1, 3], [2, 2, 3], [2, 1, 3]]),
+            Example::bench(Self::new(1).to_spec(), [[64, 512]; 2]),
+        ]
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use chainrule_gradcheck::laws;
 
@@ -127,31 +142,50 @@ mod tests {
         obeys_the_laws(
             (shape, axis) in collection::vec(1..5usize, 2..5).prop_flat_map(|s| { let n = s.len(); (Just(s), 0..n) }),
             lengths in collection::vec(1..4usize, 1..5),
+            back in any::<bool>(),
         ) {
-            layer: Concat::new(axis),
+            layer: Concat::<T>::new(axis as isize - if back { shape.len() as isize } else { 0 }).parts(lengths.len()),
             inputs: lengths.iter().map(|&length| {
                 let mut shape = shape.clone();
                 shape[axis] = length;
                 shape
             }),
-            wrong_inputs: [shape.clone(), [&shape[..], &[2]].concat()],
+            wrong_inputs: vec![shape.clone(); lengths.len() + 1],
         }
     }
 
     /// [1 2 | 5] over [3 4 | 6]; for g = (1 2 3; 4 5 6): ∂x₀ = (1 2; 4 5), ∂x₁ = (3; 6).
     #[test]
-    fn by_hand() {
+    pub fn by_hand() {
         let (a, b) = (Tensor::from([[1.0, 2.0], [3.0, 4.0]]), Tensor::from([[5.0f64], [6.0]]));
-        let (mut y, mut da, mut db) = (Tensor::default(), Tensor::default(), Tensor::default());
+        let (mut ys, mut da, mut db) = ([Tensor::default()], Tensor::default(), Tensor::default());
         let concat = Concat::new(1);
-        concat.forward(&[&a, &b], &mut y, &mut (), &mut Context::frozen()).unwrap();
-        assert_eq!(y, Tensor::from([[1., 2., 5.], [3., 4., 6.]]));
+        concat.apply(&[&a, &b], &mut ys, &mut (), Context::frozen()).unwrap();
+        assert_eq!(ys[0], Tensor::from([[1., 2., 5.], [3., 4., 6.]]));
         let dy = Tensor::from([[1., 2., 3.], [4., 5., 6.]]);
-        let mut grads = Grads::new(&crate::Sequential::<f64>::new());
-        let call = MultiCall { xs: &[&a, &b], y: &y, dy: &dy };
-        concat.backward(call, &mut (), &mut grads, &mut [Some(&mut da), Some(&mut db)]).unwrap();
+        let mut grads = Grads::new(&concat);
+        let (xs, dys) = ([&a, &b], [Some(&dy)]);
+        let call = ModuleCall::new(&concat, &xs, &ys, &dys).unwrap();
+        concat.pull(call, &mut (), &mut grads, &mut [Some(&mut da), Some(&mut db)]).unwrap();
         assert_eq!((da, db), (Tensor::from([[1., 2.], [4., 5.]]), Tensor::from([[3.], [6.]])));
-        assert!(MultiLayer::<f64>::output_shape(&concat, &[&[2, 3], &[3, 3]]).is_err());
-        assert!(MultiLayer::<f64>::output_shape(&concat, &[&[2]]).is_err());
+    }
+
+    #[test]
+    fn inputs_that_do_not_fit_together_are_refused() {
+        let shapes = |shapes: &[&[usize]]| shapes.iter().map(|s| Shape::new(s).unwrap()).collect::<Vec<_>>();
+        let concat = Concat::<f64>::new(1);
+        let huge = usize::MAX / 16;
+        for wrong in [
+            &[&[2, 3][..], &[3, 3]][..],
+            &[&[2, 1], &[2, 1, 2]],
+            &[&[2], &[2]],
+            &[&[2, 1]],
+            &[&[1, huge], &[1, huge]],
+        ] {
+            assert!(concat.output_shapes(&shapes(wrong)).is_err(), "{wrong:?}");
+        }
+        for dim in [2, -3, isize::MIN, isize::MAX] {
+            assert!(Concat::<f64>::new(dim).output_shapes(&shapes(&[&[1, 1], &[1, 1]])).is_err());
+        }
     }
 }

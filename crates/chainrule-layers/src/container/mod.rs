@@ -1,26 +1,34 @@
-//! Composition: layers made of layers.
+//! Composition: modules made of modules, and what joins and splits tensors between them.
 
-mod add;
-mod concat;
-mod graph;
+mod along;
+mod children;
 mod graph_builder;
-mod parallel;
-mod residual;
-mod sequential;
-mod single;
+mod graph_diagram;
+mod graph_plan;
+mod graph_spec;
 
-pub use add::Add;
-pub use concat::Concat;
-pub use graph::{Graph, GraphCache, Node};
-pub use parallel::{Parallel, ParallelCache};
-pub use residual::{Residual, ResidualCache};
-pub use sequential::{Sequential, SequentialCache};
+crate::registry::family! {
+    add => Add;
+    chunk => Chunk;
+    concat => Concat;
+    graph => Graph;
+    parallel => Parallel;
+    residual => Residual;
+    sequential => Sequential;
+    split => Split;
+}
 
-use chainrule_core::{Context, Error, Kind, Result, Scalar, Tensor};
+pub use graph_builder::{Node, Nodes};
+
+use chainrule_core::{Context, Error, ModuleCall, Result, Scalar, Shape, Tensor};
 use chainrule_tensor::kernels::reduce::all_finite;
 
+/// The most inputs or outputs of one module: a spec from a file may name any number.
+const MOST: usize = 1 << 16;
+
 /// Under [`Context::check_finite`], an error if a child's output is infinite or NaN.
-fn check_output<T: Scalar>(y: &Tensor<T>, cx: &Context) -> Result<()> {
+#[inline]
+fn check_output<T: Scalar>(y: &Tensor<T>, cx: Context) -> Result<()> {
     if cx.checks_finite() && !all_finite(y.data()) {
         let at = y.data().iter().position(|v| !v.is_finite()).unwrap_or(0);
         return Err(Error::value(format!(
@@ -32,26 +40,47 @@ fn check_output<T: Scalar>(y: &Tensor<T>, cx: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Two children of one name cannot be told apart in a file.
-fn check_name<'a>(name: &str, mut others: impl Iterator<Item = &'a str>) -> Result<()> {
-    if name.is_empty() || name.contains('.') {
-        return Err(Error::value(format!("expected a name without dots, got `{name}`")));
+/// An error unless a module has from 1 to [`MOST`] of something.
+fn count(kind: &str, what: &str, n: usize) -> Result<()> {
+    if (1..=MOST).contains(&n) {
+        return Ok(());
     }
-    if others.any(|other| other == name) {
-        return Err(Error::value(format!("two children are named `{name}`")));
-    }
-    Ok(())
+    Err(Error::value(format!("{kind}: expected 1 to {MOST} {what}, got {n}")))
 }
 
-/// The first error of a chain of additions, told when the container is checked.
-fn first_error(kept: &Option<String>) -> Result<()> {
-    kept.as_ref().map_or(Ok(()), |text| Err(Error::value(text.clone())))
+/// The one shape of a module of one output.
+fn only(shapes: Vec<Shape>) -> Result<Shape> {
+    match shapes[..] {
+        [shape] => Ok(shape),
+        _ => Err(Error::shape(format!("expected one output, got {}", shapes.len()))),
+    }
 }
 
-/// Keeps an error's text if none was kept before.
-fn keep(kept: &mut Option<String>, result: Result<()>) {
-    if let Err(error) = result {
-        debug_assert!(!matches!(error.kind(), Kind::Io(..)));
-        kept.get_or_insert_with(|| error.to_string());
+#[cold]
+fn not_recorded(kind: &str) -> Error {
+    Error::not_recorded(format!("{kind}: backward without a recorded forward of this input in this cache"))
+}
+
+/// An error unless a module got as many inputs as it has.
+fn inputs_expected(kind: &str, expected: usize, got: usize) -> Result<()> {
+    if expected == got {
+        return Ok(());
+    }
+    Err(Error::shape(format!("{kind}: expected {expected} inputs, got {got}")))
+}
+
+/// The output of a module of one.
+fn only_output<T>(ys: &mut [Tensor<T>]) -> Result<&mut Tensor<T>> {
+    match ys {
+        [y] => Ok(y),
+        _ => Err(Error::shape(format!("expected one output, got {}", ys.len()))),
+    }
+}
+
+/// y and, if it was used, ∂E/∂y of a module of one output.
+fn only_gradient<'a, T>(call: &ModuleCall<'a, T>) -> Result<(&'a Tensor<T>, Option<&'a Tensor<T>>)> {
+    match (call.ys, call.dys) {
+        ([y], [dy]) => Ok((y, *dy)),
+        _ => Err(Error::shape(format!("expected one ∂E/∂y, got {}", call.dys.len()))),
     }
 }

@@ -12,12 +12,18 @@
 //!
 //! Keeps the output of every branch. Derivation: docs/layers/container/parallel.md.
 
-use super::{Concat, check_name, check_output, first_error, keep};
-use chainrule_core::{
-    AnyCache, BoxLayer, Call, Context, Error, Grads, Layer, Params, ParamsMut, Result, Scalar, Shape,
-    Summary, Tensor,
+use super::{
+    along::{Parts, joined},
+    check_output,
+    children::Children,
+    not_recorded, only,
 };
-use chainrule_tensor::kernels::elementwise::add_assign;
+use crate::{Linear, Tanh};
+use chainrule_core::{
+    AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Module, Params,
+    ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
+};
+use chainrule_tensor::kernels::elementwise::{add_assign, copy};
 
 /// Branches over one input, joined by a sum or side by side.
 ///
@@ -27,141 +33,136 @@ use chainrule_tensor::kernels::elementwise::add_assign;
 ///
 /// # Examples
 /// ```
-/// use chainrule_core::{Layer, Tensor};
+/// use chainrule_core::{Module, Parameters, Tensor};
 /// use chainrule_layers::{Linear, Parallel};
-/// let layer: Parallel = Parallel::concat(1).add(Linear::new(4, 2)).named("wide", Linear::new(4, 6)).init(1)?;
-/// assert_eq!(layer.infer(&Tensor::zeros([3, 4]))?.shape()[..], [3, 8]);
+/// let layer = Parallel::concat(1).add(Linear::new(4, 2)).named("wide", Linear::new(4, 6)).init(1)?;
+/// assert_eq!(layer.infer(&Tensor::<f32>::zeros([3, 4]))?.shape()[..], [3, 8]);
 /// # Ok::<(), chainrule_core::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct Parallel<T: Scalar = f32> {
-    branches: Vec<(String, BoxLayer<T>)>,
+    branches: Children<T>,
     /// The axis of a concatenation; `None` for a sum.
-    concat: Option<Concat>,
-    wrong: Option<String>,
+    concat: Option<isize>,
 }
 
 impl<T: Scalar> Parallel<T> {
     /// Branches that are added.
     pub fn sum() -> Self {
-        Self { branches: Vec::new(), concat: None, wrong: None }
+        Self { branches: Children::new(), concat: None }
     }
 
-    /// Branches that are put side by side along `axis`; 1 is the axis of channels or features.
-    pub fn concat(axis: usize) -> Self {
-        Self { concat: Some(Concat::new(axis)), ..Self::sum() }
+    /// Branches that are put side by side along the axis `dim`, counted from the back when negative; 1 is the axis of
+    /// channels or features.
+    pub fn concat(dim: isize) -> Self {
+        Self { concat: Some(dim), ..Self::sum() }
     }
 
     /// Adds a branch, named by its index.
     #[must_use]
     #[allow(clippy::should_implement_trait)]
-    pub fn add(self, layer: impl Layer<T> + Clone + 'static) -> Self {
+    pub fn add(self, layer: impl Module<T = T> + Clone + 'static) -> Self {
         let name = self.branches.len().to_string();
         self.named(name, layer)
     }
 
-    /// Adds a branch under a name.
+    /// Adds a branch under a name. A mistake (a name that is taken, a module of several inputs or outputs) is kept, and
+    /// returned by `check`, `init` and `output_shape`.
     #[must_use]
-    pub fn named(mut self, name: impl Into<String>, layer: impl Layer<T> + Clone + 'static) -> Self {
-        let name = name.into();
-        keep(&mut self.wrong, check_name(&name, self.branches.iter().map(|(n, _)| n.as_str())));
-        self.branches.push((name, BoxLayer::new(layer)));
+    pub fn named(mut self, name: impl Into<String>, layer: impl Module<T = T> + Clone + 'static) -> Self {
+        self.branches.push_one(name.into(), BoxModule::new(layer));
         self
     }
 
-    /// Folds the branches' output shapes into that of y.
-    fn join(&self, mut shapes: impl Iterator<Item = Result<Shape>>) -> Result<Shape> {
-        let mut joined = shapes
-            .next()
-            .unwrap_or_else(|| Err(Error::value("Parallel: expected at least one branch, got none")))?;
-        for shape in shapes {
-            let shape = shape?;
-            let fits = match &self.concat {
-                None => shape == joined,
-                Some(concat) => concat.fits(&joined, &shape),
-            };
-            if !fits {
-                let how = if self.concat.is_some() { "a concatenation" } else { "a sum" };
-                return Err(Error::shape(format!(
-                    "Parallel: expected branches that fit together in {how}, got {joined} and {shape}"
-                )));
-            }
-            if let Some(concat) = &self.concat {
-                joined = concat.joined(&joined, &shape)?;
-            }
+    /// The shape of y for those of the branches' outputs.
+    fn join(&self, shapes: impl IntoIterator<Item = Shape>) -> Result<Shape> {
+        if let Some(dim) = self.concat {
+            return joined("Parallel", dim, shapes);
         }
-        Ok(joined)
+        let mut shapes = shapes.into_iter();
+        let first =
+            shapes.next().ok_or_else(|| Error::value("Parallel: expected at least one branch, got none"))?;
+        match shapes.find(|shape| *shape != first) {
+            None => Ok(first),
+            Some(other) => Err(Error::shape(format!(
+                "Parallel: expected branches that fit together in a sum, got {first} and {other}"
+            ))),
+        }
+    }
+
+    /// [`Parallel::join`] of what `shape` gives for every branch.
+    fn joined(&self, mut shape: impl FnMut(&str, &BoxModule<T>) -> Result<Vec<Shape>>) -> Result<Shape> {
+        self.branches.verdict()?;
+        let shapes = self
+            .branches
+            .iter()
+            .map(|(name, branch)| shape(name, branch).and_then(only).map_err(|e| e.in_layer(name)));
+        self.join(shapes.collect::<Result<Vec<_>>>()?)
     }
 }
 
 /// What [`Parallel`] keeps.
 #[derive(Debug)]
 pub struct ParallelCache<T> {
-    caches: Vec<AnyCache>,
+    states: Vec<AnyState>,
     /// fᵢ(x), of each branch's output shape.
     ys: Vec<Tensor<T>>,
     /// The part of ∂E/∂y of one branch.
     part: Tensor<T>,
     /// ∂E/∂x of one branch, of x's shape.
     dx: Tensor<T>,
-    recorded: bool,
+    /// The shape of x, if the pass was recorded.
+    recorded: Option<Shape>,
 }
 
 impl<T: Scalar> Default for ParallelCache<T> {
     fn default() -> Self {
         Self {
-            caches: Vec::new(),
+            states: Vec::new(),
             ys: Vec::new(),
             part: Tensor::default(),
             dx: Tensor::default(),
-            recorded: false,
+            recorded: None,
         }
     }
 }
 
-impl<T: Scalar> Layer<T> for Parallel<T> {
+impl<T: Scalar> Layer for Parallel<T> {
+    type T = T;
     type Cache = ParallelCache<T>;
 
     fn check(&self) -> Result<()> {
-        first_error(&self.wrong)?;
-        self.branches.iter().try_for_each(|(name, layer)| layer.check().map_err(|e| e.in_layer(name)))
+        self.branches.validate()
     }
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
-        first_error(&self.wrong)?;
-        self.join(
-            self.branches.iter().map(|(name, layer)| layer.output_shape(input).map_err(|e| e.in_layer(name))),
-        )
+        let input = Shape::new(input)?;
+        self.joined(|_, branch| branch.output_shapes(&[input]))
     }
 
-    fn forward(
-        &self,
-        x: &Tensor<T>,
-        y: &mut Tensor<T>,
-        cache: &mut Self::Cache,
-        cx: &mut Context,
-    ) -> Result<()> {
-        y.reset(self.output_shape(x.shape())?);
-        cache.recorded = false;
-        cache.caches.resize_with(self.branches.len(), AnyCache::default);
-        cache.ys.resize_with(self.branches.len(), Tensor::default);
-        let mut before = 0;
-        for (i, (name, layer)) in self.branches.iter().enumerate() {
-            let out = &mut cache.ys[i];
-            layer
-                .forward(x, out, &mut cache.caches[i], &mut cx.child(i))
-                .and_then(|()| check_output(out, cx))
-                .map_err(|e| e.in_layer(name))?;
-            match &self.concat {
-                None if i == 0 => y.copy_from(out),
-                None => add_assign(y.data_mut(), out.data()), // y += fᵢ(x)
-                Some(concat) => {
-                    concat.put(out, before, y);
-                    before += concat.width(out.shape());
-                }
+    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, cache: &mut Self::Cache, cx: Context) -> Result<()> {
+        self.branches.verdict()?;
+        let ParallelCache { states, ys, recorded, .. } = cache;
+        *recorded = None;
+        states.resize_with(self.branches.len(), AnyState::default);
+        ys.resize_with(self.branches.len(), Tensor::default);
+        for (i, ((name, branch), out)) in self.branches.iter().zip(&mut *ys).enumerate() {
+            let made = branch.apply_one(x, out, &mut states[i], cx.child(i));
+            made.and_then(|()| check_output(out, cx)).map_err(|e| e.in_layer(name))?;
+        }
+        let shape = self.join(ys.iter().map(|y| *y.shape()))?;
+        y.reset(shape);
+        match self.concat {
+            Some(dim) => {
+                let mut parts = Parts::new("Parallel", dim, &shape)?;
+                ys.iter().for_each(|out| parts.put(out, y)); // y[its part] = fᵢ(x)
+            }
+            None => {
+                copy(ys[0].data(), y.data_mut()); // y = f₀(x)
+                ys[1..].iter().for_each(|out| add_assign(y.data_mut(), out.data())); // y += fᵢ(x)
             }
         }
-        cache.recorded = cx.recording();
+        *recorded = cx.recording().then(|| *x.shape());
         Ok(())
     }
 
@@ -172,73 +173,115 @@ impl<T: Scalar> Layer<T> for Parallel<T> {
         grads: &mut Grads<T>,
         mut dx: Option<&mut Tensor<T>>,
     ) -> Result<()> {
-        if !cache.recorded || cache.caches.len() != self.branches.len() {
-            return Err(Error::not_recorded("Parallel: backward without a recorded forward in this cache"));
+        let ParallelCache { states, ys, part, dx: own, recorded } = cache;
+        if recorded.as_ref() != Some(call.x.shape()) || states.len() != self.branches.len() {
+            return Err(not_recorded("Parallel"));
         }
-        let ParallelCache { caches, ys, part, dx: own, .. } = cache;
-        let mut before = 0;
-        for (i, (name, layer)) in self.branches.iter().enumerate() {
-            let dy = match &self.concat {
+        let mut parts = self.concat.map(|dim| Parts::new("Parallel", dim, call.dy.shape())).transpose()?;
+        let mut reached = false;
+        for (i, ((name, branch), y)) in self.branches.iter().zip(&*ys).enumerate() {
+            let dy = match &mut parts {
                 None => call.dy,
-                Some(concat) => {
-                    concat.take(call.dy, before, *ys[i].shape(), part); // gᵢ = dy[its part]
-                    before += concat.width(ys[i].shape());
+                Some(parts) => {
+                    parts.take(call.dy, *y.shape(), part); // gᵢ = dy[its part]
                     &*part
                 }
             };
-            let inner = Call { x: call.x, y: &ys[i], dy };
-            let wanted = match &mut dx {
-                Some(dx) if i == 0 => Some(&mut **dx),
-                Some(_) => Some(&mut *own),
-                None => None,
+            let requested = match &mut dx {
+                Some(dx) if branch.differentiable_input(0) => {
+                    Some(if reached { &mut *own } else { &mut **dx })
+                }
+                _ => None,
             };
-            layer.backward(inner, &mut caches[i], grads, wanted).map_err(|e| e.in_layer(name))?;
-            if let Some(dx) = dx.as_deref_mut().filter(|_| i > 0) {
+            let adds = requested.is_some();
+            let inner = Call::recorded(call.x, y, dy)?;
+            branch.pull_one(inner, &mut states[i], grads, requested).map_err(|e| e.in_layer(name))?;
+            if let Some(dx) = dx.as_deref_mut().filter(|_| adds && reached) {
                 add_assign(dx.data_mut(), own.data()); // dx += (∂fᵢ/∂x)ᵀ gᵢ
             }
+            reached |= adds;
+        }
+        if let Some(dx) = dx.filter(|_| !reached) {
+            dx.reset(*call.x.shape()).fill(T::ZERO);
         }
         Ok(())
     }
 
+    fn differentiable(&self) -> bool {
+        self.branches.iter().any(|(_, branch)| branch.differentiable_input(0))
+    }
+
+    fn reads_output(&self) -> bool {
+        false
+    }
+
     fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
-        self.branches.iter().for_each(|(name, layer)| layer.params(&mut out.child(name)));
+        self.branches.list(out);
     }
 
     fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
-        self.branches.iter_mut().for_each(|(name, layer)| layer.params_mut(&mut out.child(name)));
+        self.branches.list_mut(out);
     }
 
     fn absorb(&mut self, cache: &Self::Cache) {
-        self.branches.iter_mut().zip(&cache.caches).for_each(|((_, layer), cache)| layer.absorb(cache));
+        self.branches.iter_mut().zip(&cache.states).for_each(|(branch, state)| branch.fold(state));
     }
 
     fn multiply_adds(&self, input: &[usize]) -> u64 {
-        self.branches.iter().map(|(_, layer)| layer.multiply_adds(input)).sum()
+        let Ok(input) = Shape::new(input) else { return 0 };
+        self.branches.iter().fold(0, |sum, (_, branch)| sum.saturating_add(branch.cost(&[input])))
+    }
+
+    fn spec(&self) -> Spec {
+        self.branches.describe(Spec::new("Parallel").with("concat", self.concat))
     }
 
     fn describe(&self, input: &[usize], out: &mut Summary) -> Result<Shape> {
-        self.join(self.branches.iter().map(|(name, layer)| {
-            out.child(name, |out| layer.describe(input, out)).map_err(|e| e.in_layer(name))
-        }))
+        let input = Shape::new(input)?;
+        self.joined(|name, branch| out.child(name, |out| branch.summarize(&[input], out)))
+    }
+}
+
+impl<T: Scalar> FromSpec<T> for Parallel<T> {
+    const FACTS: Facts = Facts::new("Parallel")
+        .family("container")
+        .formula("Σᵢ fᵢ(x), or side by side")
+        .page("layers/container/parallel.md");
+
+    fn from_spec(args: &Args<'_, T>) -> Result<Self> {
+        let mut layer = Self { concat: args.optional("concat")?, ..Self::sum() };
+        args.children()?.into_iter().for_each(|(name, branch)| layer.branches.push_one(name, branch));
+        layer.branches.verdict()?;
+        Ok(layer)
+    }
+
+    fn examples() -> Vec<Example> {
+        let two = |start: Self, width| start.add(Linear::new(width, width)).named("bent", Tanh::new()).spec();
+        vec![
+            Example::new(two(Self::sum(), 3), [[2, 3]]),
+            Example::new(two(Self::concat(-1), 3), [[2, 3]]),
+            Example::bench(two(Self::sum(), 256), [[64, 256]]),
+        ]
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::{Dropout, Linear, Residual, Sequential, Tanh};
+    use crate::{Dropout, Embedding, Flatten, Residual, Sequential};
+    use chainrule_core::{Init, Kind, Parameters};
     use chainrule_gradcheck::laws;
 
     laws! {
         obeys_the_laws(
             rows in 1..5usize, inputs in 1..6usize, widths in collection::vec(1..5usize, 1..4), sum in any::<bool>(),
-            p in 0.0..0.9,
+            p in 0.0..0.9, back in any::<bool>(),
         ) {
             layer: {
-                let start = if sum { Parallel::<T>::sum() } else { Parallel::<T>::concat(1) };
+                let start = if sum { Parallel::<T>::sum() } else { Parallel::<T>::concat(if back { -1 } else { 1 }) };
                 let width = |w: usize| if sum { 3 } else { w };
                 widths.iter().fold(start, |layer, &w| {
-                    let branch = Sequential::new().add(Linear::new(inputs, width(w))).add(Dropout::new(p));
+                    let branch = Sequential::<T>::of().add(Linear::new(inputs, width(w))).add(Dropout::new(p));
                     layer.add(branch.add(Tanh::new()))
                 })
             },
@@ -250,33 +293,72 @@ mod tests {
     /// f₀(x) = 2x, f₁(x) = 3x at x = 5, without biases: the sum is 25 and ∂x = 2g + 3g = 5g.
     /// Side by side: (10, 15), and for g = (1, 10): ∂x = 2·1 + 3·10 = 32.
     #[test]
-    fn by_hand() {
+    pub fn by_hand() {
         let x = Tensor::from([[5.0f64]]);
         for (layer, want_y, dy, want_dx) in [
             (Parallel::sum(), vec![25.0], Tensor::from([[1.0]]), 5.0),
             (Parallel::concat(1), vec![10.0, 15.0], Tensor::from([[1.0, 10.0]]), 32.0),
         ] {
-            let gain = |g| Linear::new(1, 1).bias(false).weight_init(chainrule_core::Init::Constant(g));
+            let gain = |g| Linear::new(1, 1).bias(false).weight_init(Init::Constant(g));
             let layer = layer.add(gain(2.0)).add(gain(3.0)).init(0).unwrap();
             let (mut y, mut dx, mut cache) = (Tensor::default(), Tensor::default(), ParallelCache::default());
-            layer.forward(&x, &mut y, &mut cache, &mut Context::train(0)).unwrap();
+            layer.forward(&x, &mut y, &mut cache, Context::train(0)).unwrap();
             let mut grads = Grads::new(&layer);
-            layer.backward(Call { x: &x, y: &y, dy: &dy }, &mut cache, &mut grads, Some(&mut dx)).unwrap();
+            layer
+                .backward(Call::new(&layer, &x, &y, &dy).unwrap(), &mut cache, &mut grads, Some(&mut dx))
+                .unwrap();
             assert_eq!((y.data(), dx.data()), (&want_y[..], &[want_dx][..]));
         }
     }
 
     #[test]
     fn errors_name_the_path_and_duplicate_names_are_found() {
-        let inner: Sequential = Sequential::new().add(Linear::new(4, 4)).add(Linear::new(5, 5));
-        let model: Sequential = Sequential::new().named("body", Parallel::sum().named("left", inner));
+        let inner = Sequential::new().add(Linear::new(4, 4)).add(Linear::new(5, 5));
+        let model = Sequential::new().named("body", Parallel::sum().named("left", inner));
         let text = model.build(&[2, 4]).err().unwrap().to_string();
         assert_eq!(text, "in layer `body.left.1`: Linear: expected input (.., 5), got [2, 4]");
 
         let twice: Parallel = Parallel::sum().named("a", Linear::new(1, 1)).named("a", Linear::new(1, 1));
         assert!(twice.init(0).err().unwrap().to_string().contains("two children are named `a`"));
-        let bad: Sequential = Sequential::new().add(Residual::new(Linear::new(3, 4)));
+        let bad = Sequential::new().add(Residual::new(Linear::new(3, 4)));
         assert!(bad.build(&[1, 3]).err().unwrap().to_string().contains("keep the shape"));
         assert!(Parallel::<f32>::sum().output_shape(&[1]).is_err());
+    }
+
+    #[test]
+    fn the_first_mistake_is_kept_with_its_kind_and_place() {
+        let layer = Parallel::<f64>::sum().named("a", crate::Add::new()).named("a", Linear::new(1, 1));
+        for error in [layer.check().unwrap_err(), layer.output_shape(&[1, 1]).unwrap_err()] {
+            assert!(matches!(error.kind(), Kind::Value(_)));
+            assert_eq!(
+                error.to_string(),
+                "in layer `a`: expected a module of one input and one output, got 2 and 1"
+            );
+        }
+        let (mut y, mut cache) = (Tensor::default(), ParallelCache::default());
+        assert!(layer.forward(&Tensor::zeros([1, 1]), &mut y, &mut cache, Context::infer()).is_err());
+    }
+
+    /// Ids have no derivative: the other branch alone gives ∂E/∂x, whichever comes first.
+    #[test]
+    fn branches_without_a_derivative_are_passed_over() {
+        let ids = || Sequential::<f64>::of().add(Embedding::new(4, 1)).add(Flatten::new());
+        let gain = || Linear::new(2, 2).bias(false).weight_init(Init::Constant(1.0));
+        let (x, dy) = (Tensor::from([[1.0, 3.0]]), Tensor::from([[5.0, 7.0]]));
+        let both = [Parallel::sum().add(ids()).add(gain()), Parallel::sum().add(gain()).add(ids())];
+        for (layer, want) in both
+            .map(|layer| (layer, [12.0, 12.0]))
+            .into_iter()
+            .chain([(Parallel::sum().add(ids()), [0.0; 2])])
+        {
+            assert_eq!(layer.differentiable(), want[0] > 0.0);
+            let layer = layer.init(0).unwrap();
+            let (mut y, mut dx, mut cache) = (Tensor::default(), Tensor::default(), ParallelCache::default());
+            layer.forward(&x, &mut y, &mut cache, Context::train(0)).unwrap();
+            let mut grads = Grads::new(&layer);
+            let call = Call::new(&layer, &x, &y, &dy).unwrap();
+            layer.backward(call, &mut cache, &mut grads, Some(&mut dx)).unwrap();
+            assert_eq!(dx.data(), want);
+        }
     }
 }

@@ -10,92 +10,133 @@
 //! Gᵢ₋₁ = (∂fᵢ/∂yᵢ₋₁)ᵀ Gᵢ
 //! ```
 //!
-//! Keeps every yᵢ in training, two in inference. Where fᵢ can work in place and nobody reads yᵢ₋₁ again, as an activation
+//! Keeps every yᵢ in training, two in inference. Where fᵢ can work in place and yᵢ₋₁ is not read again, as an activation
 //! after a product, yᵢ takes its place, and Gᵢ₋₁ that of Gᵢ. Derivation: docs/layers/container/sequential.md.
 
-use super::{check_name, check_output, first_error, keep};
+use super::{check_output, children::Children, not_recorded, only};
+use crate::{Linear, Tanh};
 use chainrule_core::{
-    AnyCache, BoxLayer, Call, Context, Error, Grads, Layer, Params, ParamsMut, Result, Scalar, Shape,
-    Summary, Tensor,
+    AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, InPlace, Layer, Module,
+    Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
 };
+use std::{mem, ops::Range, slice};
 
-/// Layers one after another; children are named by index, or as given to [`Sequential::named`].
+/// Layers one after another; children are named by index, or as given to [`Sequential::named`]. A module of one input and
+/// one output, such as a graph, is a child too.
 ///
 /// # Shapes
 /// Those of its children: y of one is x of the next.
 ///
 /// # Examples
 /// ```
-/// use chainrule_core::{Layer, Tensor};
+/// use chainrule_core::{Module, Parameters, Tensor};
 /// use chainrule_layers::{Linear, Sequential};
-/// let model: Sequential = Sequential::new().add(Linear::new(4, 8)).named("head", Linear::new(8, 2)).build(&[1, 4])?.init(1)?;
-/// println!("{}", model.summary(&[1, 4])?);
+/// let model = Sequential::new().add(Linear::new(4, 8)).named("head", Linear::new(8, 2)).build(&[1, 4])?.init(1)?;
+/// println!("{}", model.summary([1, 4])?);
 /// assert_eq!(model.infer(&Tensor::zeros([5, 4]))?.shape()[..], [5, 2]);
 /// # Ok::<(), chainrule_core::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct Sequential<T: Scalar = f32> {
-    children: Vec<Child<T>>,
-    wrong: Option<String>,
+    children: Children<T>,
+    plan: Plan,
 }
 
-#[derive(Clone)]
-struct Child<T: Scalar> {
-    name: String,
-    layer: BoxLayer<T>,
-    /// Whether it overwrites the output of the layer before, which nobody reads again.
-    in_place: bool,
+/// Where each output lives: one for each step. In training all are kept; in inference two memories take turns. That of the
+/// last step is the caller's.
+#[derive(Clone, Debug, Default)]
+struct Plan {
+    steps: Vec<Step>,
+    /// The last step whose child has no derivative with respect to its input: no gradient reaches the steps before.
+    cut: Option<usize>,
 }
 
-impl<T: Scalar> Child<T> {
-    fn forward_in_place(&self, y: &mut Tensor<T>) -> Result<()> {
-        self.layer.in_place().map_or(Ok(()), |layer| layer.forward_in_place(y))
-    }
+/// A child with an output of its own, and the children after it that overwrite this output, which is not read again.
+#[derive(Clone, Debug)]
+struct Step {
+    child: usize,
+    in_place: Range<usize>,
+}
 
-    fn backward_in_place(&self, y: &Tensor<T>, dy: &mut Tensor<T>) {
-        if let Some(layer) = self.layer.in_place() {
-            layer.backward_in_place(y, dy);
+impl Plan {
+    /// Plans the newest child, number `at`, after `before`.
+    fn push<T: Scalar>(&mut self, at: usize, child: &BoxModule<T>, before: Option<&BoxModule<T>>) {
+        let free = before.is_some_and(|before| !before.reads_outputs());
+        match self.steps.last_mut().filter(|_| free && child.as_in_place().is_some()) {
+            Some(step) => step.in_place.end = at + 1,
+            None => self.steps.push(Step { child: at, in_place: at + 1..at + 1 }),
+        }
+        if !child.differentiable_input(0) {
+            self.cut = Some(self.steps.len() - 1);
         }
     }
 }
 
-impl<T: Scalar> Sequential<T> {
-    /// No layer yet: y = x.
+/// The input and the output of step k of `n`.
+#[inline]
+fn places<'a, T>(
+    (k, n): (usize, usize),
+    kept: bool,
+    x: &'a Tensor<T>,
+    ys: &'a mut [Tensor<T>],
+    y: &'a mut Tensor<T>,
+) -> (&'a Tensor<T>, &'a mut Tensor<T>) {
+    let (before, rest) = ys.split_at_mut(if kept { k } else { 1 });
+    let (input, output) = match kept || k % 2 == 1 {
+        true => (before.last(), rest.first_mut()),
+        false => (rest.first(), before.last_mut()),
+    };
+    (input.filter(|_| k > 0).unwrap_or(x), output.filter(|_| k + 1 < n).unwrap_or(y))
+}
+
+impl Sequential {
+    /// No layer yet: y = x. [`Sequential::of`] is the start for another element type.
     pub fn new() -> Self {
-        Self { children: Vec::new(), wrong: None }
+        Self::of()
+    }
+}
+
+impl<T: Scalar> Sequential<T> {
+    /// No layer yet, of any element type: `Sequential::<f64>::of()`.
+    pub fn of() -> Self {
+        Self { children: Children::new(), plan: Plan::default() }
     }
 
     /// Appends a layer, named by its index.
     #[must_use]
     #[allow(clippy::should_implement_trait)]
-    pub fn add(self, layer: impl Layer<T> + Clone + 'static) -> Self {
+    pub fn add(self, layer: impl Module<T = T> + Clone + 'static) -> Self {
         let name = self.children.len().to_string();
         self.named(name, layer)
     }
 
-    /// Appends a layer under a name.
+    /// Appends a layer under a name. A mistake (a name that is taken, a module of several inputs or outputs) is kept, and
+    /// returned by `check`, `init`, [`Sequential::build`] and `output_shape`.
     #[must_use]
-    pub fn named(mut self, name: impl Into<String>, layer: impl Layer<T> + Clone + 'static) -> Self {
-        let name = name.into();
-        keep(&mut self.wrong, check_name(&name, self.children.iter().map(|child| child.name.as_str())));
-        let free = self.children.last().is_some_and(|before| !before.layer.reads_output());
-        let in_place = free && layer.in_place().is_some();
-        self.children.push(Child { name, layer: BoxLayer::new(layer), in_place });
+    pub fn named(mut self, name: impl Into<String>, layer: impl Module<T = T> + Clone + 'static) -> Self {
+        self.push(name.into(), BoxModule::new(layer));
         self
+    }
+
+    fn push(&mut self, name: String, layer: BoxModule<T>) {
+        let at = self.children.len();
+        let before = at.checked_sub(1).map(|before| self.children.get(before).1);
+        self.plan.push(at, &layer, before);
+        self.children.push_one(name, layer);
     }
 
     /// Checks every layer against the shapes that reach it, before data flows.
     ///
     /// # Errors
-    /// The first layer that does not fit, named by its path.
+    /// A mistake in the composition, or the first layer that does not fit, named by its path.
     pub fn build(self, input: &[usize]) -> Result<Self> {
         self.output_shape(input)?;
         Ok(self)
     }
 
     /// The layers with their names, in order.
-    pub fn children(&self) -> impl Iterator<Item = (&str, &BoxLayer<T>)> {
-        self.children.iter().map(|child| (child.name.as_str(), &child.layer))
+    pub fn children(&self) -> impl Iterator<Item = (&str, &BoxModule<T>)> {
+        self.children.iter()
     }
 
     /// The number of layers.
@@ -105,97 +146,84 @@ impl<T: Scalar> Sequential<T> {
 
     /// Whether there is no layer.
     pub fn is_empty(&self) -> bool {
-        self.children.is_empty()
+        self.len() == 0
+    }
+
+    /// The in-place twin of a child that the plan lets overwrite.
+    #[inline]
+    fn in_place(&self, at: usize) -> Result<&dyn InPlace<T>> {
+        self.children
+            .get(at)
+            .1
+            .as_in_place()
+            .ok_or_else(|| Error::value("expected a layer that works in place"))
     }
 }
 
 impl<T: Scalar> Default for Sequential<T> {
     fn default() -> Self {
-        Self::new()
+        Self::of()
     }
 }
 
 /// What [`Sequential`] keeps.
 #[derive(Debug)]
 pub struct SequentialCache<T> {
-    caches: Vec<AnyCache>,
-    /// The outputs between the layers, but for those that are overwritten; in inference two, used in turn.
+    states: Vec<AnyState>,
+    /// The outputs of the steps but for the last; in inference two of them in turn.
     ys: Vec<Tensor<T>>,
     /// ∂E/∂yᵢ and ∂E/∂yᵢ₋₁, in turn.
     dys: [Tensor<T>; 2],
-    recorded: bool,
+    /// The shape of x, if the pass was recorded.
+    recorded: Option<Shape>,
 }
 
 impl<T: Scalar> Default for SequentialCache<T> {
     fn default() -> Self {
-        Self { caches: Vec::new(), ys: Vec::new(), dys: Default::default(), recorded: false }
+        Self { states: Vec::new(), ys: Vec::new(), dys: Default::default(), recorded: None }
     }
 }
 
-impl<T: Scalar> Layer<T> for Sequential<T> {
+impl<T: Scalar> Layer for Sequential<T> {
+    type T = T;
     type Cache = SequentialCache<T>;
 
     fn check(&self) -> Result<()> {
-        first_error(&self.wrong)?;
-        self.children
-            .iter()
-            .try_for_each(|Child { name, layer, .. }| layer.check().map_err(|e| e.in_layer(name)))
+        self.children.validate()
     }
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
-        first_error(&self.wrong)?;
-        self.children.iter().try_fold(Shape::new(input)?, |shape, Child { name, layer, .. }| {
-            layer.output_shape(&shape).map_err(|e| e.in_layer(name))
+        self.children.verdict()?;
+        self.children.iter().try_fold(Shape::new(input)?, |shape, (name, child)| {
+            child.output_shapes(&[shape]).and_then(only).map_err(|e| e.in_layer(name))
         })
     }
 
-    fn forward(
-        &self,
-        x: &Tensor<T>,
-        y: &mut Tensor<T>,
-        cache: &mut Self::Cache,
-        cx: &mut Context,
-    ) -> Result<()> {
-        first_error(&self.wrong)?;
-        let n = self.children.len();
-        if n == 0 {
+    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, cache: &mut Self::Cache, cx: Context) -> Result<()> {
+        self.children.verdict()?;
+        let (steps, kept) = (&self.plan.steps[..], cx.recording());
+        let SequentialCache { states, ys, recorded, .. } = cache;
+        *recorded = None;
+        states.resize_with(self.len(), AnyState::default);
+        let between = if kept { steps.len().saturating_sub(1) } else { 2 };
+        if ys.len() < between {
+            ys.resize_with(between, Tensor::default);
+        }
+        if steps.is_empty() {
             y.copy_from(x);
-            cache.recorded = cx.recording();
-            return Ok(());
         }
-        // The layers that have an output of their own, but for the last of them, whose output is y.
-        let between = self.children.iter().filter(|child| !child.in_place).count() - 1;
-        let kept = if cx.recording() { between } else { between.min(2) };
-        cache.recorded = false;
-        cache.caches.resize_with(n, AnyCache::default);
-        if cache.ys.len() < kept {
-            cache.ys.resize_with(kept, Tensor::default);
-        }
-        let at = |k: usize| if cx.recording() { k } else { k % 2 };
-        let (mut i, mut k) = (0, 0);
-        while i < n {
-            let (input, output) = match (k == 0, k == between) {
-                (true, true) => (x, &mut *y),
-                (true, false) => (x, &mut cache.ys[0]),
-                (false, true) => (&cache.ys[at(k - 1)], &mut *y),
-                (false, false) => {
-                    let [input, output] =
-                        cache.ys.get_disjoint_mut([at(k - 1), at(k)]).expect("places apart");
-                    (&*input, output)
-                }
-            };
-            let Child { name, layer, .. } = &self.children[i];
-            let result = layer.forward(input, output, &mut cache.caches[i], &mut cx.child(i));
-            let result = result.and_then(|()| check_output(output, cx));
-            result.map_err(|e| e.in_layer(name))?;
-            (i, k) = (i + 1, k + 1);
-            if let Some(child) = self.children.get(i).filter(|child| child.in_place) {
-                let result = child.forward_in_place(output).and_then(|()| check_output(output, cx));
-                result.map_err(|e| e.in_layer(&child.name))?;
-                i += 1;
+        for (k, step) in steps.iter().enumerate() {
+            let (input, output) = places((k, steps.len()), kept, x, &mut ys[..between], y);
+            let (name, child) = self.children.get(step.child);
+            let made = child.apply_one(input, output, &mut states[step.child], cx.child(step.child));
+            made.and_then(|()| check_output(output, cx)).map_err(|e| e.in_layer(name))?;
+            for i in step.in_place.clone() {
+                let made = self.in_place(i).and_then(|layer| layer.forward_in_place(output));
+                made.and_then(|()| check_output(output, cx))
+                    .map_err(|e| e.in_layer(self.children.get(i).0))?;
             }
         }
-        cache.recorded = cx.recording();
+        *recorded = kept.then(|| *x.shape());
         Ok(())
     }
 
@@ -204,68 +232,74 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
         call: Call<'_, T>,
         cache: &mut Self::Cache,
         grads: &mut Grads<T>,
-        dx: Option<&mut Tensor<T>>,
+        mut dx: Option<&mut Tensor<T>>,
     ) -> Result<()> {
-        let n = self.children.len();
-        if !cache.recorded || (n > 0 && cache.caches.len() != n) {
-            return Err(Error::not_recorded("Sequential: backward without a recorded forward in this cache"));
+        let SequentialCache { states, ys, dys: [dy, dx_inner], recorded } = cache;
+        if recorded.as_ref() != Some(call.x.shape()) || states.len() != self.len() {
+            return Err(not_recorded("Sequential"));
         }
-        if n == 0 {
-            dx.into_iter().for_each(|dx| dx.copy_from(call.dy)); // dx = dy
-            return Ok(());
+        let Plan { steps, cut } = &self.plan;
+        match &mut dx {
+            Some(dx) if steps.is_empty() => dx.copy_from(call.dy), // dx = dy
+            Some(dx) if cut.is_some() => dx.reset(*call.x.shape()).fill(T::ZERO),
+            _ => {}
         }
-        let SequentialCache { caches, ys, dys: [dy, dx_inner], .. } = cache;
-        let (mut dx, mut turns) = (dx, 0);
-        // `dy` holds ∂E/∂y of the layer that comes next, but at first the caller does.
-        let (mut i, mut k, mut ours) =
-            (n, self.children.iter().filter(|child| !child.in_place).count(), false);
-        while i > 0 {
-            (i, k) = (i - 1, k - 1);
-            let y = ys.get(k).filter(|_| i < n - 1).unwrap_or(call.y);
-            if self.children[i].in_place {
-                if !ours {
+        // Gᵢ is the caller's until there is one of ours. Each memory has the same task in every pass.
+        let (mut dy, mut dx_inner, mut ours) = (dy, dx_inner, false);
+        for (k, step) in steps.iter().enumerate().skip(cut.unwrap_or(0)).rev() {
+            let y = if k + 1 == steps.len() { call.y } else { &ys[k] };
+            for i in step.in_place.clone().rev() {
+                if !mem::replace(&mut ours, true) {
                     dy.copy_from(call.dy);
-                    ours = true;
                 }
-                self.children[i].backward_in_place(y, dy); // Gᵢ₋₁ in the place of Gᵢ
-                i -= 1;
+                self.in_place(i)?.backward_in_place(y, dy); // Gᵢ₋₁ in the place of Gᵢ
             }
-            let inner = Call {
-                x: if i == 0 { call.x } else { &ys[k - 1] },
+            let inner = Call::recorded(
+                if k == 0 { call.x } else { &ys[k - 1] },
                 y,
-                dy: if ours { &*dy } else { call.dy },
+                if ours { &*dy } else { call.dy },
+            )?;
+            let requested = match k {
+                _ if *cut == Some(k) => None,
+                0 => dx.take(),
+                _ => Some(&mut *dx_inner),
             };
-            let wanted = if i == 0 { dx.take() } else { Some(&mut *dx_inner) };
-            let Child { name, layer, .. } = &self.children[i];
-            layer.backward(inner, &mut caches[i], grads, wanted).map_err(|e| e.in_layer(name))?; // Gᵢ₋₁ from Gᵢ
-            std::mem::swap(dy, dx_inner);
-            (ours, turns) = (true, turns + 1);
-        }
-        if turns % 2 == 1 {
-            // Each buffer has the same task in the next pass, for which it is large enough.
-            std::mem::swap(dy, dx_inner);
+            let (name, child) = self.children.get(step.child);
+            child
+                .pull_one(inner, &mut states[step.child], grads, requested) // Gᵢ₋₁ from Gᵢ
+                .map_err(|e| e.in_layer(name))?;
+            mem::swap(&mut dy, &mut dx_inner);
+            ours = true;
         }
         Ok(())
     }
 
+    fn differentiable(&self) -> bool {
+        self.plan.cut.is_none()
+    }
+
+    fn reads_output(&self) -> bool {
+        self.children.iter().next_back().is_some_and(|(_, child)| child.reads_outputs())
+    }
+
     fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
-        self.children.iter().for_each(|child| child.layer.params(&mut out.child(&child.name)));
+        self.children.list(out);
     }
 
     fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
-        self.children.iter_mut().for_each(|child| child.layer.params_mut(&mut out.child(&child.name)));
+        self.children.list_mut(out);
     }
 
     fn absorb(&mut self, cache: &Self::Cache) {
-        self.children.iter_mut().zip(&cache.caches).for_each(|(child, cache)| child.layer.absorb(cache));
+        self.children.iter_mut().zip(&cache.states).for_each(|(child, state)| child.fold(state));
     }
 
     fn multiply_adds(&self, input: &[usize]) -> u64 {
         let Ok(mut shape) = Shape::new(input) else { return 0 };
-        let mut sum = 0;
-        for Child { layer, .. } in &self.children {
-            sum += layer.multiply_adds(&shape);
-            match layer.output_shape(&shape) {
+        let mut sum = 0u64;
+        for (_, child) in self.children.iter() {
+            sum = sum.saturating_add(child.cost(slice::from_ref(&shape)));
+            match child.output_shapes(slice::from_ref(&shape)).and_then(only) {
                 Ok(next) => shape = next,
                 Err(_) => break,
             }
@@ -273,29 +307,69 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
         sum
     }
 
+    fn spec(&self) -> Spec {
+        self.children.describe(Spec::new("Sequential"))
+    }
+
     fn describe(&self, input: &[usize], out: &mut Summary) -> Result<Shape> {
-        self.children.iter().try_fold(Shape::new(input)?, |shape, Child { name, layer, in_place }| {
-            let output = out.child(name, |out| layer.describe(&shape, out)).map_err(|e| e.in_layer(name))?;
-            if *in_place {
-                out.share_output();
+        self.children.verdict()?;
+        let mut shape = Shape::new(input)?;
+        for step in &self.plan.steps {
+            for i in step.child..step.in_place.end {
+                let (name, child) = self.children.get(i);
+                let shapes = out.child(name, |out| child.summarize(&[shape], out));
+                shape = shapes.and_then(only).map_err(|e| e.in_layer(name))?;
+                if step.in_place.contains(&i) {
+                    out.share_output();
+                }
             }
-            Ok(output)
-        })
+        }
+        Ok(shape)
+    }
+}
+
+impl<T: Scalar> FromSpec<T> for Sequential<T> {
+    const FACTS: Facts = Facts::new("Sequential")
+        .family("container")
+        .formula("fₙ(… f₁(f₀(x)))")
+        .page("layers/container/sequential.md")
+        .torch("Sequential");
+
+    fn from_spec(args: &Args<'_, T>) -> Result<Self> {
+        let mut model = Self::of();
+        args.children()?.into_iter().for_each(|(name, layer)| model.push(name, layer));
+        model.children.verdict()?;
+        Ok(model)
+    }
+
+    fn examples() -> Vec<Example> {
+        let model = |inputs, hidden, outputs| {
+            let model = Self::of().add(Linear::new(inputs, hidden)).add(Tanh::new());
+            model.named("head", Linear::new(hidden, outputs)).spec()
+        };
+        vec![
+            Example::new(Self::of().spec(), [[3, 2]]),
+            Example::new(model(4, 3, 2), [[5, 4]]),
+            Example::bench(model(256, 256, 256), [[64, 256]]),
+        ]
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::{BatchNorm1d, Dropout, Gelu, LayerNorm, Linear, LogSoftmax, Relu, Sigmoid, Tanh};
-    use chainrule_core::{Init, Parameters};
+    use crate::{
+        Add, BatchNorm1d, Dropout, Embedding, Flatten, Gelu, Identity, LayerNorm, LogSoftmax, Parallel, Relu,
+        Residual, Sigmoid,
+    };
+    use chainrule_core::{Init, Kind, Parameters, Session};
     use chainrule_gradcheck::laws;
 
     laws! {
         obeys_the_laws(
             rows in 4..8usize, inputs in 1..6usize, hidden in 1..6usize, outputs in 1..6usize, p in 0.0..0.9,
         ) {
-            layer: Sequential::<T>::new()
+            layer: Sequential::<T>::of()
                 .add(Linear::new(inputs, hidden))
                 .add(BatchNorm1d::new(hidden))
                 .add(Gelu::new())
@@ -309,7 +383,7 @@ mod tests {
             rows in 1..6usize, inputs in 1..6usize, hidden in 1..6usize, last in any::<bool>(),
         ) {
             layer: {
-                let model = Sequential::<T>::new()
+                let model = Sequential::<T>::of()
                     .add(Linear::new(inputs, hidden))
                     .add(Tanh::new())
                     .add(Sigmoid::new())
@@ -322,21 +396,23 @@ mod tests {
             input: [rows, inputs],
         }
         obeys_the_laws_with_few_layers(rows in 1..6usize, inputs in 1..6usize, count in 0..4usize) {
-            layer: (0..count).fold(Sequential::<T>::new(), |model, _| model.add(Linear::new(inputs, inputs))),
+            layer: (0..count).fold(Sequential::<T>::of(), |model, _| model.add(Linear::new(inputs, inputs))),
             input: [rows, inputs],
         }
     }
 
     /// f₀(x) = 2x, f₁(x) = 3x at x = 5: y = 30, ∂x = 3·2·g = 6g, ∂w₁ = g·y₀ = 10g, ∂w₀ = 3g·x = 15g.
     #[test]
-    fn by_hand() {
+    pub fn by_hand() {
         let gain = |g| Linear::new(1, 1).bias(false).weight_init(Init::Constant(g));
-        let model = Sequential::new().add(gain(2.0)).add(gain(3.0)).init(0).unwrap();
+        let model = Sequential::<f64>::of().add(gain(2.0)).add(gain(3.0)).init(0).unwrap();
         let (x, dy) = (Tensor::from([[5.0f64]]), Tensor::from([[1.0]]));
         let (mut y, mut dx, mut cache) = (Tensor::default(), Tensor::default(), SequentialCache::default());
-        model.forward(&x, &mut y, &mut cache, &mut Context::train(0)).unwrap();
+        model.forward(&x, &mut y, &mut cache, Context::train(0)).unwrap();
         let mut grads = Grads::new(&model);
-        model.backward(Call { x: &x, y: &y, dy: &dy }, &mut cache, &mut grads, Some(&mut dx)).unwrap();
+        model
+            .backward(Call::new(&model, &x, &y, &dy).unwrap(), &mut cache, &mut grads, Some(&mut dx))
+            .unwrap();
         assert_eq!((y.data(), dx.data(), grads.values()), (&[30.0][..], &[6.0][..], &[15.0, 10.0][..]));
     }
 
@@ -345,10 +421,10 @@ mod tests {
     #[test]
     fn an_activation_that_overwrites_takes_no_memory() {
         let model = |second: bool| {
-            let model = Sequential::<f64>::new().add(Linear::new(4, 3));
+            let model = Sequential::<f64>::of().add(Linear::new(4, 3));
             if second { model.add(Relu::new()) } else { model }
         };
-        let [one, two] = [false, true].map(|second| model(second).summary(&[8, 4]).unwrap());
+        let [one, two] = [false, true].map(|second| model(second).summary([8, 4]).unwrap());
         assert_eq!(one.training_bytes(), 8 * (2 * 15 + 32 + 24 + 48));
         assert_eq!(
             [one.training_bytes(), one.inference_bytes()],
@@ -356,27 +432,25 @@ mod tests {
         );
         let model = model(true).add(Linear::new(3, 2)).init(1).unwrap();
         let (mut y, mut cache) = (Tensor::default(), SequentialCache::default());
-        model.forward(&Tensor::zeros([8, 4]), &mut y, &mut cache, &mut Context::train(0)).unwrap();
+        model.forward(&Tensor::zeros([8, 4]), &mut y, &mut cache, Context::train(0)).unwrap();
         assert_eq!(cache.ys.len(), 1);
     }
 
     #[test]
     fn backward_after_inference_is_not_recorded() {
-        let model: Sequential =
-            Sequential::new().add(Linear::new(2, 2)).add(Linear::new(2, 2)).init(1).unwrap();
+        let model = Sequential::new().add(Linear::new(2, 2)).add(Linear::new(2, 2)).init(1).unwrap();
         let (x, mut y, mut cache) = (Tensor::zeros([1, 2]), Tensor::default(), SequentialCache::default());
         let mut grads = Grads::new(&model);
-        model.forward(&x, &mut y, &mut cache, &mut Context::train(0)).unwrap();
-        model.forward(&x, &mut y, &mut cache, &mut Context::infer()).unwrap();
-        let call = Call { x: &x, y: &y, dy: &y };
+        model.forward(&x, &mut y, &mut cache, Context::train(0)).unwrap();
+        model.forward(&x, &mut y, &mut cache, Context::infer()).unwrap();
+        let call = Call::new(&model, &x, &y, &y).unwrap();
         assert!(model.backward(call, &mut cache, &mut grads, None).is_err());
     }
 
     #[test]
     fn a_layer_added_changes_no_other_layers_start() {
-        let short: Sequential = Sequential::new().add(Linear::new(2, 2)).init(1).unwrap();
-        let long: Sequential =
-            Sequential::new().add(Linear::new(2, 2)).add(Linear::new(2, 2)).init(1).unwrap();
+        let short = Sequential::new().add(Linear::new(2, 2)).init(1).unwrap();
+        let long = Sequential::new().add(Linear::new(2, 2)).add(Linear::new(2, 2)).init(1).unwrap();
         let first = |m: &Sequential| {
             let mut v = Vec::new();
             m.visit(&mut |path, p| {
@@ -393,11 +467,162 @@ mod tests {
     #[test]
     fn an_output_that_is_not_finite_names_its_layer() {
         let bad = Linear::new(2, 2).weight_init(Init::Constant(f64::INFINITY));
-        let model: Sequential = Sequential::new().add(Linear::new(2, 2)).named("head", bad).init(1).unwrap();
+        let model = Sequential::new().add(Linear::new(2, 2)).named("head", bad).init(1).unwrap();
         let (mut y, mut cache) = (Tensor::default(), SequentialCache::default());
-        let mut cx = Context::train(0).check_finite();
-        let text =
-            model.forward(&Tensor::full([1, 2], 1.0), &mut y, &mut cache, &mut cx).unwrap_err().to_string();
+        let cx = Context::train(0).check_finite();
+        let text = model.forward(&Tensor::full([1, 2], 1.0), &mut y, &mut cache, cx).unwrap_err().to_string();
         assert!(text.starts_with("in layer `head`: expected a finite output"), "{text}");
+    }
+
+    /// Linear, Sigmoid (overwrites), Linear, Residual(…), ReLU (overwrites).
+    #[test]
+    fn an_activation_overwrites_what_a_container_does_not_read_again() {
+        let inner = Sequential::<f64>::of().add(Linear::new(3, 3)).add(Sigmoid::new());
+        let model = Sequential::of()
+            .add(Linear::new(3, 3))
+            .add(Sigmoid::new())
+            .add(Sequential::of().add(Linear::new(3, 3)))
+            .add(Relu::new())
+            .add(Residual::new(inner.clone()))
+            .add(Relu::new())
+            .add(Parallel::sum().add(inner.clone()))
+            .add(Relu::new())
+            .add(inner)
+            .add(Relu::new());
+        let overwritten: Vec<_> = model.plan.steps.iter().map(|step| step.in_place.clone()).collect();
+        assert_eq!(overwritten, [1..2, 3..4, 5..6, 7..8, 9..9, 10..10]);
+    }
+
+    #[test]
+    fn the_first_mistake_is_kept_with_its_kind_and_place() {
+        let model = Sequential::new().add(Relu::new()).named("join", Add::new()).named("join", Relu::new());
+        let text = "in layer `join`: expected a module of one input and one output, got 2 and 1";
+        let x = Tensor::zeros([1, 1]);
+        for error in [
+            model.check().unwrap_err(),
+            model.output_shape(&[1, 1]).unwrap_err(),
+            model.summary([1, 1]).unwrap_err(),
+            model.infer(&x).unwrap_err(),
+            model.clone().build(&[1, 1]).unwrap_err(),
+            model.init(0).unwrap_err(),
+        ] {
+            assert!(matches!(error.kind(), Kind::Value(_)));
+            assert_eq!(error.to_string(), text);
+        }
+        for (name, text) in
+            [("a.b", "without dots"), ("", "without dots"), ("0", "two children are named `0`")]
+        {
+            let model = Sequential::new().add(Relu::new()).named(name, Relu::new());
+            assert!(model.check().unwrap_err().to_string().contains(text), "{name}");
+        }
+    }
+
+    #[test]
+    fn layers_before_one_without_a_derivative_get_no_gradient() {
+        let gain = |n| Linear::new(n, n).weight_init(Init::Constant(1.0));
+        let model =
+            Sequential::<f64>::of().add(Identity::new()).add(Embedding::new(4, 2)).add(Flatten::new());
+        let model = model.add(gain(2)).init(0).unwrap();
+        assert!(!model.differentiable());
+        let (x, dy) = (Tensor::from([3.0]), Tensor::from([[1.0, 2.0]]));
+        let (mut y, mut dx, mut cache) = (Tensor::default(), Tensor::from([9.0]), SequentialCache::default());
+        model.forward(&x, &mut y, &mut cache, Context::train(0)).unwrap();
+        let mut grads = Grads::new(&model);
+        let call = Call::new(&model, &x, &y, &dy).unwrap();
+        model.backward(call, &mut cache, &mut grads, Some(&mut dx)).unwrap();
+        assert_eq!(
+            (dx.data(), &grads.values()[..8]),
+            (&[0.0][..], &[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 3.0, 3.0][..])
+        );
+    }
+
+    #[test]
+    fn a_cache_of_another_batch_is_not_recorded() {
+        let model = Sequential::<f64>::of().add(Linear::new(2, 2)).add(Linear::new(2, 2)).init(1).unwrap();
+        let (mut y, mut cache) = (Tensor::default(), SequentialCache::default());
+        model.forward(&Tensor::zeros([3, 2]), &mut y, &mut cache, Context::train(0)).unwrap();
+        let (x, y) = (Tensor::zeros([4, 2]), Tensor::zeros([4, 2]));
+        let call = Call::new(&model, &x, &y, &y).unwrap();
+        let error = model.backward(call, &mut cache, &mut Grads::new(&model), None).unwrap_err();
+        assert!(matches!(error.kind(), Kind::NotRecorded(_)), "{error}");
+    }
+
+    /// A layer that counts the pieces of a stream in its cache.
+    #[derive(Clone)]
+    struct Count;
+
+    impl Layer for Count {
+        type T = f32;
+        type Cache = u32;
+
+        fn output_shape(&self, input: &[usize]) -> Result<Shape> {
+            Shape::new(input)
+        }
+
+        fn forward(&self, x: &Tensor, y: &mut Tensor, count: &mut u32, cx: Context) -> Result<()> {
+            *count = if cx.streaming() { *count + 1 } else { 0 };
+            let n = *count as f32;
+            y.reset(*x.shape()).iter_mut().zip(x.data()).for_each(|(y, &x)| *y = x + n);
+            Ok(())
+        }
+
+        fn backward(
+            &self,
+            call: Call<'_, f32>,
+            _: &mut u32,
+            _: &mut Grads<f32>,
+            dx: Option<&mut Tensor>,
+        ) -> Result<()> {
+            dx.into_iter().for_each(|dx| dx.copy_from(call.dy));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_stream_keeps_the_caches_of_all_children() {
+        let mut graph = crate::Graph::new();
+        let x = graph.input("x");
+        graph.add("count", Count, x);
+        let twice = Parallel::sum().add(Count).add(graph);
+        let model = Sequential::new().add(Count).add(Residual::new(Sequential::new().add(twice)));
+        let mut session = Session::new(&model);
+        // y₀ = x + n, y = y₀ + 2 (y₀ + n)
+        let runs: Vec<f32> =
+            (0..3).map(|_| session.stream(&Tensor::from([1.0])).unwrap().data()[0]).collect();
+        assert_eq!(runs, [8.0, 13.0, 18.0]);
+        session.reset();
+        assert_eq!(session.stream(&Tensor::from([1.0])).unwrap().data(), [8.0]);
+    }
+
+    #[test]
+    fn many_layers_and_deep_nests_are_built_and_run_in_linear_time() {
+        let wide = (0..100_000).fold(Sequential::new(), |model, _| model.add(Linear::new(1, 1)));
+        let wide = wide.init(1).unwrap();
+        assert_eq!(Grads::new(&wide).values().len(), 200_000);
+        let deep = (0..200).fold(Sequential::new().add(Relu::new()), |inner, i| {
+            let outer = Sequential::new().add(Relu::new());
+            match i % 3 {
+                0 => outer.add(inner),
+                1 => outer.add(Residual::new(inner)),
+                _ => outer.add(Parallel::concat(1).add(inner)),
+            }
+        });
+        assert_eq!(deep.infer(&Tensor::full([1, 1], -1.0)).unwrap().data(), [0.0]);
+    }
+
+    #[test]
+    fn a_model_prints_as_a_tree() {
+        let inner = Sequential::new().add(Flatten::new()).named("head", Linear::new(2, 1));
+        let text = Sequential::new().add(inner).add(Relu::new()).to_string();
+        let lines = [
+            "Sequential(",
+            "  (0): Sequential(",
+            "    (0): Flatten(start_dim=1, end_dim=-1)",
+            "    (head): Linear(in_features=2, out_features=1, bias=true)",
+            "  )",
+            "  (1): Relu()",
+            ")",
+        ];
+        assert_eq!(text, lines.join("\n"));
     }
 }

@@ -1,8 +1,9 @@
-//! Convolutions: the same weights at every place of an image.
+//! Convolutions: the same weights at every position of an image.
 
-mod conv2d;
-mod conv2d_builder;
 mod padding;
 
-pub use conv2d::{Conv2d, Conv2dCache};
+crate::registry::family! {
+    conv => Conv2d;
+}
+
 pub use padding::{Padding, PaddingMode};

@@ -4,31 +4,35 @@
 //! y = W[x]        ∂E/∂W[i] = Σ over the n with xₙ = i of ∂E/∂yₙ
 //! ```
 //!
-//! x are row numbers: there is no gradient in them, and dx is 0. Keeps nothing. Derivation: docs/layers/linear/embedding.md.
+//! x are row indices, which have no derivative: dx is 0. Keeps nothing. Derivation: docs/layers/linear/embedding.md.
 
 use chainrule_core::{
-    Call, Context, Error, Grads, Init, Layer, Param, Params, ParamsMut, Result, Scalar, Shape, Tensor,
+    Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Init, Layer, Param, Params, ParamsMut,
+    Result, Scalar, Shape, Spec, Tensor, Value,
 };
-use chainrule_tensor::kernels::embedding::{gather, row_numbers, scatter_add};
+use chainrule_tensor::{
+    kernels::layers::embedding::{gather, row_indices, scatter_add},
+    position,
+};
 
-/// Row xₙ of a learned table, for whole numbers xₙ ≥ 0 of the tensor's own scalar type.
+/// Row xₙ of a learned table, for integers xₙ ≥ 0 stored as the tensor's scalar type.
 ///
 /// # Shapes
-/// x (…), y (…, D); `weight` (rows, D), which starts as standard normal numbers.
+/// x (…), y (…, D); `weight` (rows, D), which starts as standard normal values.
 ///
 /// # Errors
-/// Forward if an element of x is not a whole number below the number of rows; the error has its position and value.
+/// Forward if an element of x is not an integer below the number of rows; the error has its position and value.
 ///
 /// # Examples
 /// ```
-/// use chainrule_core::{Layer, Tensor};
+/// use chainrule_core::{Module, Parameters, Tensor};
 /// use chainrule_layers::Embedding;
 /// let words = Embedding::new(10_000, 64).padding_idx(0).init(1)?;
 /// let y = words.infer(&Tensor::from([[17.0f32, 4.0, 0.0]]))?;
 /// assert_eq!(y.shape()[..], [1, 3, 64]);
 /// # Ok::<(), chainrule_core::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Embedding<T = f32> {
     rows: usize,
     width: usize,
@@ -36,21 +40,22 @@ pub struct Embedding<T = f32> {
     weight: Param<T>,
 }
 
-/// Scratch of both passes.
+/// Scratch space of both passes.
 #[derive(Debug, Default)]
 pub struct EmbeddingCache {
-    /// x as row numbers.
+    /// x as row indices.
     ids: Vec<u32>,
 }
 
 impl<T: Scalar> Embedding<T> {
-    /// A table of `rows` vectors of `width` numbers.
+    const INIT: Init = Init::Normal { mean: 0.0, std: 1.0 };
+
+    /// A table of `rows` vectors of `width` elements.
     pub fn new(rows: usize, width: usize) -> Self {
-        let weight = Param::new("weight", [rows, width], Init::Normal { mean: 0.0, std: 1.0 });
-        Self { rows, width, padding: None, weight }
+        Self { rows, width, padding: None, weight: Param::new("weight", [rows, width], Self::INIT) }
     }
 
-    /// The row of a number that stands for "nothing": it starts as zeros and never learns.
+    /// The row of the padding index: it starts as zeros and never learns.
     #[must_use]
     pub fn padding_idx(mut self, row: impl Into<Option<usize>>) -> Self {
         self.padding = row.into();
@@ -67,37 +72,34 @@ impl<T: Scalar> Embedding<T> {
 
     fn ids<'c>(&self, x: &Tensor<T>, cache: &'c mut EmbeddingCache) -> Result<&'c [u32]> {
         cache.ids.resize(x.len(), 0);
-        row_numbers(x.data(), self.rows, &mut cache.ids).map_err(|at| {
-            let mut place = x.shape().to_vec();
-            let mut rest = at;
-            for axis in place.iter_mut().rev() {
-                (rest, *axis) = (rest / *axis, rest % *axis);
-            }
+        row_indices(x.data(), self.rows, &mut cache.ids).map_err(|at| {
             Error::index(format!(
-                "Embedding: expected whole numbers in 0..{}, got {} at {place:?}",
+                "Embedding: expected integers in 0..{}, got {} at {:?}",
                 self.rows,
-                x.data()[at]
+                x.data()[at],
+                position(x.shape(), at)
             ))
         })?;
         Ok(&cache.ids)
     }
 }
 
-impl<T: Scalar> Layer<T> for Embedding<T> {
+impl<T: Scalar> Layer for Embedding<T> {
+    type T = T;
     type Cache = EmbeddingCache;
 
     fn check(&self) -> Result<()> {
         let Self { rows, width, .. } = self;
         if *rows == 0 || *width == 0 {
             return Err(Error::value(format!(
-                "Embedding: expected at least one row and one column, got {rows} and {width}"
+                "Embedding: expected at least one row and one column, got {rows} rows and {width} columns"
             )));
         }
-        // Up to 2/ε every whole number is exact.
+        // Every integer up to 2/ε is exact.
         let most = (2.0 / T::EPSILON.to_f64()).min(f64::from(u32::MAX)) as usize;
         if *rows > most {
             return Err(Error::value(format!(
-                "Embedding: expected at most {most} rows, which {} can number, got {rows}",
+                "Embedding: expected at most {most} rows, the integers that {} holds exactly, got {rows}",
                 T::NAME
             )));
         }
@@ -114,12 +116,16 @@ impl<T: Scalar> Layer<T> for Embedding<T> {
         Shape::new(input)?.push(self.width)
     }
 
+    fn differentiable(&self) -> bool {
+        false
+    }
+
     fn forward(
         &self,
         x: &Tensor<T>,
         y: &mut Tensor<T>,
         cache: &mut EmbeddingCache,
-        _: &mut Context,
+        _: Context,
     ) -> Result<()> {
         let shape = self.output_shape(x.shape())?;
         let ids = self.ids(x, cache)?;
@@ -152,11 +158,53 @@ impl<T: Scalar> Layer<T> for Embedding<T> {
     fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
         out.add(&mut self.weight);
     }
+    fn spec(&self) -> Spec {
+        Spec::new(Self::FACTS.kind)
+            .with("num_embeddings", self.rows)
+            .with("embedding_dim", self.width)
+            .with("padding_idx", self.padding)
+            .with_unless(Self::INIT, "weight_init", self.weight.initializer())
+    }
+}
+
+impl<T: Scalar> FromSpec<T> for Embedding<T> {
+    const FACTS: Facts = Facts::new("Embedding")
+        .family("linear")
+        .formula("row x of W")
+        .page("layers/linear/embedding.md")
+        .torch("Embedding");
+
+    fn from_spec(args: &Args<'_, T>) -> Result<Self> {
+        let rows: usize = args.get("num_embeddings")?;
+        // Counted from the end if negative; one before the first row is as wrong as one behind the last.
+        let padding = args.optional::<isize>("padding_idx")?.map(|row| match usize::try_from(row) {
+            Ok(row) => row,
+            Err(_) => rows.checked_add_signed(row).unwrap_or(usize::MAX),
+        });
+        args.only("max_norm", Value::None)?;
+        args.only("scale_grad_by_freq", false)?;
+        for without_effect in ["norm_type", "sparse"] {
+            args.value(without_effect);
+        }
+        Ok(Self::new(rows, args.get("embedding_dim")?)
+            .padding_idx(padding)
+            .weight_init(args.or("weight_init", Self::INIT)?))
+    }
+
+    fn examples() -> Vec<Example> {
+        let other = Self::new(4, 2).padding_idx(1).weight_init(Init::xavier_normal());
+        vec![
+            Example::new(Self::new(5, 3).spec(), [[2, 4]]).ids(5),
+            Example::new(other.spec(), [[6]]).ids(4),
+            Example::bench(Self::new(10_000, 256).spec(), [[4096]]).ids(10_000),
+        ]
+    }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use chainrule_core::{Module, Parameters};
     use chainrule_gradcheck::laws;
 
     laws! {
@@ -175,7 +223,7 @@ mod tests {
     /// W = (1 2; 3 4; 5 6), x = (2, 0, 2): y = (5 6; 1 2; 5 6).
     /// For g = (1 2; 3 4; 5 6): ∂W[0] = (3 4), ∂W[1] = 0, ∂W[2] = (1 2) + (5 6) = (6 8).
     #[test]
-    fn by_hand() {
+    pub fn by_hand() {
         let mut layer = Embedding::<f64>::new(3, 2);
         let w = Tensor::from([[1., 2.], [3., 4.], [5., 6.]]);
         layer.weight.set(w.clone()).unwrap();
@@ -183,7 +231,7 @@ mod tests {
         let y = layer.infer(&x).unwrap();
         assert_eq!(y, Tensor::from([[5., 6.], [1., 2.], [5., 6.]]));
         let (mut grads, mut dx) = (Grads::new(&layer), Tensor::default());
-        let call = Call { x: &x, y: &y, dy: &w };
+        let call = Call::new(&layer, &x, &y, &w).unwrap();
         layer.backward(call, &mut EmbeddingCache::default(), &mut grads, Some(&mut dx)).unwrap();
         assert_eq!(grads.values(), [3., 4., 0., 0., 6., 8.]);
         assert_eq!(dx, Tensor::from([0.; 3]));
@@ -197,17 +245,16 @@ mod tests {
         let x = Tensor::from([1., 2.]);
         let y = layer.infer(&x).unwrap();
         let (mut grads, dy) = (Grads::new(&layer), Tensor::from([[1.; 2]; 2]));
-        layer
-            .backward(Call { x: &x, y: &y, dy: &dy }, &mut EmbeddingCache::default(), &mut grads, None)
-            .unwrap();
+        let call = Call::new(&layer, &x, &y, &dy).unwrap();
+        layer.backward(call, &mut EmbeddingCache::default(), &mut grads, None).unwrap();
         assert_eq!(grads.values(), [0., 0., 0., 0., 1., 1.]);
     }
 
     #[test]
-    fn what_is_no_row_number_is_named_with_its_place() {
+    fn what_is_no_row_index_is_named_with_its_position() {
         let layer = Embedding::<f32>::new(3, 2).init(0).unwrap();
         let text = |v: f32| layer.infer(&Tensor::from([[0., 1.], [2., v]])).unwrap_err().to_string();
-        assert_eq!(text(3.), "Embedding: expected whole numbers in 0..3, got 3 at [1, 1]");
+        assert_eq!(text(3.), "Embedding: expected integers in 0..3, got 3 at [1, 1]");
         assert!(text(-1.).contains("got -1 at") && text(0.5).contains("got 0.5 at"));
         assert!(text(f32::NAN).contains("got NaN at"));
     }

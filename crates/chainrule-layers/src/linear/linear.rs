@@ -13,7 +13,8 @@
 //! Keeps nothing. Derivation: docs/layers/linear/linear.md.
 
 use chainrule_core::{
-    Call, Context, Error, Grads, Init, Layer, Param, Params, ParamsMut, Result, Scalar, Shape, Tensor,
+    Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Init, Layer, Param, Params, ParamsMut,
+    Result, Scalar, Shape, Spec, Tensor,
 };
 use chainrule_tensor::kernels::{
     gemm::{Epilogue, Mat, MatMut, matmul, matmul_with},
@@ -27,38 +28,36 @@ use chainrule_tensor::kernels::{
 ///
 /// # Examples
 /// ```
-/// use chainrule_core::{Layer, Tensor};
+/// use chainrule_core::{Module, Parameters, Tensor};
 /// use chainrule_layers::Linear;
 /// let layer = Linear::new(784, 128).init(1)?;
 /// let y = layer.infer(&Tensor::<f32>::zeros([32, 784]))?;
 /// assert_eq!(y.shape()[..], [32, 128]);
 /// # Ok::<(), chainrule_core::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Linear<T = f32> {
     inputs: usize,
     outputs: usize,
     weight: Param<T>,
     bias: Option<Param<T>>,
+    /// The initialiser of the bias, whether there is one or not.
+    bias_init: Init,
 }
 
 impl<T: Scalar> Linear<T> {
-    /// A map of `inputs` numbers to `outputs` numbers, with a bias.
+    /// A map of `inputs` features to `outputs` features, with a bias.
     pub fn new(inputs: usize, outputs: usize) -> Self {
         let init = Init::torch_default(inputs);
-        Self {
-            inputs,
-            outputs,
-            weight: Param::new("weight", [outputs, inputs], init),
-            bias: Some(Param::new("bias", [outputs], init)),
-        }
+        let weight = Param::new("weight", [outputs, inputs], init);
+        Self { inputs, outputs, weight, bias: None, bias_init: init }.bias(true)
     }
 
     /// With or without a bias.
     #[must_use]
-    pub fn bias(mut self, bias: bool) -> Self {
-        self.bias = bias.then(|| Param::new("bias", [self.outputs], Init::torch_default(self.inputs)));
-        self
+    pub fn bias(self, bias: bool) -> Self {
+        let bias = bias.then(|| Param::new("bias", [self.outputs], self.bias_init));
+        Self { bias, ..self }
     }
 
     /// Another initialiser for the weight.
@@ -68,17 +67,29 @@ impl<T: Scalar> Linear<T> {
         self
     }
 
-    /// Another initialiser for the bias, if there is one.
+    /// Another initialiser for the bias.
     #[must_use]
     pub fn bias_init(mut self, init: Init) -> Self {
-        if let Some(bias) = &mut self.bias {
-            bias.set_initializer(init);
-        }
+        self.bias_init = init;
+        self.bias.iter_mut().for_each(|bias| bias.set_initializer(init));
         self
     }
 }
 
-impl<T: Scalar> Layer<T> for Linear<T> {
+impl<T: Scalar> Linear<T> {
+    /// The shape of y, whose volume may overflow.
+    #[inline(always)]
+    fn shape_for(&self, input: &[usize]) -> Result<Shape> {
+        self.check()?;
+        match input.last() {
+            Some(&last) if last == self.inputs => Ok(Shape::new(input)?.with(input.len() - 1, self.outputs)),
+            _ => Err(Error::shape(format!("Linear: expected input (.., {}), got {input:?}", self.inputs))),
+        }
+    }
+}
+
+impl<T: Scalar> Layer for Linear<T> {
+    type T = T;
     type Cache = ();
 
     fn check(&self) -> Result<()> {
@@ -88,20 +99,20 @@ impl<T: Scalar> Layer<T> for Linear<T> {
                 self.inputs, self.outputs
             )));
         }
-        Shape::new(&[self.outputs, self.inputs]).map(drop)
-    }
-
-    #[inline(always)]
-    fn output_shape(&self, input: &[usize]) -> Result<Shape> {
-        self.check()?;
-        match input.last() {
-            Some(&last) if last == self.inputs => Ok(Shape::new(input)?.with(input.len() - 1, self.outputs)),
-            _ => Err(Error::shape(format!("Linear: expected input (.., {}), got {input:?}", self.inputs))),
+        // A weight of an impossible shape stands as a scalar.
+        if self.weight.shape().len() != 2 {
+            return Shape::new(&[self.outputs, self.inputs]).map(drop);
         }
+        Ok(())
     }
 
-    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: &mut Context) -> Result<()> {
-        let y = y.reset(self.output_shape(x.shape())?);
+    fn output_shape(&self, input: &[usize]) -> Result<Shape> {
+        Shape::new(&self.shape_for(input)?)
+    }
+
+    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: Context) -> Result<()> {
+        // x and the weight are in memory: y's size cannot overflow.
+        let y = y.reset(self.shape_for(x.shape())?);
         let (n, i, o) = (x.len() / self.inputs, self.inputs, self.outputs);
         let w = Mat::new(self.weight.value()?, o, i);
         let bias = Epilogue { row: self.bias.as_ref().map(Param::value).transpose()?, ..Epilogue::default() };
@@ -147,14 +158,50 @@ impl<T: Scalar> Layer<T> for Linear<T> {
     }
 
     fn multiply_adds(&self, input: &[usize]) -> u64 {
-        input.iter().map(|&n| n as u64).product::<u64>() * self.outputs as u64
+        input.iter().fold(self.outputs as u64, |n, &axis| n.saturating_mul(axis as u64))
+    }
+
+    fn spec(&self) -> Spec {
+        let init = Init::torch_default(self.inputs);
+        Spec::new(Self::FACTS.kind)
+            .with("in_features", self.inputs)
+            .with("out_features", self.outputs)
+            .with("bias", self.bias.is_some())
+            .with_unless(init, "weight_init", self.weight.initializer())
+            .with_unless(init, "bias_init", self.bias_init)
+    }
+}
+
+impl<T: Scalar> FromSpec<T> for Linear<T> {
+    const FACTS: Facts = Facts::new("Linear")
+        .family("linear")
+        .formula("x Wᵀ + b")
+        .page("layers/linear/linear.md")
+        .torch("Linear");
+
+    fn from_spec(args: &Args<'_, T>) -> Result<Self> {
+        let layer = Self::new(args.get("in_features")?, args.get("out_features")?);
+        let init = layer.bias_init;
+        Ok(layer
+            .bias(args.or("bias", true)?)
+            .weight_init(args.or("weight_init", init)?)
+            .bias_init(args.or("bias_init", init)?))
+    }
+
+    fn examples() -> Vec<Example> {
+        let other = Self::new(2, 5).bias(false).weight_init(Init::kaiming_normal());
+        vec![
+            Example::new(Self::new(4, 3).spec(), [[5, 4]]),
+            Example::new(other.spec(), [[2, 3, 2]]),
+            Example::bench(Self::new(784, 128).spec(), [[128, 784]]),
+        ]
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use chainrule_core::Parameters;
+    use chainrule_core::{Module, Parameters};
     use chainrule_gradcheck::laws;
 
     laws! {
@@ -177,7 +224,7 @@ mod tests {
     /// y = (1−2+10, 3−4+20, 5−6+30) = (9, 19, 29).
     /// For g = (1, 0, 2): ∂x = g W = (1+10, 2+12) = (11, 14); ∂W = gᵀ x = (1 −1; 0 0; 2 −2); ∂b = g.
     #[test]
-    fn by_hand() {
+    pub fn by_hand() {
         let mut layer = Linear::<f64>::new(2, 3);
         layer.weight.set(Tensor::from([[1., 2.], [3., 4.], [5., 6.]])).unwrap();
         layer.bias.as_mut().unwrap().set(Tensor::from([10., 20., 30.])).unwrap();
@@ -187,7 +234,7 @@ mod tests {
 
         let (mut grads, mut dx) = (Grads::new(&layer), Tensor::default());
         let dy = Tensor::from([[1., 0., 2.]]);
-        layer.backward(Call { x: &x, y: &y, dy: &dy }, &mut (), &mut grads, Some(&mut dx)).unwrap();
+        layer.backward(Call::new(&layer, &x, &y, &dy).unwrap(), &mut (), &mut grads, Some(&mut dx)).unwrap();
         assert_eq!(dx, Tensor::from([[11., 14.]]));
         assert_eq!(grads.get(&layer.weight).unwrap(), [1., -1., 0., 0., 2., -2.]);
         assert_eq!(grads.get(layer.bias.as_ref().unwrap()).unwrap(), [1., 0., 2.]);
@@ -205,7 +252,7 @@ mod tests {
                 .infer(&Tensor::zeros([1, 784]))
                 .unwrap_err()
                 .to_string()
-                .contains("`weight` has no numbers")
+                .contains("`weight` is not initialised")
         );
         assert_eq!(layer.parameter_count(), 7850);
     }

@@ -1,8 +1,6 @@
 //! Affine maps and tables.
 
-mod embedding;
-#[allow(clippy::module_inception)]
-mod linear;
-
-pub use embedding::{Embedding, EmbeddingCache};
-pub use linear::Linear;
+crate::registry::family! {
+    embedding => Embedding;
+    linear => Linear;
+}

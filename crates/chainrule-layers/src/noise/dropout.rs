@@ -4,54 +4,56 @@
 //! y = x ⊙ m/(1 − p),   m = 0 with probability p, 1 otherwise        ∂E/∂x = ∂E/∂y ⊙ m/(1 − p)
 //! ```
 //!
-//! In inference y = x. Keeps the key of its noise, one number: drawing the mask again costs no more than reading it back.
+//! In inference y = x. Stores the key of its noise, not the mask: regenerating the mask costs no more than reading it from memory.
 //! Derivation: docs/layers/noise/dropout.md.
 
-use chainrule_core::{Call, Context, Error, Grads, Layer, Result, Scalar, Shape, Tensor};
-use chainrule_tensor::kernels::{elementwise::copy, noise::dropout};
+use chainrule_core::{
+    Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Result, Scalar, Shape, Spec, Tensor,
+};
+use chainrule_tensor::kernels::{elementwise::copy, layers::noise::dropout};
+use std::marker::PhantomData;
 
-/// In training, each element becomes 0 with probability p and is divided by 1 − p otherwise, so that the mean stays.
+/// In training, each element is set to 0 with probability p and divided by 1 − p otherwise, which leaves the mean unchanged.
 ///
-/// The mask is drawn from [`Context::noise_key`] and the position in the tensor: it depends on seed, step and place in the
-/// model, not on threads. Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov, 2014.
+/// The mask is drawn from [`Context::noise_key`] and the position in the tensor: it depends on the seed, the step and the position in the
+/// model, not on the number of threads. Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov, 2014.
 ///
 /// # Shapes
-/// x and y any one shape.
+/// x and y have one shape, of any rank.
 ///
 /// # Examples
 /// ```
-/// use chainrule_core::{Layer, Tensor};
+/// use chainrule_core::{Module, Tensor};
 /// use chainrule_layers::Dropout;
 /// let x = Tensor::from([1.0f32, 2.0, 3.0]);
 /// assert_eq!(Dropout::new(0.5).infer(&x)?, x);
 /// # Ok::<(), chainrule_core::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Dropout {
+#[derive(Clone, Copy, PartialEq)]
+pub struct Dropout<T = f32> {
     p: f64,
+    of: PhantomData<T>,
 }
 
-/// What forward keeps for backward.
+/// What forward keeps for backward: nothing unless it is recorded.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct DropoutCache(Recorded);
+pub struct DropoutCache(Option<Recorded>);
 
-#[derive(Clone, Copy, Debug, Default)]
-enum Recorded {
-    #[default]
-    Nothing,
-    /// y = x.
-    Identity,
-    /// The key of the mask.
-    Mask(u64),
+#[derive(Clone, Copy, Debug)]
+struct Recorded {
+    /// The shape of x: a mask belongs to it.
+    shape: Shape,
+    /// The key of the mask; none where y = x.
+    key: Option<u64>,
 }
 
-impl Dropout {
-    /// Drops each element with probability `p`.
+impl<T: Scalar> Dropout<T> {
+    /// Sets each element to 0 with probability `p`.
     pub fn new(p: f64) -> Self {
-        Self { p }
+        Self { p, of: PhantomData }
     }
 
-    fn apply<T: Scalar>(&self, x: &[T], y: &mut [T], key: Option<u64>) {
+    fn mask(&self, x: &[T], y: &mut [T], key: Option<u64>) {
         match key {
             Some(key) if self.p > 0.0 => dropout(x, y, key, self.p),
             _ => copy(x, y),
@@ -59,7 +61,8 @@ impl Dropout {
     }
 }
 
-impl<T: Scalar> Layer<T> for Dropout {
+impl<T: Scalar> Layer for Dropout<T> {
+    type T = T;
     type Cache = DropoutCache;
 
     fn check(&self) -> Result<()> {
@@ -70,25 +73,15 @@ impl<T: Scalar> Layer<T> for Dropout {
     }
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
-        Layer::<T>::check(self)?;
+        self.check()?;
         Shape::new(input)
     }
 
-    fn forward(
-        &self,
-        x: &Tensor<T>,
-        y: &mut Tensor<T>,
-        cache: &mut DropoutCache,
-        cx: &mut Context,
-    ) -> Result<()> {
-        let y = y.reset(Layer::<T>::output_shape(self, x.shape())?);
+    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, cache: &mut DropoutCache, cx: Context) -> Result<()> {
+        let y = y.reset(self.output_shape(x.shape())?);
         let key = cx.training().then(|| cx.noise_key());
-        self.apply(x.data(), y, key); // y = x ⊙ m/(1 − p)
-        cache.0 = match key {
-            _ if !cx.recording() => Recorded::Nothing,
-            Some(key) => Recorded::Mask(key),
-            None => Recorded::Identity,
-        };
+        self.mask(x.data(), y, key); // y = x ⊙ m/(1 − p)
+        cache.0 = cx.recording().then(|| Recorded { shape: *x.shape(), key });
         Ok(())
     }
 
@@ -99,23 +92,51 @@ impl<T: Scalar> Layer<T> for Dropout {
         _: &mut Grads<T>,
         dx: Option<&mut Tensor<T>>,
     ) -> Result<()> {
-        let key = match cache.0 {
-            Recorded::Nothing => {
-                return Err(Error::not_recorded("Dropout: expected the cache of a recorded forward"));
-            }
-            Recorded::Identity => None,
-            Recorded::Mask(key) => Some(key),
+        let Some(Recorded { key, .. }) = cache.0.filter(|recorded| recorded.shape == *call.x.shape()) else {
+            return Err(Error::not_recorded(
+                "Dropout: expected the cache of a recorded forward of this input",
+            ));
         };
         if let Some(dx) = dx {
-            self.apply(call.dy.data(), dx.reset(*call.x.shape()), key); // dx = dy ⊙ m/(1 − p)
+            self.mask(call.dy.data(), dx.reset(*call.x.shape()), key); // dx = dy ⊙ m/(1 − p)
         }
         Ok(())
+    }
+
+    fn reads_output(&self) -> bool {
+        false
+    }
+
+    fn spec(&self) -> Spec {
+        Spec::new("Dropout").with("p", self.p)
+    }
+}
+
+impl<T: Scalar> FromSpec<T> for Dropout<T> {
+    const FACTS: Facts = Facts::new("Dropout")
+        .family("noise")
+        .formula("x ⊙ m/(1 − p)")
+        .page("layers/noise/dropout.md")
+        .torch("Dropout");
+
+    fn from_spec(args: &Args<'_, T>) -> Result<Self> {
+        args.or("inplace", false)?; // ignored: containers decide
+        Ok(Self::new(args.or("p", 0.5)?))
+    }
+
+    fn examples() -> Vec<Example> {
+        vec![
+            Example::new(Self::new(0.5).spec(), [[3, 5]]),
+            Example::new(Self::new(0.0).spec(), [[2, 3, 4]]),
+            Example::bench(Self::new(0.5).spec(), [[4096, 256]]),
+        ]
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use chainrule_core::Module;
     use chainrule_gradcheck::laws;
 
     laws! {
@@ -127,20 +148,20 @@ mod tests {
         }
     }
 
-    fn pass(p: f64, cx: &mut Context) -> (Vec<f64>, Vec<f64>) {
+    fn pass(p: f64, cx: Context) -> (Vec<f64>, Vec<f64>) {
         let (x, mut y, mut dx) = (Tensor::from([3.0; 40]), Tensor::default(), Tensor::default());
         let (layer, mut cache) = (Dropout::new(p), DropoutCache::default());
         layer.forward(&x, &mut y, &mut cache, cx).unwrap();
         let dy = Tensor::from([2.0; 40]);
-        let call = Call { x: &x, y: &y, dy: &dy };
+        let call = Call::new(&layer, &x, &y, &dy).unwrap();
         layer.backward(call, &mut cache, &mut Grads::new(&layer), Some(&mut dx)).unwrap();
         (y.into_vec(), dx.into_vec())
     }
 
-    /// p = ¼: what stays is divided by ¾. x = 3 gives 0 or 4, g = 2 gives 0 or 8/3, at the same places.
+    /// p = ¼: what is kept is divided by ¾. x = 3 gives 0 or 4, g = 2 gives 0 or 8/3, at the same places.
     #[test]
-    fn by_hand() {
-        let (y, dx) = pass(0.25, &mut Context::train(3));
+    pub fn by_hand() {
+        let (y, dx) = pass(0.25, Context::train(3));
         assert!(y.contains(&0.0) && y.iter().any(|&v| v != 0.0));
         for (y, dx) in y.into_iter().zip(dx) {
             assert!((y == 0.0 && dx == 0.0) || ((y - 4.0).abs() < 1e-12 && (dx - 8.0 / 3.0).abs() < 1e-12));
@@ -149,22 +170,22 @@ mod tests {
 
     #[test]
     fn another_step_draws_another_mask_and_the_same_step_the_same() {
-        let at = |step| pass(0.5, &mut Context::train(3).step(step));
+        let at = |step| pass(0.5, Context::train(3).step(step));
         assert!(at(1) == at(1) && at(1) != at(2));
     }
 
     #[test]
     fn nothing_or_everything_can_be_dropped() {
-        assert_eq!(pass(0.0, &mut Context::train(0)), (vec![3.0; 40], vec![2.0; 40]));
-        assert_eq!(pass(1.0, &mut Context::train(0)), (vec![0.0; 40], vec![0.0; 40]));
-        assert_eq!(pass(0.5, &mut Context::frozen()), (vec![3.0; 40], vec![2.0; 40]));
+        assert_eq!(pass(0.0, Context::train(0)), (vec![3.0; 40], vec![2.0; 40]));
+        assert_eq!(pass(1.0, Context::train(0)), (vec![0.0; 40], vec![0.0; 40]));
+        assert_eq!(pass(0.5, Context::frozen()), (vec![3.0; 40], vec![2.0; 40]));
     }
 
     #[test]
     fn a_probability_outside_0_to_1_is_an_error() {
         for p in [-0.1, 1.1, f64::NAN] {
-            assert!(Dropout::new(p).infer(&Tensor::<f32>::zeros([1])).is_err());
-            assert!(Layer::<f32>::check(&Dropout::new(p)).is_err());
+            assert!(Dropout::<f32>::new(p).infer(&Tensor::zeros([1])).is_err());
+            assert!(Dropout::<f32>::new(p).check().is_err());
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Layers that are random in training.
+//! Layers that add noise in training.
 
-mod dropout;
-
-pub use dropout::{Dropout, DropoutCache};
+crate::registry::family! {
+    dropout => Dropout;
+}

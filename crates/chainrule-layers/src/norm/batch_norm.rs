@@ -1,5 +1,4 @@
-//! Batch normalisation: what `BatchNorm1d` and `BatchNorm2d` share. Each channel c is normalised over the batch and over
-//! all places, m values in all.
+//! Batch normalisation. Each channel c is normalised over the batch and over all positions, m values in all.
 //!
 //! ```text
 //! y = x̂ γ + β,   x̂ = (x − μ) ρ,   ρ = 1/√(σ² + ε),   μ = mean(x),   σ² = mean((x − μ)²)
@@ -12,250 +11,156 @@
 //! ∂E/∂γ = Σ g x̂        ∂E/∂β = Σ g        ∂E/∂x = γ ρ (g − mean(g) − x̂ mean(g x̂))
 //! ```
 //!
-//! In inference μ and σ² are the running ones, constants, and ∂E/∂x = γ ρ g. Keeps μ, σ² and ρ, three numbers a channel;
+//! In inference μ and σ² are the running ones, constants, and ∂E/∂x = γ ρ g. Keeps μ, σ² and ρ of each channel;
 //! recomputes x̂. Derivation: docs/layers/norm/batch_norm.md.
 
+use super::affine::Affine;
 use chainrule_core::{
-    Call, Context, Error, Grads, Init, Param, Params, ParamsMut, Result, Scalar, Shape, Tensor,
+    Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Init, Layer, Param, Params, ParamsMut,
+    Result, Scalar, Shape, Spec, Tensor,
 };
-use chainrule_tensor::kernels::norm::{
-    Affine, Channels, batch_norm, batch_norm_gradient, normalize_channels,
+use chainrule_tensor::kernels::layers::norm::{
+    self, Channels, batch_norm, batch_norm_gradient, normalize_channels,
 };
 
-/// What the layers hold.
-#[derive(Clone, Debug)]
-pub(super) struct BatchNorm<T> {
-    pub(super) name: &'static str,
-    pub(super) channels: usize,
-    pub(super) eps: f64,
-    pub(super) momentum: Option<f64>,
-    pub(super) weight: Option<Param<T>>,
-    pub(super) bias: Option<Param<T>>,
-    pub(super) running: Option<Running<T>>,
+/// y = (x − μ)/√(σ² + ε) γ + β, each channel over the batch and over R axes.
+///
+/// Training uses the mean and the biased variance of the batch, and `absorb` moves the running mean and the running
+/// unbiased variance towards them; inference uses the running ones. Ioffe and Szegedy, 2015.
+///
+/// # Shapes
+/// x and y (N, C, …) with R more axes, or none if R is 1; `weight`, `bias`, `running_mean`, `running_var` (C);
+/// `num_batches_tracked` ().
+///
+/// # Errors
+/// Forward in training (and without running statistics always) of a batch with a single value per channel.
+///
+/// # Examples
+/// ```
+/// use chainrule_core::{Module, Parameters, Tensor};
+/// use chainrule_layers::{BatchNorm1d, BatchNorm2d};
+/// let layer = BatchNorm1d::new(100).momentum(0.05).init(1)?;
+/// assert_eq!(layer.infer(&Tensor::<f32>::zeros([32, 100]))?.shape()[..], [32, 100]);
+/// let layer = BatchNorm2d::new(16).init(1)?;
+/// assert_eq!(layer.infer(&Tensor::<f32>::zeros([8, 16, 28, 28]))?.shape()[..], [8, 16, 28, 28]);
+/// # Ok::<(), chainrule_core::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct BatchNorm<const R: usize, T = f32> {
+    affine: Affine<T>,
+    eps: f64,
+    momentum: Option<f64>,
+    running: Option<Running<T>>,
 }
 
-/// What inference normalises by.
+/// Batch normalisation of rows (N, C) and sequences (N, C, L).
+pub type BatchNorm1d<T = f32> = BatchNorm<1, T>;
+
+/// Batch normalisation of images (N, C, H, W).
+pub type BatchNorm2d<T = f32> = BatchNorm<2, T>;
+
+/// The statistics of inference.
 #[derive(Clone, Debug)]
-pub(super) struct Running<T> {
-    pub(super) mean: Param<T>,
-    pub(super) var: Param<T>,
-    pub(super) batches: Param<T>,
+struct Running<T> {
+    mean: Param<T>,
+    var: Param<T>,
+    batches: Param<T>,
+}
+
+impl<T: Scalar> Running<T> {
+    fn new(channels: Shape) -> Self {
+        Self {
+            mean: Param::buffer("running_mean", channels, Init::ZEROS),
+            var: Param::buffer("running_var", channels, Init::ONES),
+            batches: Param::counter("num_batches_tracked"),
+        }
+    }
 }
 
 /// What forward keeps for backward and for `absorb`.
 #[derive(Debug, Default)]
 pub struct BatchNormCache<T> {
-    recorded: Recorded,
+    /// The shape of x, and which statistics were used, if the pass was recorded.
+    recorded: Option<(Shape, Statistics)>,
     /// μ, σ² and ρ, (C) each.
     mean: Vec<T>,
     var: Vec<T>,
     rstd: Vec<T>,
-    /// Scratch: Σ dy x̂ and Σ dy, (C) each.
+    /// Scratch space: Σ dy x̂ and Σ dy, (C) each.
     dw: Vec<T>,
     db: Vec<T>,
-    /// m, the values that a channel's statistics are made of.
-    count: usize,
 }
 
-/// Which pass the cache is of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Recorded {
-    #[default]
-    Nothing,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Statistics {
     /// μ and σ² are functions of x.
     Batch,
     /// μ and σ² are constants.
     Running,
 }
 
-impl<T: Scalar> Running<T> {
-    fn new(channels: usize) -> Self {
-        Self {
-            mean: Param::buffer("running_mean", [channels], Init::ZEROS),
-            var: Param::buffer("running_var", [channels], Init::ONES),
-            batches: Param::counter("num_batches_tracked"),
-        }
-    }
-}
+impl<const R: usize, T: Scalar> BatchNorm<R, T> {
+    const NAME: &'static str = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"][R - 1];
 
-impl<T: Scalar> BatchNorm<T> {
-    pub(super) fn new(name: &'static str, channels: usize) -> Self {
-        let this = Self {
-            name,
-            channels,
-            eps: 1e-5,
-            momentum: Some(0.1),
-            weight: None,
-            bias: None,
-            running: Some(Running::new(channels)),
-        };
-        this.affine(true)
+    /// A normalisation of `channels` channels, with γ, β and running statistics.
+    pub fn new(channels: usize) -> Self {
+        let affine = Affine::new(channels.into(), true, true);
+        Self { affine, eps: 1e-5, momentum: Some(0.1), running: None }.track_running_stats(true)
     }
 
-    pub(super) fn affine(self, affine: bool) -> Self {
-        let weight = affine.then(|| Param::new("weight", [self.channels], Init::ONES));
-        Self { weight, ..self }.bias(affine)
+    /// The summand of the variance, 1e-5 by default.
+    #[must_use]
+    pub fn eps(self, eps: f64) -> Self {
+        Self { eps, ..self }
     }
 
-    pub(super) fn bias(self, bias: bool) -> Self {
-        let bias = bias && self.weight.is_some();
-        Self { bias: bias.then(|| Param::new("bias", [self.channels], Init::ZEROS)), ..self }
+    /// The weight α of the newest batch in the running statistics, 0.1 by default; `None` for the plain average of all
+    /// batches.
+    #[must_use]
+    pub fn momentum(self, momentum: impl Into<Option<f64>>) -> Self {
+        Self { momentum: momentum.into(), ..self }
     }
 
-    pub(super) fn track_running_stats(self, track: bool) -> Self {
-        Self { running: track.then(|| Running::new(self.channels)), ..self }
+    /// With or without γ and β.
+    #[must_use]
+    pub fn affine(self, affine: bool) -> Self {
+        Self { affine: self.affine.affine(affine), ..self }
     }
 
-    pub(super) fn check(&self) -> Result<()> {
-        let Self { name, channels, eps, momentum, .. } = self;
-        if *channels == 0 {
-            return Err(Error::value(format!("{name}: expected at least one channel, got 0")));
-        }
-        if !(*eps >= 0.0 && eps.is_finite()) {
-            return Err(Error::value(format!("{name}: expected eps ≥ 0, got {eps}")));
-        }
-        match momentum {
-            Some(m) if !(0.0..=1.0).contains(m) => {
-                Err(Error::value(format!("{name}: expected momentum in [0, 1], got {m}")))
-            }
-            _ => Ok(()),
-        }
+    /// With or without β; there is none without γ.
+    #[must_use]
+    pub fn bias(self, bias: bool) -> Self {
+        Self { affine: self.affine.bias(bias), ..self }
     }
 
-    /// y has x's shape; `axes` says how many axes x may have.
-    pub(super) fn output_shape(&self, input: &[usize], axes: &[usize], wanted: &str) -> Result<Shape> {
-        self.check()?;
-        if !axes.contains(&input.len()) || input[1] != self.channels {
-            let (name, c) = (self.name, self.channels);
-            return Err(Error::shape(format!(
-                "{name}: expected input {}, got {input:?}",
-                wanted.replace('C', &c.to_string())
-            )));
-        }
-        Shape::new(input)
+    /// With or without running statistics; without them, inference uses those of its batch.
+    #[must_use]
+    pub fn track_running_stats(self, track: bool) -> Self {
+        let channels = *self.affine.shape();
+        Self { running: track.then(|| Running::new(channels)), ..self }
     }
 
-    fn affine_values(&self) -> Result<Affine<'_, T>> {
-        Ok(Affine {
-            weight: self.weight.as_ref().map(Param::value).transpose()?,
-            bias: self.bias.as_ref().map(Param::value).transpose()?,
-        })
+    fn channels(&self) -> usize {
+        self.affine.shape()[0]
     }
 
-    /// The pass over an x that [`Self::output_shape`] has accepted.
-    pub(super) fn forward(
-        &self,
-        x: &Tensor<T>,
-        y: &mut Tensor<T>,
-        cache: &mut BatchNormCache<T>,
-        cx: &mut Context,
-    ) -> Result<()> {
-        let (sizes, eps) = (sizes(x.shape()), T::from_f64(self.eps));
-        cache.recorded = Recorded::Nothing;
-        [&mut cache.mean, &mut cache.var, &mut cache.rstd]
-            .into_iter()
-            .for_each(|v| v.resize(sizes.c, T::ZERO));
-        let (affine, y) = (self.affine_values()?, y.reset(*x.shape()));
-        let running = match &self.running {
-            Some(r) => Some((r.mean.value()?, r.var.value()?)),
-            None => None,
-        };
-        let mut recorded = Recorded::Batch;
-        match running {
-            Some((mean, var)) if !cx.training() => {
-                recorded = Recorded::Running;
-                cache.mean.copy_from_slice(mean);
-                cache.rstd.iter_mut().zip(var).for_each(|(r, &v)| *r = T::ONE / (v + eps).sqrt());
-                normalize_channels(x.data(), y, sizes, (&cache.mean, &cache.rstd), affine);
-            }
-            _ => {
-                if sizes.count() == 1 {
-                    return Err(Error::shape(format!(
-                        "{}: expected more than one value per channel for the statistics of a batch, got input {}",
-                        self.name,
-                        x.shape()
-                    )));
-                }
-                let BatchNormCache { mean, var, rstd, .. } = cache;
-                batch_norm(x.data(), y, sizes, eps, affine, [mean, var, rstd]); // y = x̂ γ + β
-            }
-        }
-        cache.count = sizes.count();
-        if cx.recording() {
-            cache.recorded = recorded;
-        }
-        Ok(())
+    fn from_args(args: &Args<'_, T>) -> Result<Self> {
+        Ok(Self::new(args.get("num_features")?)
+            .eps(args.or("eps", 1e-5)?)
+            .momentum(args.or("momentum", Some(0.1))?)
+            .affine(args.or("affine", true)?)
+            .track_running_stats(args.or("track_running_stats", true)?)
+            .bias(args.or("bias", true)?))
     }
 
-    pub(super) fn backward(
-        &self,
-        call: Call<'_, T>,
-        cache: &mut BatchNormCache<T>,
-        grads: &mut Grads<T>,
-        dx: Option<&mut Tensor<T>>,
-    ) -> Result<()> {
-        let BatchNormCache { recorded, mean, rstd, dw, db, .. } = cache;
-        if *recorded == Recorded::Nothing {
-            return Err(Error::not_recorded(format!(
-                "{}: expected the cache of a recorded forward",
-                self.name
-            )));
-        }
-        [&mut *dw, &mut *db].into_iter().for_each(|v| v.resize(self.channels, T::ZERO));
-        batch_norm_gradient(
-            (call.x.data(), call.dy.data()),
-            sizes(call.x.shape()),
-            (mean, rstd),
-            self.affine_values()?.weight,
-            *recorded == Recorded::Batch,
-            [dw, db],
-            dx.map(|dx| dx.reset(*call.x.shape())), // dx = γ ρ (dy − mean(dy) − x̂ mean(dy x̂))
-        );
-        for (param, sums) in [(&self.weight, &*dw), (&self.bias, &*db)] {
-            if let Some(grad) = param.as_ref().and_then(|p| grads.of(p)) {
-                grad.iter_mut().zip(sums).for_each(|(g, &s)| *g += s); // dγ += Σ dy x̂, dβ += Σ dy
-            }
-        }
-        Ok(())
-    }
-
-    /// The running statistics move towards those of the batch.
-    pub(super) fn absorb(&mut self, cache: &BatchNormCache<T>) {
-        let Some(running) = &mut self.running else { return };
-        let (Ok(mean), Ok(var), Ok(batches)) =
-            (running.mean.value_mut(), running.var.value_mut(), running.batches.value_mut())
-        else {
-            return;
-        };
-        if cache.recorded != Recorded::Batch {
-            return;
-        }
-        batches[0] += T::ONE;
-        if cache.count == 0 {
-            return;
-        }
-        let rate = self.momentum.map_or(T::ONE / batches[0], T::from_f64);
-        let unbiased = T::from_f64(cache.count as f64 / (cache.count as f64 - 1.0));
-        for (running, &m) in mean.iter_mut().zip(&cache.mean) {
-            *running = (T::ONE - rate) * *running + rate * m;
-        }
-        for (running, &v) in var.iter_mut().zip(&cache.var) {
-            *running = (T::ONE - rate) * *running + rate * (v * unbiased);
-        }
-    }
-
-    pub(super) fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
-        self.weight.iter().chain(&self.bias).for_each(|p| out.add(p));
-        if let Some(r) = &self.running {
-            [&r.mean, &r.var, &r.batches].into_iter().for_each(|p| out.add(p));
-        }
-    }
-
-    pub(super) fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
-        self.weight.iter_mut().chain(&mut self.bias).for_each(|p| out.add(p));
-        if let Some(r) = &mut self.running {
-            [&mut r.mean, &mut r.var, &mut r.batches].into_iter().for_each(|p| out.add(p));
-        }
+    /// Cases of the options, over inputs of a shape with 3 channels and one with 4.
+    fn cases(three: Shape, four: Shape) -> Vec<Example> {
+        let average = Self::new(4).eps(1e-3).momentum(None).bias(false);
+        vec![
+            Example::new(Self::new(3).spec(), [three]),
+            Example::new(average.spec(), [four]),
+            Example::new(Self::new(3).affine(false).track_running_stats(false).spec(), [three]),
+        ]
     }
 }
 
@@ -264,103 +169,381 @@ fn sizes(shape: &[usize]) -> Channels {
     Channels { n: shape[0], c: shape[1], l: shape[2..].iter().product() }
 }
 
-/// A public layer over [`BatchNorm`]: builders and the contract.
-macro_rules! batch_norm_layer {
-    ($(#[$doc:meta])* $name:ident, axes: $axes:expr, wanted: $wanted:literal) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug)]
-        pub struct $name<T = f32>(pub(super) BatchNorm<T>);
+impl<const R: usize, T: Scalar> Layer for BatchNorm<R, T> {
+    type T = T;
+    type Cache = BatchNormCache<T>;
 
-        impl<T: Scalar> $name<T> {
-            /// A normalisation of `channels` channels, with γ, β and running statistics.
-            pub fn new(channels: usize) -> Self {
-                Self(BatchNorm::new(stringify!($name), channels))
+    fn check(&self) -> Result<()> {
+        match self.momentum {
+            Some(m) if !(0.0..=1.0).contains(&m) => {
+                Err(Error::value(format!("{}: expected momentum in [0, 1], got {m}", Self::NAME)))
             }
-
-            /// The number added to the variance, 1e-5 by default.
-            #[must_use]
-            pub fn eps(self, eps: f64) -> Self {
-                Self(BatchNorm { eps, ..self.0 })
-            }
-
-            /// The share α of the newest batch in the running statistics, 0.1 by default; `None` for the plain average of
-            /// all batches.
-            #[must_use]
-            pub fn momentum(self, momentum: impl Into<Option<f64>>) -> Self {
-                Self(BatchNorm { momentum: momentum.into(), ..self.0 })
-            }
-
-            /// With or without γ and β.
-            #[must_use]
-            pub fn affine(self, affine: bool) -> Self {
-                Self(self.0.affine(affine))
-            }
-
-            /// With or without β; there is none without γ.
-            #[must_use]
-            pub fn bias(self, bias: bool) -> Self {
-                Self(self.0.bias(bias))
-            }
-
-            /// With or without running statistics; without them, inference uses those of its batch.
-            #[must_use]
-            pub fn track_running_stats(self, track: bool) -> Self {
-                Self(self.0.track_running_stats(track))
-            }
+            _ => self.affine.check(Self::NAME, self.eps),
         }
+    }
 
-        impl<T: Scalar> Layer<T> for $name<T> {
-            type Cache = BatchNormCache<T>;
-
-            fn check(&self) -> Result<()> {
-                self.0.check()
-            }
-
-            fn output_shape(&self, input: &[usize]) -> Result<Shape> {
-                self.0.output_shape(input, &$axes, $wanted)
-            }
-
-            fn forward(
-                &self,
-                x: &Tensor<T>,
-                y: &mut Tensor<T>,
-                cache: &mut Self::Cache,
-                cx: &mut Context,
-            ) -> Result<()> {
-                self.output_shape(x.shape())?;
-                self.0.forward(x, y, cache, cx)
-            }
-
-            fn backward(
-                &self,
-                call: Call<'_, T>,
-                cache: &mut Self::Cache,
-                grads: &mut Grads<T>,
-                dx: Option<&mut Tensor<T>>,
-            ) -> Result<()> {
-                self.0.backward(call, cache, grads, dx)
-            }
-
-            fn reads_output(&self) -> bool {
-                false
-            }
-
-            fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
-                self.0.params(out);
-            }
-
-            fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
-                self.0.params_mut(out);
-            }
-
-            fn absorb(&mut self, cache: &Self::Cache) {
-                self.0.absorb(cache);
-            }
-
-            fn multiply_adds(&self, input: &[usize]) -> u64 {
-                input.iter().map(|&n| n as u64).product()
-            }
+    fn output_shape(&self, input: &[usize]) -> Result<Shape> {
+        self.check()?;
+        let axes = input.len() == R + 2 || (R == 1 && input.len() == 2);
+        if !axes || input[1] != self.channels() {
+            let c = self.channels();
+            let expected = match R {
+                1 => format!("(N, {c}) or (N, {c}, L)"),
+                2 => format!("(N, {c}, H, W)"),
+                _ => format!("(N, {c}, D, H, W)"),
+            };
+            return Err(Error::shape(format!("{}: expected input {expected}, got {input:?}", Self::NAME)));
         }
-    };
+        Shape::new(input)
+    }
+
+    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, cache: &mut Self::Cache, cx: Context) -> Result<()> {
+        let y = y.reset(self.output_shape(x.shape())?);
+        let (sizes, eps) = (sizes(x.shape()), T::from_f64(self.eps));
+        let [weight, bias] = self.affine.values()?;
+        let affine = norm::Affine { weight, bias };
+        let BatchNormCache { recorded, mean, var, rstd, .. } = cache;
+        *recorded = None;
+        [&mut *mean, &mut *var, &mut *rstd].into_iter().for_each(|v| v.resize(sizes.c, T::ZERO));
+        let statistics = match &self.running {
+            Some(running) if !cx.training() => {
+                mean.copy_from_slice(running.mean.value()?);
+                let var = running.var.value()?;
+                rstd.iter_mut().zip(var).for_each(|(r, &v)| *r = T::ONE / (v + eps).sqrt());
+                normalize_channels(x.data(), y, sizes, (mean, rstd), affine); // y = x̂ γ + β
+                Statistics::Running
+            }
+            _ => {
+                if sizes.count() == 1 {
+                    return Err(Error::shape(format!(
+                        "{}: expected more than one value per channel for the statistics of a batch, got input {}",
+                        Self::NAME,
+                        x.shape()
+                    )));
+                }
+                batch_norm(x.data(), y, sizes, eps, affine, [mean, var, rstd]); // y = x̂ γ + β
+                Statistics::Batch
+            }
+        };
+        *recorded = cx.recording().then_some((*x.shape(), statistics));
+        Ok(())
+    }
+
+    fn backward(
+        &self,
+        call: Call<'_, T>,
+        cache: &mut Self::Cache,
+        grads: &mut Grads<T>,
+        dx: Option<&mut Tensor<T>>,
+    ) -> Result<()> {
+        let BatchNormCache { recorded, mean, rstd, dw, db, .. } = cache;
+        let statistics = match recorded {
+            Some((shape, statistics)) if shape == call.x.shape() => *statistics,
+            _ => {
+                let name = Self::NAME;
+                return Err(Error::not_recorded(format!(
+                    "{name}: expected the cache of a recorded forward of this input"
+                )));
+            }
+        };
+        [&mut *dw, &mut *db].into_iter().for_each(|v| v.resize(self.channels(), T::ZERO));
+        batch_norm_gradient(
+            (call.x.data(), call.dy.data()),
+            sizes(call.x.shape()),
+            (mean, rstd),
+            self.affine.values()?[0],
+            statistics == Statistics::Batch,
+            [dw, db],
+            dx.map(|dx| dx.reset(*call.x.shape())), // dx = γ ρ (dy − mean(dy) − x̂ mean(dy x̂))
+        );
+        self.affine.accumulate(grads, [dw, db]); // dγ += Σ dy x̂, dβ += Σ dy
+        Ok(())
+    }
+
+    fn reads_output(&self) -> bool {
+        false
+    }
+
+    fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
+        self.affine.params(out);
+        if let Some(r) = &self.running {
+            [&r.mean, &r.var, &r.batches].into_iter().for_each(|p| out.add(p));
+        }
+    }
+
+    fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
+        self.affine.params_mut(out);
+        if let Some(r) = &mut self.running {
+            [&mut r.mean, &mut r.var, &mut r.batches].into_iter().for_each(|p| out.add(p));
+        }
+    }
+
+    /// The running statistics move towards those of the batch.
+    fn absorb(&mut self, cache: &Self::Cache) {
+        let (Some(running), Some((shape, Statistics::Batch))) = (&mut self.running, &cache.recorded) else {
+            return;
+        };
+        let (Ok(mean), Ok(var), Ok(batches)) =
+            (running.mean.value_mut(), running.var.value_mut(), running.batches.value_mut())
+        else {
+            return;
+        };
+        batches[0] += T::ONE;
+        let count = sizes(shape).count();
+        if count == 0 {
+            return;
+        }
+        let rate = self.momentum.map_or(T::ONE / batches[0], T::from_f64);
+        let unbiased = T::from_f64(count as f64 / (count as f64 - 1.0));
+        for (running, &m) in mean.iter_mut().zip(&cache.mean) {
+            *running = (T::ONE - rate) * *running + rate * m; // running_mean ← (1 − α) running_mean + α μ
+        }
+        for (running, &v) in var.iter_mut().zip(&cache.var) {
+            *running = (T::ONE - rate) * *running + rate * (v * unbiased); // likewise with σ² m/(m − 1)
+        }
+    }
+
+    fn multiply_adds(&self, input: &[usize]) -> u64 {
+        input.iter().fold(1, |n, &axis| n.saturating_mul(axis as u64))
+    }
+
+    fn spec(&self) -> Spec {
+        Spec::new(Self::NAME)
+            .with("num_features", self.channels())
+            .with("eps", self.eps)
+            .with("momentum", self.momentum)
+            .with("affine", self.affine.is_affine())
+            .with("track_running_stats", self.running.is_some())
+            .with("bias", self.affine.with_bias())
+    }
 }
-pub(super) use batch_norm_layer;
+
+impl<T: Scalar> FromSpec<T> for BatchNorm<1, T> {
+    const FACTS: Facts = Facts::new("BatchNorm1d")
+        .family("norm")
+        .formula("γ (x − μ)/√(σ² + ε) + β, over the batch")
+        .page("layers/norm/batch_norm.md")
+        .torch("BatchNorm1d");
+
+    fn from_spec(args: &Args<'_, T>) -> Result<Self> {
+        Self::from_args(args)
+    }
+
+    fn examples() -> Vec<Example> {
+        let mut examples = Self::cases([5, 3].into(), [2, 4, 3].into());
+        examples.push(Example::bench(Self::new(256).spec(), [[4096, 256]]));
+        examples
+    }
+}
+
+impl<T: Scalar> FromSpec<T> for BatchNorm<2, T> {
+    const FACTS: Facts = Facts::new("BatchNorm2d")
+        .family("norm")
+        .formula("γ (x − μ)/√(σ² + ε) + β, over the batch")
+        .page("layers/norm/batch_norm.md")
+        .torch("BatchNorm2d");
+
+    fn from_spec(args: &Args<'_, T>) -> Result<Self> {
+        Self::from_args(args)
+    }
+
+    fn examples() -> Vec<Example> {
+        let mut examples = Self::cases([2, 3, 4, 2].into(), [3, 4, 1, 3].into());
+        examples.push(Example::bench(Self::new(64).spec(), [[16, 64, 32, 32]]));
+        examples
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use chainrule_core::{Kind, Module, Parameters};
+    use chainrule_gradcheck::laws;
+
+    laws! {
+        obeys_the_laws(
+            rows in 2..6usize, channels in 1..5usize, length in 1..5usize, sequence in any::<bool>(),
+            affine in any::<bool>(), bias in any::<bool>(), track in any::<bool>(),
+            momentum in prop_oneof![Just(None), (0.0..1.0f64).prop_map(Some)],
+            eps in prop_oneof![Just(1e-5), 1e-3..0.5f64],
+        ) {
+            layer: BatchNorm1d::new(channels)
+                .eps(eps)
+                .momentum(momentum)
+                .affine(affine)
+                .bias(bias)
+                .track_running_stats(track),
+            input: if sequence { vec![rows, channels, length] } else { vec![rows, channels] },
+            wrong: [rows, channels + 1], wrong: [rows, channels, 2, 2], wrong: [channels],
+        }
+        images_obey_the_laws(
+            rows in 2..6usize, channels in 1..5usize, height in 1..4usize, width in 1..4usize,
+            affine in any::<bool>(), bias in any::<bool>(), track in any::<bool>(),
+            momentum in prop_oneof![Just(None), (0.0..1.0f64).prop_map(Some)],
+            eps in prop_oneof![Just(1e-5), 1e-3..0.5f64],
+        ) {
+            layer: BatchNorm2d::new(channels)
+                .eps(eps)
+                .momentum(momentum)
+                .affine(affine)
+                .bias(bias)
+                .track_running_stats(track),
+            input: [rows, channels, height, width],
+            wrong: [rows, channels + 1, height, width], wrong: [rows, channels, height],
+        }
+    }
+
+    fn train(layer: &mut BatchNorm1d<f64>, x: &Tensor<f64>) -> Result<Tensor<f64>> {
+        let (mut y, mut cache) = (Tensor::default(), BatchNormCache::default());
+        layer.forward(x, &mut y, &mut cache, Context::train(0))?;
+        layer.absorb(&cache);
+        Ok(y)
+    }
+
+    fn running(layer: &BatchNorm1d<f64>) -> [f64; 3] {
+        let r = layer.running.as_ref().unwrap();
+        [&r.mean, &r.var, &r.batches].map(|p| p.value().unwrap()[0])
+    }
+
+    /// x = (1, 3), ε = 3, γ = 4, β = 10: μ = 2, σ² = 1, ρ = 1/√4 = ½, x̂ = (−½, ½), y = (8, 12).
+    /// For g = (1, 0): ∂γ = −½, ∂β = 1, mean(g) = ½, mean(g x̂) = −¼,
+    /// ∂x = 4·½·(1 − ½ − ½·¼, 0 − ½ + ½·¼) = (¾, −¾).
+    /// Running statistics with α = ¼: mean ¾·0 + ¼·2 = ½; var ¾·1 + ¼·(1·2/1) = 1¼.
+    #[test]
+    pub fn by_hand() {
+        let mut layer = BatchNorm1d::<f64>::new(1).eps(3.0).momentum(0.25).init(0).unwrap();
+        layer.affine.weight.as_mut().unwrap().set(Tensor::from([4.0])).unwrap();
+        layer.affine.bias.as_mut().unwrap().set(Tensor::from([10.0])).unwrap();
+        let x = Tensor::from([[1.0], [3.0]]);
+        let (mut y, mut cache) = (Tensor::default(), BatchNormCache::default());
+        layer.forward(&x, &mut y, &mut cache, Context::train(0)).unwrap();
+        assert_eq!(y, Tensor::from([[8.0], [12.0]]));
+
+        let (mut grads, mut dx) = (Grads::new(&layer), Tensor::default());
+        let dy = Tensor::from([[1.0], [0.0]]);
+        layer
+            .backward(Call::new(&layer, &x, &y, &dy).unwrap(), &mut cache, &mut grads, Some(&mut dx))
+            .unwrap();
+        assert_eq!(dx, Tensor::from([[0.75], [-0.75]]));
+        assert_eq!(grads.values(), [-0.5, 1.0]);
+
+        layer.absorb(&cache);
+        assert_eq!(running(&layer), [0.5, 1.25, 1.0]);
+    }
+
+    #[test]
+    fn no_momentum_gives_the_average_of_all_batches() {
+        let mut layer = BatchNorm1d::<f64>::new(1).momentum(None).init(0).unwrap();
+        for x in [[[1.0], [3.0]], [[5.0], [9.0]], [[0.0], [0.0]]] {
+            train(&mut layer, &Tensor::from(x)).unwrap();
+        }
+        let [mean, var, batches] = running(&layer);
+        assert!((mean - 3.0).abs() < 1e-12 && (var - (2.0 + 8.0) / 3.0).abs() < 1e-12 && batches == 3.0);
+    }
+
+    #[test]
+    fn an_empty_batch_counts_but_teaches_nothing() {
+        let mut layer = BatchNorm1d::<f64>::new(5).init(0).unwrap();
+        let y = train(&mut layer, &Tensor::zeros([0, 5, 9])).unwrap();
+        assert_eq!(y.shape()[..], [0, 5, 9]);
+        assert_eq!(running(&layer), [0.0, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn one_value_per_channel_is_an_error_in_training_alone() {
+        let mut layer = BatchNorm1d::<f64>::new(2).init(0).unwrap();
+        let text = train(&mut layer, &Tensor::zeros([1, 2])).unwrap_err().to_string();
+        assert!(text.contains("more than one value per channel") && text.contains("[1, 2]"), "{text}");
+        assert!(layer.infer(&Tensor::zeros([1, 2])).is_ok());
+        assert!(train(&mut layer, &Tensor::zeros([1, 2, 2])).is_ok());
+        assert!(layer.track_running_stats(false).infer(&Tensor::zeros([1, 2])).is_err());
+    }
+
+    #[test]
+    fn a_pass_that_is_not_training_leaves_the_running_statistics() {
+        let mut layer = BatchNorm1d::<f64>::new(1).init(0).unwrap();
+        let (x, mut y, mut cache) = (Tensor::from([[1.0], [3.0]]), Tensor::default(), Default::default());
+        for cx in [Context::infer(), Context::frozen()] {
+            layer.forward(&x, &mut y, &mut cache, cx).unwrap();
+            layer.absorb(&cache);
+        }
+        assert_eq!(running(&layer), [0.0, 1.0, 0.0]);
+    }
+
+    #[test]
+    fn backward_wants_a_recorded_forward() {
+        let layer = BatchNorm1d::<f64>::new(1).init(0).unwrap();
+        let (x, mut y, mut cache) = (Tensor::from([[1.0], [3.0]]), Tensor::default(), Default::default());
+        layer.forward(&x, &mut y, &mut cache, Context::infer()).unwrap();
+        let call = Call::new(&layer, &x, &y, &y).unwrap();
+        let error = layer.backward(call, &mut cache, &mut Grads::new(&layer), None).unwrap_err();
+        assert!(matches!(error.kind(), Kind::NotRecorded(_)));
+    }
+
+    #[test]
+    fn wrong_sizes_say_what_was_expected() {
+        let layer = BatchNorm1d::<f32>::new(5);
+        let text = layer.output_shape(&[4, 3]).unwrap_err().to_string();
+        assert_eq!(text, "BatchNorm1d: expected input (N, 5) or (N, 5, L), got [4, 3]");
+        assert!(layer.output_shape(&[5]).is_err() && layer.output_shape(&[1, 5, 2, 2]).is_err());
+        assert!(BatchNorm1d::<f32>::new(0).init(0).is_err());
+        assert!(BatchNorm1d::<f32>::new(1).eps(-1.0).init(0).is_err());
+        assert!(BatchNorm1d::<f32>::new(1).momentum(1.5).init(0).is_err());
+    }
+
+    #[test]
+    fn names_are_those_of_pytorch() {
+        let names = |layer: &BatchNorm1d<f32>| {
+            let mut names = Vec::new();
+            layer.visit(&mut |path, p| names.push((path.to_string(), p.volume())));
+            names.into_iter().map(|(name, n)| format!("{name} {n}")).collect::<Vec<_>>().join(", ")
+        };
+        let layer = BatchNorm1d::new(3);
+        let all = "weight 3, bias 3, running_mean 3, running_var 3, num_batches_tracked 1";
+        assert_eq!(names(&layer), all);
+        assert_eq!(layer.parameter_count(), 6);
+        assert_eq!(names(&layer.clone().bias(false).track_running_stats(false)), "weight 3");
+        assert_eq!(names(&layer.affine(false).bias(true).track_running_stats(false)), "");
+    }
+
+    /// Two images of one channel and two pixels, x = (0, 2), (4, 2), ε = 2: μ = 2, σ² = (4 + 0 + 4 + 0)/4 = 2, ρ = ½,
+    /// y = x̂ = (−1, 0), (1, 0).
+    /// For g = (4, 0), (0, 0): mean(g) = 1, mean(g x̂) = −1, ∂x = ½ (4 − 1 − 1, −1), ½ (−1 + 1, −1) = (1, −½), (0, −½).
+    #[test]
+    fn images_by_hand() {
+        let layer = BatchNorm2d::<f64>::new(1).eps(2.0).init(0).unwrap();
+        let x = Tensor::from_vec([2, 1, 1, 2], vec![0., 2., 4., 2.]).unwrap();
+        let (mut y, mut cache) = (Tensor::default(), BatchNormCache::default());
+        layer.forward(&x, &mut y, &mut cache, Context::train(0)).unwrap();
+        assert_eq!(y.data(), [-1., 0., 1., 0.]);
+        let (mut grads, mut dx) = (Grads::new(&layer), Tensor::default());
+        let dy = Tensor::from_vec([2, 1, 1, 2], vec![4., 0., 0., 0.]).unwrap();
+        layer
+            .backward(Call::new(&layer, &x, &y, &dy).unwrap(), &mut cache, &mut grads, Some(&mut dx))
+            .unwrap();
+        assert_eq!(dx.data(), [1., -0.5, 0., -0.5]);
+        assert_eq!(grads.values(), [-4., 4.]);
+    }
+
+    /// A running mean of 0 and variance of 1, ε = 3: y = x/2, and ∂x = g/2.
+    #[test]
+    fn the_inference_function_has_a_gradient_of_its_own() {
+        let layer = BatchNorm2d::<f64>::new(1).eps(3.0).init(0).unwrap();
+        let x = Tensor::from_vec([1, 1, 1, 2], vec![2., 8.]).unwrap();
+        let (mut y, mut cache) = (Tensor::default(), BatchNormCache::default());
+        layer.forward(&x, &mut y, &mut cache, Context::frozen()).unwrap();
+        assert_eq!(y.data(), [1., 4.]);
+        let (mut grads, mut dx) = (Grads::new(&layer), Tensor::default());
+        layer
+            .backward(Call::new(&layer, &x, &y, &x).unwrap(), &mut cache, &mut grads, Some(&mut dx))
+            .unwrap();
+        assert_eq!(dx.data(), [1., 4.]);
+    }
+
+    #[test]
+    fn wrong_images_say_what_was_expected() {
+        let text = BatchNorm2d::<f32>::new(5).output_shape(&[4, 3, 8, 8]).unwrap_err().to_string();
+        assert_eq!(text, "BatchNorm2d: expected input (N, 5, H, W), got [4, 3, 8, 8]");
+        assert!(BatchNorm2d::<f32>::new(5).output_shape(&[4, 5]).is_err());
+    }
+}

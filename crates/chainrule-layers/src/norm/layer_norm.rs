@@ -10,12 +10,14 @@
 //! ∂E/∂γ = Σₙ g ⊙ x̂        ∂E/∂β = Σₙ g        ∂E/∂x = ρ (h − mean(h) − x̂ ⊙ mean(h ⊙ x̂))
 //! ```
 //!
-//! Keeps μ and ρ, one pair a row; recomputes x̂. Derivation: docs/layers/norm/layer_norm.md.
+//! Keeps μ and ρ, one pair per row; recomputes x̂. Derivation: docs/layers/norm/layer_norm.md.
 
+use super::affine::Affine;
 use chainrule_core::{
-    Call, Context, Error, Grads, Init, Layer, Param, Params, ParamsMut, Result, Scalar, Shape, Tensor,
+    Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Params, ParamsMut, Result, Scalar,
+    Shape, Spec, Tensor,
 };
-use chainrule_tensor::kernels::norm::{layer_norm, layer_norm_gradient};
+use chainrule_tensor::kernels::layers::norm::{layer_norm, layer_norm_gradient};
 
 /// y = (x − μ)/√(σ² + ε) γ + β, with the mean and the biased variance over the last axes. Ba, Kiros and Hinton, 2016.
 ///
@@ -24,39 +26,38 @@ use chainrule_tensor::kernels::norm::{layer_norm, layer_norm_gradient};
 ///
 /// # Examples
 /// ```
-/// use chainrule_core::{Layer, Tensor};
+/// use chainrule_core::{Module, Parameters, Tensor};
 /// use chainrule_layers::LayerNorm;
 /// let layer = LayerNorm::new(4).init(1)?;
 /// let y = layer.infer(&Tensor::from([[0.0f32, 2.0, 0.0, 2.0]]))?;
 /// assert!((y.data()[0] + 1.0).abs() < 1e-4 && (y.data()[1] - 1.0).abs() < 1e-4);
 /// # Ok::<(), chainrule_core::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LayerNorm<T = f32> {
-    shape: Shape,
+    affine: Affine<T>,
     eps: f64,
-    weight: Option<Param<T>>,
-    bias: Option<Param<T>>,
 }
 
 /// What forward keeps for backward.
 #[derive(Debug, Default)]
 pub struct LayerNormCache<T> {
-    recorded: bool,
-    /// μ and ρ, one a row.
+    /// The shape of x, if the pass was recorded.
+    recorded: Option<Shape>,
+    /// μ and ρ, one of each per row.
     mean: Vec<T>,
     rstd: Vec<T>,
-    /// Scratch: pieces' shares of ∂γ and ∂β. The first 2 D numbers are their sums.
+    /// Scratch space: partial sums of ∂γ and ∂β. The first 2 D elements are the totals.
     shares: Vec<T>,
 }
 
 impl<T: Scalar> LayerNorm<T> {
     /// A normalisation over the last axes, which have this shape (`256`, `[8, 8]`), with γ and β.
     pub fn new(shape: impl Into<Shape>) -> Self {
-        Self { shape: shape.into(), eps: 1e-5, weight: None, bias: None }.elementwise_affine(true)
+        Self { affine: Affine::new(shape.into(), true, true), eps: 1e-5 }
     }
 
-    /// The number added to the variance, 1e-5 by default.
+    /// The summand of the variance, 1e-5 by default.
     #[must_use]
     pub fn eps(self, eps: f64) -> Self {
         Self { eps, ..self }
@@ -65,53 +66,38 @@ impl<T: Scalar> LayerNorm<T> {
     /// With or without γ and β.
     #[must_use]
     pub fn elementwise_affine(self, affine: bool) -> Self {
-        let weight = affine.then(|| Param::new("weight", self.shape, Init::ONES));
-        Self { weight, ..self }.bias(affine)
+        Self { affine: self.affine.affine(affine), ..self }
     }
 
     /// With or without β; there is none without γ.
     #[must_use]
     pub fn bias(self, bias: bool) -> Self {
-        let bias = bias && self.weight.is_some();
-        Self { bias: bias.then(|| Param::new("bias", self.shape, Init::ZEROS)), ..self }
+        Self { affine: self.affine.bias(bias), ..self }
     }
 }
 
-impl<T: Scalar> Layer<T> for LayerNorm<T> {
+impl<T: Scalar> Layer for LayerNorm<T> {
+    type T = T;
     type Cache = LayerNormCache<T>;
 
     fn check(&self) -> Result<()> {
-        if self.shape.is_empty() || self.shape.contains(&0) {
-            let shape = self.shape;
-            return Err(Error::value(format!("LayerNorm: expected a shape without empty axes, got {shape}")));
-        }
-        if !(self.eps >= 0.0 && self.eps.is_finite()) {
-            return Err(Error::value(format!("LayerNorm: expected eps ≥ 0, got {}", self.eps)));
-        }
-        Ok(())
+        self.affine.check("LayerNorm", self.eps)
     }
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
         self.check()?;
-        if !input.ends_with(&self.shape) {
-            let shape = self.shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+        if !input.ends_with(self.affine.shape()) {
+            let shape = self.affine.shape().iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
             return Err(Error::shape(format!("LayerNorm: expected input (.., {shape}), got {input:?}")));
         }
         Shape::new(input)
     }
 
-    fn forward(
-        &self,
-        x: &Tensor<T>,
-        y: &mut Tensor<T>,
-        cache: &mut Self::Cache,
-        cx: &mut Context,
-    ) -> Result<()> {
+    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, cache: &mut Self::Cache, cx: Context) -> Result<()> {
         let y = y.reset(self.output_shape(x.shape())?);
-        let (d, eps) = (self.shape.volume(), T::from_f64(self.eps));
-        let weight = self.weight.as_ref().map(Param::value).transpose()?; // (D)
-        let bias = self.bias.as_ref().map(Param::value).transpose()?; // (D)
-        cache.recorded = cx.recording();
+        let (d, eps) = (self.affine.shape().volume(), T::from_f64(self.eps));
+        let [weight, bias] = self.affine.values()?; // (D)
+        cache.recorded = cx.recording().then_some(*x.shape());
         [&mut cache.mean, &mut cache.rstd].into_iter().for_each(|v| v.resize(x.len() / d, T::ZERO));
         layer_norm(x.data(), y, d, eps, (weight, bias), [&mut cache.mean, &mut cache.rstd]); // y = x̂ ⊙ γ + β
         Ok(())
@@ -124,19 +110,18 @@ impl<T: Scalar> Layer<T> for LayerNorm<T> {
         grads: &mut Grads<T>,
         dx: Option<&mut Tensor<T>>,
     ) -> Result<()> {
-        if !cache.recorded {
-            return Err(Error::not_recorded("LayerNorm: expected the cache of a recorded forward"));
+        if cache.recorded != Some(*call.x.shape()) {
+            return Err(Error::not_recorded(
+                "LayerNorm: expected the cache of a recorded forward of this input",
+            ));
         }
-        let d = self.shape.volume();
-        let weight = self.weight.as_ref().map(Param::value).transpose()?;
+        let d = self.affine.shape().volume();
+        let [weight, _] = self.affine.values()?;
         let dx = dx.map(|dx| dx.reset(*call.x.shape())); // dx = ρ (h − mean(h) − x̂ ⊙ mean(h ⊙ x̂))
         let (rows, shares) = ((&cache.mean[..], &cache.rstd[..]), &mut cache.shares);
         layer_norm_gradient((call.x.data(), call.dy.data()), d, rows, weight, shares, dx);
-        for (param, sums) in [&self.weight, &self.bias].into_iter().zip(shares.chunks_exact(d)) {
-            if let Some(grad) = param.as_ref().and_then(|p| grads.of(p)) {
-                grad.iter_mut().zip(sums).for_each(|(g, &s)| *g += s); // dγ += Σ dy ⊙ x̂, dβ += Σ dy
-            }
-        }
+        let (dw, db) = shares[..2 * d].split_at(d);
+        self.affine.accumulate(grads, [dw, db]); // dγ += Σ dy ⊙ x̂, dβ += Σ dy
         Ok(())
     }
 
@@ -145,22 +130,54 @@ impl<T: Scalar> Layer<T> for LayerNorm<T> {
     }
 
     fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
-        self.weight.iter().chain(&self.bias).for_each(|p| out.add(p));
+        self.affine.params(out);
     }
 
     fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
-        self.weight.iter_mut().chain(&mut self.bias).for_each(|p| out.add(p));
+        self.affine.params_mut(out);
     }
 
     fn multiply_adds(&self, input: &[usize]) -> u64 {
-        input.iter().map(|&n| n as u64).product()
+        input.iter().fold(1, |n, &axis| n.saturating_mul(axis as u64))
+    }
+
+    fn spec(&self) -> Spec {
+        Spec::new(Self::FACTS.kind)
+            .with("normalized_shape", *self.affine.shape())
+            .with("eps", self.eps)
+            .with("elementwise_affine", self.affine.is_affine())
+            .with("bias", self.affine.with_bias())
+    }
+}
+
+impl<T: Scalar> FromSpec<T> for LayerNorm<T> {
+    const FACTS: Facts = Facts::new("LayerNorm")
+        .family("norm")
+        .formula("γ (x − μ)/√(σ² + ε) + β, over the last axes")
+        .page("layers/norm/layer_norm.md")
+        .torch("LayerNorm");
+
+    fn from_spec(args: &Args<'_, T>) -> Result<Self> {
+        Ok(Self::new(args.get::<Shape>("normalized_shape")?)
+            .eps(args.or("eps", 1e-5)?)
+            .elementwise_affine(args.or("elementwise_affine", true)?)
+            .bias(args.or("bias", true)?))
+    }
+
+    fn examples() -> Vec<Example> {
+        vec![
+            Example::new(Self::new(5).spec(), [[4, 5]]),
+            Example::new(Self::new([2, 3]).eps(1e-3).bias(false).spec(), [[3, 2, 3]]),
+            Example::new(Self::new(4).elementwise_affine(false).spec(), [[2, 3, 4]]),
+            Example::bench(Self::new(256).spec(), [[4096, 256]]),
+        ]
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use chainrule_core::Parameters;
+    use chainrule_core::{Module, Parameters};
     use chainrule_gradcheck::laws;
 
     laws! {
@@ -179,17 +196,19 @@ mod tests {
     /// For g = (1, 2): ∂γ = (−½, 1), ∂β = (1, 2), h = (4, 4), mean(h) = 4, mean(h x̂) = 0, ∂x = ½ (4 − 4, 4 − 4) = 0;
     /// for g = (1, 0): h = (4, 0), mean(h) = 2, mean(h x̂) = −1, ∂x = ½ (4 − 2 − ½, 0 − 2 + ½) = (¾, −¾).
     #[test]
-    fn by_hand() {
+    pub fn by_hand() {
         let mut layer = LayerNorm::<f64>::new(2).eps(3.0);
-        layer.weight.as_mut().unwrap().set(Tensor::from([4., 2.])).unwrap();
-        layer.bias.as_mut().unwrap().set(Tensor::from([10., 20.])).unwrap();
+        layer.affine.weight.as_mut().unwrap().set(Tensor::from([4., 2.])).unwrap();
+        layer.affine.bias.as_mut().unwrap().set(Tensor::from([10., 20.])).unwrap();
         let x = Tensor::from([[1., 3.], [1., 3.]]);
         let (mut y, mut cache) = (Tensor::default(), LayerNormCache::default());
-        layer.forward(&x, &mut y, &mut cache, &mut Context::train(0)).unwrap();
+        layer.forward(&x, &mut y, &mut cache, Context::train(0)).unwrap();
         assert_eq!(y, Tensor::from([[8., 21.], [8., 21.]]));
         let (mut grads, mut dx) = (Grads::new(&layer), Tensor::default());
         let dy = Tensor::from([[1., 2.], [1., 0.]]);
-        layer.backward(Call { x: &x, y: &y, dy: &dy }, &mut cache, &mut grads, Some(&mut dx)).unwrap();
+        layer
+            .backward(Call::new(&layer, &x, &y, &dy).unwrap(), &mut cache, &mut grads, Some(&mut dx))
+            .unwrap();
         assert_eq!(dx, Tensor::from([[0., 0.], [0.75, -0.75]]));
         assert_eq!(grads.values(), [-1., 1., 2., 2.]);
     }

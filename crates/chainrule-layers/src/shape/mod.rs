@@ -1,5 +1,5 @@
-//! Layers that rearrange.
+//! Layers that change the shape.
 
-mod flatten;
-
-pub use flatten::Flatten;
+crate::registry::family! {
+    flatten => Flatten;
+}

@@ -1,12 +1,13 @@
 //! Loops over elements: maps of one, two or three slices.
 
-use super::simd;
+use super::kernel;
 use crate::{Scalar, par};
 
-/// Elements below which a map is not cut into pieces: about as long as waking a thread takes.
+/// Elements below which a map is not cut into pieces: to copy so many f32 takes 2 µs from the second-level cache and 9 µs from
+/// memory, and waking a thread takes 7 µs.
 const PIECE: usize = 1 << 15;
 
-/// A function of one number, or of a pair: any closure. A large one is a type of its own whose `of` is `inline(always)`: the
+/// A function of one value, or of a pair: any closure. A large one is a type of its own whose `of` is `inline(always)`: the
 /// compiler leaves large closures out of the loop, which then does not vectorise. It also learns whether the processor
 /// multiplies and adds in one instruction, `FMA`.
 pub trait Function<X, Y>: Copy + Sync {
@@ -21,36 +22,36 @@ impl<X, Y, F: Fn(X) -> Y + Copy + Sync> Function<X, Y> for F {
     }
 }
 
-simd! {
+kernel! {
     /// yᵢ = f(xᵢ), in this thread.
-    pub fn map_serial[T: Scalar, F: Function<T, T>](x: &[T], y: &mut [T], f: F) {
+    pub(crate) fn map_serial[T: Scalar, F: Function<T, T>](x: &[T], y: &mut [T], f: F) {
         for (y, &x) in y.iter_mut().zip(x) {
             *y = f.of::<FMA>(x);
         }
     }
 }
 
-simd! {
+kernel! {
     /// zᵢ = f((xᵢ, yᵢ)), in this thread.
-    pub fn map2_serial[T: Scalar, F: Function<(T, T), T>](x: &[T], y: &[T], z: &mut [T], f: F) {
+    pub(crate) fn map2_serial[T: Scalar, F: Function<(T, T), T>](x: &[T], y: &[T], z: &mut [T], f: F) {
         for ((z, &x), &y) in z.iter_mut().zip(x).zip(y) {
             *z = f.of::<FMA>((x, y));
         }
     }
 }
 
-simd! {
+kernel! {
     /// yᵢ = f(yᵢ, xᵢ), in this thread.
-    pub fn update_serial[T: Scalar, F: Fn(T, T) -> T](y: &mut [T], x: &[T], f: &F) {
+    pub(crate) fn update_serial[T: Scalar, F: Fn(T, T) -> T](y: &mut [T], x: &[T], f: &F) {
         for (y, &x) in y.iter_mut().zip(x) {
             *y = f(*y, x);
         }
     }
 }
 
-simd! {
+kernel! {
     /// yᵢ = f(yᵢ), in this thread.
-    pub fn apply_serial[T: Scalar, F: Function<T, T>](y: &mut [T], f: F) {
+    pub(crate) fn apply_serial[T: Scalar, F: Function<T, T>](y: &mut [T], f: F) {
         for y in y.iter_mut() {
             *y = f.of::<FMA>(*y);
         }

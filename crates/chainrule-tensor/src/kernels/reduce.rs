@@ -1,12 +1,12 @@
 //! Reductions in a fixed order: the sum of a slice is the same bits however many threads there are.
 
-use super::simd;
+use super::kernel;
 use crate::{Scalar, par};
 
 /// Lanes of a partial sum.
 const LANES: usize = 16;
 
-simd! {
+kernel! {
     /// Σ xᵢ, in sixteen lanes that are added at the end.
     pub fn sum[T: Scalar](x: &[T]) -> T {
         let mut lanes = [T::ZERO; LANES];
@@ -20,7 +20,7 @@ simd! {
     }
 }
 
-simd! {
+kernel! {
     /// Σ xᵢ yᵢ, in sixteen lanes that are added at the end.
     pub fn dot[T: Scalar](x: &[T], y: &[T]) -> T {
         let mut lanes = [T::ZERO; LANES];
@@ -50,7 +50,7 @@ pub(super) fn fold<T: Scalar, const N: usize>(lanes: [T; N]) -> T {
     lanes[0]
 }
 
-simd! {
+kernel! {
     /// out_j += Σᵢ x_ij over the rows of x.
     pub fn add_rows_to[T: Scalar](x: &[T], out: &mut [T]) {
         if out.is_empty() {
@@ -64,8 +64,8 @@ simd! {
     }
 }
 
-simd! {
-    /// The largest element; −∞ of nothing. NaN is passed over.
+kernel! {
+    /// The largest element; −∞ of nothing. NaN is ignored.
     pub fn max[T: Scalar](x: &[T]) -> T {
         let mut lanes = [T::NEG_INFINITY; LANES];
         let (chunks, rest) = x.as_chunks::<LANES>();
@@ -79,7 +79,7 @@ simd! {
     }
 }
 
-/// Numbers that a piece of [`add_planes_to`] sums up at least.
+/// Elements that a piece of [`add_planes_to`] sums at least: 256 KiB of f32, 4 µs at 59 GB/s.
 const PIECE: usize = 1 << 16;
 
 /// out_k += Σ over n and p of x_nkp, for x (N, K, plane) and K the length of `out`.
@@ -112,7 +112,7 @@ pub fn argmax<T: Scalar>(x: &[T]) -> usize {
     best
 }
 
-simd! {
+kernel! {
     /// Whether no element is infinite or NaN.
     pub fn all_finite[T: Scalar](x: &[T]) -> bool {
         // 0·x is 0 for finite x and NaN otherwise; a sum of them keeps the NaN.

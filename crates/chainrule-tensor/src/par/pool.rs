@@ -1,14 +1,14 @@
 //! The pool: threads that are started once and then wait for work. Handing work out allocates nothing.
 //!
 //! One word of state says everything: `epoch | slots | running`. A caller writes the job while slots and running are 0,
-//! when nobody else looks at it, and opens it by setting the slots. A worker takes a slot, which makes it running, and
-//! claims pieces until none are left. The caller claims pieces too; then it closes the slots, so that a worker that woke
-//! too late is not waited for, and waits until nobody runs.
+//! when no worker reads it, and opens it by setting the slots. A worker takes a slot, which makes it running, and
+//! claims pieces until none are left. The caller claims pieces too; then it closes the slots, so that a worker that wakes
+//! too late is not waited for, and waits until no worker runs.
 //!
 //! Two pieces on two threads, medians of 3,000 in one run on two cores of a Zen 4, in µs, with a worker that
-//! slept after 50 µs; rayon 1.12 for comparison:
+//! parked after 50 µs; rayon 1.12 for comparison:
 //!
-//! | µs since the last call | 0 | 20 | 200 (the worker sleeps) |
+//! | µs since the last call | 0 | 20 | 200 (the worker is parked) |
 //! |---|---|---|---|
 //! | empty pieces | 0.14 (rayon 9.4) | 0.29 (18) | 7.0 (49) |
 //! | pieces of 10 µs | 10.3 (16) | 10.3 (40) | 27 (71) |
@@ -34,9 +34,9 @@ const EPOCH: u64 = 1 << 32;
 const RUNNING_MASK: u64 = SLOT - 1;
 const SLOTS_MASK: u64 = EPOCH - SLOT;
 
-/// Most workers that are ever started.
+/// Most workers that are ever started: they fit into the state word's count.
 const MOST: usize = 1023;
-/// How long an idle worker looks out for the next job before it sleeps: longer than the gap between two kernels of a
+/// How long an idle worker spins for the next job before it parks: longer than the gap between two kernels of a
 /// small network. Waking one costs the caller 7 µs, and 20 µs on a virtual machine.
 const SPIN: Duration = Duration::from_micros(200);
 
@@ -55,7 +55,7 @@ struct Pool {
     busy: AtomicBool,
     workers: AtomicUsize,
     cores: AtomicUsize,
-    sleeping: AtomicUsize,
+    parked: AtomicUsize,
     lock: Mutex<()>,
     wake: Condvar,
     panicked: Mutex<Option<Box<dyn Any + Send>>>,
@@ -63,7 +63,7 @@ struct Pool {
 
 unsafe fn nothing(_: *const (), _: usize) {}
 
-// SAFETY: `job` alone is not `Sync`. It is written only while no slot is open and nobody runs, by the one caller that
+// SAFETY: `job` alone is not `Sync`. It is written only while no slot is open and no worker runs, by the one caller that
 // holds `busy`, and read only by workers that took a slot; `state` orders the two.
 unsafe impl Sync for Pool {}
 
@@ -74,7 +74,7 @@ static POOL: Pool = Pool {
     busy: AtomicBool::new(false),
     workers: AtomicUsize::new(0),
     cores: AtomicUsize::new(0),
-    sleeping: AtomicUsize::new(0),
+    parked: AtomicUsize::new(0),
     lock: Mutex::new(()),
     wake: Condvar::new(),
     panicked: Mutex::new(None),
@@ -84,7 +84,7 @@ static POOL: Pool = Pool {
 /// if the pool is at work already (for another thread, or for a caller further up) or has no workers.
 pub(super) fn run<F: Fn(usize) + Sync>(pieces: usize, threads: usize, f: &F) -> bool {
     unsafe fn call<F: Fn(usize)>(f: *const (), i: usize) {
-        // SAFETY: `f` was made from a `&F` in `run`, which returns only when nobody calls it any more.
+        // SAFETY: `f` was made from a `&F` in `run`, which returns only when no thread calls it any more.
         unsafe { (*f.cast::<F>())(i) }
     }
     let pool = &POOL;
@@ -97,21 +97,21 @@ pub(super) fn run<F: Fn(usize) + Sync>(pieces: usize, threads: usize, f: &F) -> 
         return false;
     }
     let job = Job { f: std::ptr::from_ref(f).cast(), call: call::<F>, pieces };
-    // SAFETY: slots and running are 0 and `busy` is ours, so nobody else touches the job.
+    // SAFETY: slots and running are 0 and `busy` is ours, so no other thread touches the job.
     unsafe { *pool.job.get() = job };
     pool.next.store(0, Ordering::Relaxed);
     let epoch = pool.state.load(Ordering::Relaxed) & !(EPOCH - 1);
     pool.state.store(epoch.wrapping_add(EPOCH) + helpers as u64 * SLOT, Ordering::SeqCst);
-    if pool.sleeping.load(Ordering::SeqCst) > 0 {
+    if pool.parked.load(Ordering::SeqCst) > 0 {
         drop(pool.lock());
         pool.wake.notify_all();
     }
     pool.work(job);
     pool.state.fetch_and(!SLOTS_MASK, Ordering::AcqRel);
-    let mut turns = 0u32;
+    let mut spins = 0u32;
     while pool.state.load(Ordering::Acquire) & RUNNING_MASK != 0 {
-        turns += 1;
-        if turns < 1000 { hint::spin_loop() } else { thread::yield_now() }
+        spins += 1;
+        if spins < 1000 { hint::spin_loop() } else { thread::yield_now() }
     }
     let payload = pool.panicked.lock().unwrap_or_else(PoisonError::into_inner).take();
     pool.busy.store(false, Ordering::Release);
@@ -126,11 +126,11 @@ impl Pool {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts workers until there are `wanted`, as far as the system gives them; returns how many may help.
-    fn grow(&'static self, wanted: usize) -> usize {
-        let wanted = wanted.min(MOST);
+    /// Starts workers until there are `target`, as far as the system gives them; returns how many may help.
+    fn grow(&'static self, target: usize) -> usize {
+        let target = target.min(MOST);
         let mut workers = self.workers.load(Ordering::Relaxed);
-        while workers < wanted {
+        while workers < target {
             if workers == 0 {
                 let cores = thread::available_parallelism().map_or(1, usize::from);
                 self.cores.store(cores, Ordering::Relaxed);
@@ -142,7 +142,7 @@ impl Pool {
             workers += 1;
             self.workers.store(workers, Ordering::Relaxed);
         }
-        workers.min(wanted)
+        workers.min(target)
     }
 
     /// Claims pieces until none are left. A panic ends the job: it is kept, and the pieces not yet begun are dropped.
@@ -162,7 +162,7 @@ impl Pool {
         }
     }
 
-    /// A worker's life.
+    /// The loop of a worker.
     fn serve(&self) {
         super::LIMIT.set(super::INSIDE);
         let mut epoch = 0;
@@ -182,13 +182,13 @@ impl Pool {
     fn wait(&self, epoch: u64) -> u64 {
         let open = |state: u64| state & SLOTS_MASK != 0 && state / EPOCH != epoch;
         loop {
-            // Looking out is worth a core only if every thread has one.
+            // Spinning is worth a core only if every thread has one.
             if self.workers.load(Ordering::Relaxed) < self.cores.load(Ordering::Relaxed) {
                 let start = Instant::now();
-                let mut turns = 0u32;
+                let mut spins = 0u32;
                 while start.elapsed() < SPIN {
-                    turns += 1;
-                    if turns.is_multiple_of(64) {
+                    spins += 1;
+                    if spins.is_multiple_of(64) {
                         thread::yield_now();
                     }
                     for _ in 0..16 {
@@ -201,19 +201,19 @@ impl Pool {
                 }
             }
             let mut guard = self.lock();
-            self.sleeping.fetch_add(1, Ordering::SeqCst);
+            self.parked.fetch_add(1, Ordering::SeqCst);
             let mut state = self.state.load(Ordering::SeqCst);
             if !open(state) {
                 guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
                 state = self.state.load(Ordering::SeqCst);
             }
-            self.sleeping.fetch_sub(1, Ordering::SeqCst);
+            self.parked.fetch_sub(1, Ordering::SeqCst);
             drop(guard);
             if open(state) {
                 return state;
             }
-            // Woken too late for a short job: looks out for the next, or each of a row of them would wake it in vain. Not
-            // in the caller's way, though, on whose core it may have been woken.
+            // Woken too late for a short job: spins for the next, or each of a series of them would be a useless wake-up. It yields
+            // first to the caller, on whose core it may have been woken.
             thread::yield_now();
         }
     }

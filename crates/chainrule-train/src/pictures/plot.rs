@@ -9,6 +9,7 @@ const LEFT: f64 = 62.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = 46.0;
+const LARGEST: f64 = 1e300;
 /// Told apart by most colour-blind readers as well (Okabe and Ito, 2008).
 const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"];
 
@@ -41,7 +42,7 @@ impl Plot {
         self
     }
 
-    /// Adds a line through points (x, y); a point that is not finite leaves a gap, an empty line is left out.
+    /// Adds a line through points (x, y); a point that is not finite, or beyond ±1e300, leaves a gap, an empty line is left out.
     #[must_use]
     pub fn line(mut self, name: impl Into<String>, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
         let points: Vec<_> = points.into_iter().collect();
@@ -58,7 +59,7 @@ impl Plot {
         self
     }
 
-    /// Whether the y axis is logarithmic; numbers that are not positive are then left out.
+    /// Whether the y axis is logarithmic; values that are not positive are then left out.
     #[must_use]
     pub fn log(mut self, log: bool) -> Self {
         self.log = log;
@@ -74,7 +75,8 @@ impl Plot {
 
     fn draw(&self, canvas: &mut Canvas, start: f64) {
         let height = |y: f64| if self.log { y.log10() } else { y };
-        let shown = |&(x, y): &(f64, f64)| x.is_finite() && height(y).is_finite();
+        // Beyond this the length of an axis overflows.
+        let shown = |&(x, y): &(f64, f64)| x.abs() <= LARGEST && height(y).abs() <= LARGEST;
         let points = || self.lines.iter().flat_map(|(_, points)| points).filter(|p| shown(p));
         // There is nothing between two epochs.
         let finest = if points().all(|p| p.0.fract() == 0.0) { 1.0 } else { 0.0 };
@@ -229,7 +231,7 @@ fn nice_step(range: f64) -> f64 {
 /// ```
 pub fn learning_curves(history: &History) -> Svg {
     let mut names = vec!["loss".to_owned()];
-    names.extend(history.last().iter().flat_map(|e| e.train.metrics.iter().map(|(name, _)| name.clone())));
+    names.extend(history.last().iter().flat_map(|e| e.train.metrics.iter().map(|score| score.name.clone())));
     let mut canvas = Canvas::new(SIZE.0 * names.len() as f64, SIZE.1);
     for (i, name) in names.iter().enumerate() {
         let (train, validation) = (history.train(name), history.validation(name));
@@ -273,7 +275,9 @@ mod tests {
 
     #[test]
     fn a_plot_of_anything_is_well_formed() {
-        let lines: [&[(f64, f64)]; 4] = [
+        let lines: [&[(f64, f64)]; 6] = [
+            &[(0.0, -1e308), (1.0, 1e308), (2.0, 1.0)],
+            &[(-1e308, -1e300), (1e308, 1e300), (-1e300, 1e300), (1e300, -1e300)],
             &[],
             &[(1.0, 2.0)],
             &[(0.0, f64::NAN), (1.0, 1.0), (2.0, f64::INFINITY), (3.0, 2.0), (4.0, 2.0)],

@@ -42,7 +42,7 @@ impl Sheet {
         self
     }
 
-    /// Adds an image, row-major; the least of all numbers on the sheet becomes black and the largest white.
+    /// Adds an image, row-major; the smallest value on the sheet becomes black and the largest white.
     ///
     /// # Errors
     /// Another number of pixels.
@@ -142,10 +142,12 @@ pub fn mistakes<T: Scalar>(report: &Report, data: &Dataset<T>, limit: usize) -> 
     }
     let all = report.mistakes().count();
     let shown = if all > limit { format!(", the first {limit}") } else { String::new() };
-    let mut sheet = Sheet::new(format!("{all} of {} predicted wrong{shown}", data.len()), [height, width]);
+    let title = format!("{all} of {} predicted wrong{shown} (true → predicted)", data.len());
+    let (mut sheet, mut pixels) = (Sheet::new(title, [height, width]), vec![T::ZERO; height * width]);
     for (i, truth, predicted) in report.mistakes().take(limit) {
         let caption = format!("{} → {}", data.class_name(truth), data.class_name(predicted));
-        sheet.add(&data.x().data()[i * height * width..][..height * width], caption)?;
+        data.inputs()[0].copy_sample(i, &mut pixels);
+        sheet.add(&pixels, caption)?;
     }
     Ok(sheet.svg())
 }

@@ -18,12 +18,13 @@ impl<T: Scalar> Counting<T> {
     }
 }
 
-impl<T: Scalar> Layer<T> for Counting<T> {
+impl<T: Scalar> Layer for Counting<T> {
+    type T = T;
     type Cache = ();
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
         Shape::new(input)
     }
-    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: &mut Context) -> Result<()> {
+    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: Context) -> Result<()> {
         y.copy_from(x);
         Ok(())
     }
@@ -52,23 +53,24 @@ impl<T: Scalar> Layer<T> for Counting<T> {
 #[derive(Clone)]
 pub struct Broken;
 
-impl<T: Scalar> Layer<T> for Broken {
+impl Layer for Broken {
+    type T = f32;
     type Cache = ();
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
         Shape::new(input)
     }
-    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: &mut Context) -> Result<()> {
+    fn forward(&self, x: &Tensor, y: &mut Tensor, _: &mut (), _: Context) -> Result<()> {
         y.copy_from(x);
         Ok(())
     }
     fn backward(
         &self,
-        call: Call<'_, T>,
+        call: Call<'_, f32>,
         _: &mut (),
-        _: &mut Grads<T>,
-        dx: Option<&mut Tensor<T>>,
+        _: &mut Grads<f32>,
+        dx: Option<&mut Tensor>,
     ) -> Result<()> {
-        dx.into_iter().for_each(|dx| dx.reset(*call.x.shape()).fill(T::from_f64(f64::NAN)));
+        dx.into_iter().for_each(|dx| dx.reset(*call.x.shape()).fill(f32::NAN));
         Ok(())
     }
 }
@@ -77,7 +79,7 @@ impl<T: Scalar> Layer<T> for Broken {
 pub struct Sgd(pub f64);
 
 impl<T: Scalar> Optimizer<T> for Sgd {
-    fn step(&mut self, model: &mut dyn Parameters<T>, grads: &Grads<T>) -> Result<()> {
+    fn step(&mut self, model: &mut dyn Parameters<T = T>, grads: &Grads<T>) -> Result<()> {
         let rate = T::from_f64(self.0);
         model.visit_mut(&mut |_, param| {
             let Some(g) = grads.get(param) else { return };
@@ -97,11 +99,11 @@ impl<T: Scalar> Optimizer<T> for Sgd {
 
 pub fn mlp<T: Scalar>(sizes: [usize; 3], seed: u64) -> Sequential<T> {
     let [a, b, c] = sizes;
-    Sequential::new().add(Linear::new(a, b)).add(Tanh::new()).add(Linear::new(b, c)).init(seed).unwrap()
+    Sequential::of().add(Linear::new(a, b)).add(Tanh::new()).add(Linear::new(b, c)).init(seed).unwrap()
 }
 
-/// All numbers of a model, in order.
-pub fn numbers<T: Scalar>(model: &dyn Parameters<T>) -> Vec<f64> {
+/// All values of a model, in order.
+pub fn values<T: Scalar>(model: &dyn Parameters<T = T>) -> Vec<f64> {
     let mut all = Vec::new();
     model.visit(&mut |_, p| all.extend(p.value().unwrap().iter().map(|v| v.to_f64())));
     all

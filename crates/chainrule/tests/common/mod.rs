@@ -4,7 +4,7 @@ use chainrule::prelude::*;
 
 /// The network of the `digits` example: convolutions, normalisation, pooling, dropout.
 pub fn network<T: Scalar>() -> Sequential<T> {
-    Sequential::new()
+    Sequential::of()
         .add(Conv2d::new(1, 16, 3).padding(1).bias(false))
         .add(BatchNorm2d::new(16))
         .add(Relu::new())

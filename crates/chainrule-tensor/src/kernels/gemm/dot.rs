@@ -1,14 +1,17 @@
-//! Products whose inner dimension adjoins in both operands, x Wᵀ: tiles of dot products, nothing packed.
+//! Products whose inner dimension is contiguous in both operands, x Wᵀ: tiles of dot products, nothing packed.
 
-use super::{
-    super::lanes::Lanes,
-    finish::{self, Finish},
+use super::epilogue::{self, RawEpilogue};
+use crate::{
+    Scalar,
+    kernels::{
+        dispatch::{Kernel, Set},
+        lanes::Lanes,
+    },
 };
-use crate::Scalar;
 
 /// C (m × n) = A Bᵀ: row i of A at `a[i·a_row ..]`, row j of Bᵀ at `b[j·b_row ..]`, k elements each.
 #[derive(Clone, Copy)]
-pub(in crate::kernels) struct Dots<T> {
+pub struct Dots<T> {
     pub m: usize,
     pub n: usize,
     pub k: usize,
@@ -19,15 +22,26 @@ pub(in crate::kernels) struct Dots<T> {
     pub c: *mut T,
     pub c_row: usize,
     pub c_col: usize,
-    pub finish: Finish<T>,
+    pub epilogue: RawEpilogue<T>,
+}
+
+impl<T: Scalar> Kernel for Dots<T> {
+    type T = T;
+    const PORTABLE: bool = false;
+
+    #[inline(always)]
+    unsafe fn run<S: Set>(&self) {
+        // SAFETY: the caller's promises, see `Kernel::run`, are those of the function.
+        unsafe { dots::<S::Of<T>>(self) }
+    }
 }
 
 /// All of C, in cells of up to four rows.
 ///
 /// # Safety
-/// All elements that `d` names are valid, and C is nobody else's.
+/// All elements that `d` names are valid, C is borrowed exclusively, and the processor has the instruction set.
 #[inline(always)]
-pub(super) unsafe fn dots<L: Lanes>(d: &Dots<L::T>) {
+unsafe fn dots<L: Lanes>(d: &Dots<L::T>) {
     let mut i = 0;
     while i < d.m {
         // SAFETY: the rows exist, and a row of cells is as wide as C at most.
@@ -80,7 +94,7 @@ unsafe fn cell<L: Lanes, const R: usize, const J: usize, const G: usize>(
             L::sums(&flat, |col, sum| {
                 if col < J * G {
                     let n = (J * G - col).min(L::N);
-                    finish::write_vector::<L>(sum, c.add(col), n, &d.finish.at(i, j + col));
+                    epilogue::write_vector::<L>(sum, c.add(col), n, &d.epilogue.at(i, j + col));
                 }
             });
             return;
@@ -91,7 +105,7 @@ unsafe fn cell<L: Lanes, const R: usize, const J: usize, const G: usize>(
         for col in written..J * G {
             for r in 0..R {
                 let out = d.c.add((i + r) * d.c_row + (j + col) * d.c_col);
-                d.finish.write(sums[col * R + r], i + r, j + col, out);
+                d.epilogue.write(sums[col * R + r], i + r, j + col, out);
             }
         }
     }

@@ -1,35 +1,38 @@
 //! Matrix products: C = act(α A B + β C + bias), by [`matmul`] or, with all that can be added, [`matmul_with`].
 //!
 //! A product is computed by tiles of C that stay in registers, `acc[i][j] += a[i][k] · b[k][j ..]`, of up to 14 rows and 2
-//! vectors on AVX-512. Operands that are small, or that are read in order anyway, are read where they stand; others are
-//! packed first, a block at a time, into memory that each thread keeps. x Wᵀ with few rows is a set of dot products.
+//! vectors on AVX-512. Operands that are small, or that are read in order anyway, are read in place; others are
+//! packed first, a block at a time, into memory that each thread keeps. x Wᵀ with few rows is a set of dot products. Where there
+//! are no vectors ([`Isa::Portable`]), the products are those of the `matrixmultiply` crate.
 //! Large products are split by rows or columns over threads, never along the sum: the bits do not depend on threads.
 
 mod dot;
 mod engine;
-mod finish;
-mod kernels;
+mod epilogue;
 mod operand;
 mod pack;
 mod plan;
+mod portable;
 mod tile;
 
 #[cfg(test)]
 mod tests;
 
-pub use operand::{Epilogue, Left, PackedA, PackedB, Right};
+pub use epilogue::Epilogue;
+pub use operand::{Left, PackedA, PackedB, Right};
 
 use crate::{Scalar, kernels::Isa};
 use engine::{Product, Side};
 
 /// What kernels that lay out their own panels need of the products: blocks, and memory for panels.
-pub(super) use finish::Finish;
-use kernels::Engine;
-pub(super) use pack::Buffer;
+pub(super) use dot::Dots;
+pub(super) use epilogue::RawEpilogue;
+pub(super) use pack::{Buffer, Pack, Scratch};
 pub(super) use plan::tile_rows;
-pub(super) use tile::Block;
+pub(super) use portable::Gemm;
+pub(super) use tile::{Block, most_rows};
 
-/// A matrix of `rows × cols` over a slice: element (i, j) stands at `i·row_stride + j·col_stride`.
+/// A matrix of `rows × cols` over a slice: element (i, j) is at `i·row_stride + j·col_stride`.
 #[derive(Clone, Copy, Debug)]
 pub struct Mat<'a, T> {
     data: &'a [T],
@@ -39,7 +42,7 @@ pub struct Mat<'a, T> {
     col_stride: usize,
 }
 
-/// A matrix that is written to. No two elements may stand in the same place.
+/// A matrix that is written to. No two elements may share a place.
 #[derive(Debug)]
 pub struct MatMut<'a, T> {
     data: &'a mut [T],
@@ -110,7 +113,7 @@ impl<'a, T> MatMut<'a, T> {
     /// A matrix with its own strides.
     ///
     /// # Panics
-    /// If the slice is too short or two elements would stand in the same place.
+    /// If the slice is too short or two elements would share a place.
     #[inline]
     pub fn strided(
         data: &'a mut [T],
@@ -120,16 +123,16 @@ impl<'a, T> MatMut<'a, T> {
         col_stride: usize,
     ) -> Self {
         check(data.len(), rows, cols, row_stride, col_stride);
-        let apart = rows <= 1
+        let disjoint = rows <= 1
             || cols <= 1
             || (col_stride > 0 && row_stride >= cols * col_stride)
             || (row_stride > 0 && col_stride >= rows * row_stride);
-        assert!(apart, "elements of a matrix that is written to must stand apart");
+        assert!(disjoint, "elements of a matrix that is written to must not share a place");
         Self { data, rows, cols, row_stride, col_stride }
     }
 }
 
-/// C = α A B + β C. With β = 0, C is overwritten whatever it held.
+/// C = α A B + β C. With β = 0, C is overwritten whatever it contained.
 ///
 /// # Panics
 /// If the sizes do not fit together.
@@ -139,7 +142,7 @@ pub fn matmul<T: Scalar>(alpha: T, a: Mat<'_, T>, b: Mat<'_, T>, beta: T, c: Mat
 }
 
 /// C = act(α A B + β C + bias), where A and B may be packed before ([`PackedA`], [`PackedB`]). With β = 0, C is
-/// overwritten whatever it held.
+/// overwritten whatever it contained.
 ///
 /// ```
 /// use chainrule_tensor::kernels::gemm::{Epilogue, Mat, MatMut, PackedB, matmul_with};
@@ -154,7 +157,7 @@ pub fn matmul<T: Scalar>(alpha: T, a: Mat<'_, T>, b: Mat<'_, T>, beta: T, c: Mat
 ///
 /// # Panics
 /// If the sizes do not fit together.
-// In line: an operand that goes through memory is read in wider pieces than it was written in, which the processor waits for.
+// In line: an operand that goes through memory is read in wider pieces than it was written in, and store forwarding fails.
 #[inline(always)]
 pub fn matmul_with<'a, T: Scalar>(
     alpha: T,
@@ -187,8 +190,8 @@ pub(super) fn product<T: Scalar>(
         c.rows,
         c.cols
     );
-    assert!(epilogue.row.is_none_or(|v| v.len() == c.cols), "a bias by columns has one number a column");
-    assert!(epilogue.col.is_none_or(|v| v.len() == c.rows), "a bias by rows has one number a row");
+    assert!(epilogue.row.is_none_or(|v| v.len() == c.cols), "a bias by columns has one element a column");
+    assert!(epilogue.col.is_none_or(|v| v.len() == c.rows), "a bias by rows has one element a row");
     if c.rows == 0 || c.cols == 0 {
         return;
     }
@@ -199,7 +202,7 @@ pub(super) fn product<T: Scalar>(
         _ => panic!("both operands are packed, for two instruction sets"),
     };
     let null = std::ptr::null();
-    let finish = Finish {
+    let epilogue = RawEpilogue {
         alpha,
         beta,
         row: epilogue.row.map_or(null, <[T]>::as_ptr),
@@ -215,16 +218,9 @@ pub(super) fn product<T: Scalar>(
         c: c.data.as_mut_ptr(),
         c_row: c.row_stride,
         c_col: c.col_stride,
-        finish,
+        epilogue,
     };
-    // SAFETY: `Mat` and `MatMut` were checked at construction to hold all their elements, those of C apart from each
-    // other, and packed operands are as long as their sizes say; A and B are borrowed shared and C exclusively, so C
+    // SAFETY: `Mat` and `MatMut` were checked at construction to contain all their elements, those of C disjoint, and packed operands are as long as their sizes say; A and B are borrowed shared and C exclusively, so C
     // overlaps neither. An `Isa` is named only if the processor has it.
-    unsafe { engine::run(&mut p, T::kernels(isa)) };
+    unsafe { engine::run(&mut p, isa) };
 }
-
-/// The matrix product of each scalar type.
-#[expect(private_bounds)]
-pub trait GemmScalar: Engine {}
-impl GemmScalar for f32 {}
-impl GemmScalar for f64 {}

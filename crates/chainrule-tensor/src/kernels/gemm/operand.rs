@@ -1,34 +1,16 @@
-//! Operands, plain or packed once for many products, and what a product does besides.
+//! Operands, plain or packed once for many products.
 
 use super::{
     Mat, Side,
-    kernels::Kernels,
     pack::{Buffer, Pack},
     plan::tile_rows,
+    tile::most_rows,
 };
 use crate::{
     Scalar,
-    kernels::{Isa, isa},
+    kernels::{Isa, isa, lanes::lanes},
 };
 use std::marker::PhantomData;
-
-/// What a product does at the last writing of C, besides α A B + β C.
-#[derive(Clone, Copy, Debug)]
-pub struct Epilogue<'a, T> {
-    /// Added to every row of C: one number a column, as the bias of a dense layer.
-    pub row: Option<&'a [T]>,
-    /// Added to every column of C: one number a row, as the bias of a convolution with its channels in rows.
-    pub col: Option<&'a [T]>,
-    /// Whether negative numbers become 0 at the end.
-    pub relu: bool,
-}
-
-impl<T> Default for Epilogue<'_, T> {
-    #[inline]
-    fn default() -> Self {
-        Self { row: None, col: None, relu: false }
-    }
-}
 
 /// The left operand A of a product: a [`Mat`] or a [`PackedA`].
 #[derive(Clone, Copy, Debug)]
@@ -101,18 +83,30 @@ impl<T: Scalar> Panels<T> {
         (self.len, self.inner, self.width, self.isa) = (len, inner, width, isa);
     }
 
-    fn pack(&mut self, from: Side<T>, kernels: &Kernels<T>) {
+    /// On the portable set `width` is all of `len`, and the panel is a matrix as any other.
+    fn pack(&mut self, from: Side<T>) {
         let Side { data, side, inner, .. } = from;
         let to = self.buffer.as_mut_slice().as_mut_ptr();
         let pack = Pack { n: self.len, k: self.inner, from: data, side, inner, width: self.width, to };
         // SAFETY: the operand was a `Mat` of these sizes, the buffer was made as long, and the processor has `isa`.
-        unsafe { (kernels.pack)(&pack) };
+        unsafe {
+            match self.isa {
+                Isa::Portable => pack.one_by_one(),
+                isa => T::pack(isa, &pack),
+            }
+        }
     }
 
     #[inline]
     fn side(&self) -> Side<T> {
-        Side { data: self.buffer.as_slice().as_ptr(), side: 1, inner: self.width, width: self.width }
+        let width = if self.isa == Isa::Portable { 0 } else { self.width };
+        Side { data: self.buffer.as_slice().as_ptr(), side: 1, inner: self.width, width }
     }
+}
+
+/// Columns of a panel of B: two vectors, or all where `matrixmultiply` packs by itself.
+fn panel_width<T: Scalar>(isa: Isa, cols: usize) -> usize {
+    if isa == Isa::Portable { cols.max(1) } else { 2 * lanes::<T>(isa) }
 }
 
 /// A left operand that is packed once and multiplied many times. Its memory is kept from one packing to the next.
@@ -120,7 +114,7 @@ pub struct PackedA<T>(Panels<T>);
 
 /// A right operand that is packed once and multiplied many times. Its memory is kept from one packing to the next.
 ///
-/// It stands in panels of [`width`](Self::width) columns, each row by row: element (k, j) of a matrix of K rows at
+/// It is laid out in panels of [`width`](Self::width) columns, each row by row: element (k, j) of a matrix of K rows at
 /// `(j / width)·K·width + k·width + j % width`. A caller may write the panels itself, see [`reset`](Self::reset).
 pub struct PackedB<T>(Panels<T>);
 
@@ -143,15 +137,18 @@ impl<T: Scalar> PackedA<T> {
         Self(Panels::new())
     }
 
-    /// Takes over a matrix.
+    /// Packs a matrix.
     pub fn pack(&mut self, a: Mat<'_, T>) {
         self.pack_for(isa(), a);
     }
 
     pub(super) fn pack_for(&mut self, isa: Isa, a: Mat<'_, T>) {
-        let kernels = T::kernels(isa);
-        self.0.reset(a.rows, a.cols, tile_rows(a.rows, kernels.rows[1]), isa);
-        self.0.pack(Left::from(a).side, kernels);
+        let width = match isa {
+            Isa::Portable => a.rows.max(1),
+            isa => tile_rows(a.rows, most_rows::<T>(isa)[1]),
+        };
+        self.0.reset(a.rows, a.cols, width, isa);
+        self.0.pack(Left::from(a).side);
     }
 }
 
@@ -162,21 +159,20 @@ impl<T: Scalar> PackedB<T> {
         Self(Panels::new())
     }
 
-    /// Takes over a matrix.
+    /// Packs a matrix.
     pub fn pack(&mut self, b: Mat<'_, T>) {
         self.pack_for(isa(), b);
     }
 
     pub(super) fn pack_for(&mut self, isa: Isa, b: Mat<'_, T>) {
-        let kernels = T::kernels(isa);
-        self.0.reset(b.cols, b.rows, 2 * kernels.lanes, isa);
-        self.0.pack(Right::from(b).side, kernels);
+        self.0.reset(b.cols, b.rows, panel_width::<T>(isa, b.cols), isa);
+        self.0.pack(Right::from(b).side);
     }
 
     /// Makes room for a matrix of `inner` rows and `cols` columns and returns the panels for the caller to write, those
-    /// columns of the last panel that the matrix does not have included: their numbers are read and do not matter.
+    /// columns of the last panel beyond the matrix included: their elements are read, and their values do not matter.
     pub fn reset(&mut self, inner: usize, cols: usize) -> &mut [T] {
-        self.0.reset(cols, inner, 2 * T::kernels(isa()).lanes, isa());
+        self.0.reset(cols, inner, panel_width::<T>(isa(), cols), isa());
         self.0.buffer.as_mut_slice()
     }
 

@@ -1,13 +1,18 @@
 //! Packing: an operand copied into panels that the kernels read front to back.
 
-use super::super::lanes::Lanes;
-use crate::Scalar;
+use crate::{
+    Scalar,
+    kernels::{
+        dispatch::{Kernel, Set},
+        lanes::Lanes,
+    },
+};
 use std::{marker::PhantomData, slice};
 
 /// Panels of `width` along one side of a matrix: `to[(j / width)·k·width + k'·width + j % width] = from[j·side + k'·inner]`
 /// for j < n, k' < k. What is missing of the last panel is zero.
 #[derive(Clone, Copy)]
-pub(in crate::kernels) struct Pack<T> {
+pub struct Pack<T> {
     pub n: usize,
     pub k: usize,
     pub from: *const T,
@@ -24,13 +29,36 @@ impl<T> Pack<T> {
     }
 }
 
+impl<T: Scalar> Pack<T> {
+    /// Packs one panel that is as wide as the matrix, element by element.
+    ///
+    /// # Safety
+    /// The elements that it names are valid, and `to` is borrowed exclusively.
+    pub(super) unsafe fn one_by_one(&self) {
+        // SAFETY: the panel has `n` columns, all of which are in the matrix.
+        unsafe { one_by_one(self, self.from, self.to, self.n, 0) }
+    }
+}
+
+impl<T: Scalar> Kernel for Pack<T> {
+    type T = T;
+    const PORTABLE: bool = false;
+
+    #[inline(always)]
+    unsafe fn run<S: Set>(&self) {
+        // SAFETY: the caller's promises, see `Kernel::run`, are those of the function.
+        unsafe { pack::<S::Of<T>>(self) }
+    }
+}
+
 /// Packs.
 ///
 /// # Safety
-/// The elements that `p` names are valid, and `to` has `Pack::len` of them and is nobody else's.
+/// The elements that `p` names are valid, `to` has `Pack::len` of them and is borrowed exclusively, and the processor has the
+/// instruction set.
 #[inline(always)]
-pub(super) unsafe fn pack<L: Lanes>(p: &Pack<L::T>) {
-    // Of rows that adjoin, several panels at a time: a row is read further along before the next is begun.
+unsafe fn pack<L: Lanes>(p: &Pack<L::T>) {
+    // Of contiguous rows, several panels at a time: a row is read further along before the next is begun.
     let group = if p.side == 1 { (PANELS / p.width).max(1) * p.width } else { p.width };
     for first in (0..p.n).step_by(group) {
         let cols = group.min(p.n - first);
@@ -44,7 +72,7 @@ pub(super) unsafe fn pack<L: Lanes>(p: &Pack<L::T>) {
             if p.side == 1 {
                 copy::<L>(p, from, to, cols);
             } else if p.inner == 1 {
-                turn::<L>(p, from, to, cols);
+                transpose::<L>(p, from, to, cols);
             } else {
                 one_by_one(p, from, to, cols, 0);
             }
@@ -52,10 +80,10 @@ pub(super) unsafe fn pack<L: Lanes>(p: &Pack<L::T>) {
     }
 }
 
-/// Columns that are packed at a time from rows that adjoin.
+/// Columns that are packed at a time from contiguous rows: 1 KiB of each row in f32.
 const PANELS: usize = 256;
 
-/// Panels whose rows adjoin.
+/// Panels of contiguous rows.
 #[inline(always)]
 unsafe fn copy<L: Lanes>(p: &Pack<L::T>, from: *const L::T, to: *mut L::T, cols: usize) {
     // SAFETY: row k has `cols` elements in `from`, and `width` of them in each panel.
@@ -80,9 +108,9 @@ unsafe fn copy<L: Lanes>(p: &Pack<L::T>, from: *const L::T, to: *mut L::T, cols:
     }
 }
 
-/// A panel whose columns adjoin: turned over in N × N pieces.
+/// A panel of contiguous columns: transposed in N × N pieces.
 #[inline(always)]
-unsafe fn turn<L: Lanes>(p: &Pack<L::T>, from: *const L::T, to: *mut L::T, cols: usize) {
+unsafe fn transpose<L: Lanes>(p: &Pack<L::T>, from: *const L::T, to: *mut L::T, cols: usize) {
     let whole = p.k / L::N * L::N;
     // SAFETY: the pieces lie in the panel.
     unsafe {
@@ -113,7 +141,7 @@ unsafe fn one_by_one<T: Copy>(p: &Pack<T>, from: *const T, to: *mut T, cols: usi
 struct Line([u8; 64]);
 
 /// Memory for packed panels that begins at a cache line and is kept for the next time.
-pub(in crate::kernels) struct Buffer<T> {
+pub struct Buffer<T> {
     lines: Vec<Line>,
     len: usize,
     of: PhantomData<T>,
@@ -124,7 +152,7 @@ impl<T: Scalar> Buffer<T> {
         Self { lines: Vec::new(), len: 0, of: PhantomData }
     }
 
-    /// Makes it `len` elements long; what they hold is left over or zero.
+    /// Makes it `len` elements long; their values are left over or zero.
     pub(in crate::kernels) fn reset(&mut self, len: usize) {
         let lines = len.div_ceil(64 / size_of::<T>());
         if self.lines.len() < lines {
@@ -135,24 +163,24 @@ impl<T: Scalar> Buffer<T> {
     }
 
     pub(in crate::kernels) fn as_slice(&self) -> &[T] {
-        // SAFETY: the lines hold at least `len` numbers, for which every bit pattern is valid.
+        // SAFETY: the lines hold at least `len` elements, for which every bit pattern is valid.
         unsafe { slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
     }
 
     pub(in crate::kernels) fn as_mut_slice(&mut self) -> &mut [T] {
-        // SAFETY: as above, and borrowed exclusively.
+        // SAFETY: the lines hold at least `len` elements and are borrowed exclusively; every bit pattern is valid.
         unsafe { slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
     }
 }
 
 /// A thread's memory for A's and B's panels.
-pub(in crate::kernels) struct Scratch<T> {
-    pub a: Buffer<T>,
-    pub b: Buffer<T>,
+pub struct Scratch<T> {
+    pub(super) a: Buffer<T>,
+    pub(super) b: Buffer<T>,
 }
 
 impl<T: Scalar> Scratch<T> {
-    pub(super) const fn new() -> Self {
+    pub(in crate::kernels) const fn new() -> Self {
         Self { a: Buffer::new(), b: Buffer::new() }
     }
 }

@@ -5,16 +5,21 @@
 
 use super::{
     engine::{Product, SERIAL},
-    kernels::Kernels,
+    tile::most_rows,
 };
-use crate::Scalar;
+use crate::{
+    Scalar,
+    kernels::{Isa, lanes::lanes},
+};
 
 /// Bytes of a packed block of A, which stays in the second-level cache, and of B, in the third.
 const A_BYTES: usize = 512 << 10;
 const B_BYTES: usize = 4 << 20;
-/// Bytes of a block of B that is turned as it is packed, for rows of A that are read where they stand.
-const TURNED: usize = 128 << 10;
-/// Most of the inner dimension that is packed at a time.
+/// Bytes of a block of B that is transposed as it is packed, for rows of A that are read in place: an eighth of a second-level cache
+/// of 1 MiB, so that A's rows stay there too.
+const TRANSPOSED: usize = 128 << 10;
+/// Most of the inner dimension that is packed at a time: a panel of two vectors of f32 is then 64 KiB on AVX-512, and a tile's
+/// rows of A 28 KiB.
 const DEPTH: usize = 512;
 
 /// How a product is computed.
@@ -23,7 +28,7 @@ pub(super) struct Plan {
     pub dots: bool,
     pub pack_a: bool,
     pub pack_b: bool,
-    /// Whether the first tile of a panel of B leaves it packed for the others.
+    /// Whether the first tile of a panel of B packs it for the others.
     pub keep_b: bool,
     /// Most rows of a tile, and its columns.
     pub mr: usize,
@@ -37,7 +42,7 @@ pub(super) struct Plan {
 /// Chooses between C and Cᵀ, and whether dot products are the cheaper way: by an estimate of cycles.
 #[inline]
 pub(super) fn orient<T: Scalar>(p: &mut Product<T>, lanes: usize) -> bool {
-    // A side of one element adjoins in any way.
+    // A side of one element is contiguous with any stride.
     if p.m == 1 {
         (p.a.side, p.c_row) = (1, 1);
     }
@@ -56,24 +61,24 @@ pub(super) fn orient<T: Scalar>(p: &mut Product<T>, lanes: usize) -> bool {
         let scatter = if p.c_col == 1 { 0 } else { 10 * p.m * p.n };
         p.m * p.k * filled(p.n) + pack + scatter
     };
-    let (straight, turned) = (cost(p), cost(&p.t()));
+    let (straight, transposed) = (cost(p), cost(&p.t()));
     // Dot products read all of B for four rows of A.
     let near = p.m.min(p.n) <= 8 || p.k * (p.m + p.n) <= 1 << 14;
     if p.a.inner == 1 && p.b.inner == 1 && near {
         let dots = p.m * p.n * (filled(p.k) * 9 / 8 + 60);
-        if dots < straight.min(turned) {
+        if dots < straight.min(transposed) {
             return true;
         }
     }
-    if turned < straight {
+    if transposed < straight {
         *p = p.t();
     }
     false
 }
 
 /// How many rows and columns make a tile, what is packed, and in which blocks.
-pub(super) fn plan<T: Scalar>(p: &Product<T>, dots: bool, work: usize, kernels: &Kernels<T>) -> Plan {
-    let lanes = kernels.lanes;
+pub(super) fn plan<T: Scalar>(p: &Product<T>, dots: bool, work: usize, isa: Isa) -> Plan {
+    let (lanes, rows) = (lanes::<T>(isa), most_rows::<T>(isa));
     if dots {
         return Plan {
             dots,
@@ -88,26 +93,27 @@ pub(super) fn plan<T: Scalar>(p: &Product<T>, dots: bool, work: usize, kernels: 
         };
     }
     let vectors = match p.b.width / lanes {
-        0 if p.m <= kernels.rows[3] && p.n > 4 * lanes => 8,
-        0 if p.m <= kernels.rows[2] && p.n > 2 * lanes => 4,
+        0 if p.m <= rows[3] && p.n > 4 * lanes => 8,
+        0 if p.m <= rows[2] && p.n > 2 * lanes => 4,
         0 if p.n > lanes => 2,
         0 => 1,
         packed => packed,
     };
     let nr = vectors * lanes;
     let mr = match p.a.width {
-        0 => kernels.rows[vectors.ilog2() as usize],
+        0 => rows[vectors.ilog2() as usize],
         packed => packed,
     };
-    // A block of B is packed if it has to be turned, or comes from afar for many rows. Otherwise, unless it stays in the
-    // first-level cache anyway, the first tile of a panel leaves it packed for the others, which costs that tile nothing.
+    // A block of B is packed if it has to be transposed, or is streamed from memory for many rows. Otherwise, unless it stays in
+    // the first-level cache anyway, the first tile of a panel packs it for the others, which costs that tile nothing.
     let bytes = p.n * p.k * size_of::<T>();
     let pack_b = p.b.width == 0 && (p.b.side != 1 || (p.m > 16 * mr && bytes >= 1 << 20));
     let keep_b = p.b.width == 0 && !pack_b && vectors == 2 && p.m > mr && bytes > 32 << 10;
     // Rows whole pages apart share a few sets of the first-level cache; others are worth packing for many panels.
     let pages = |stride: usize| (stride * size_of::<T>()).is_multiple_of(4096);
-    let strewn = if p.a.side == 1 { p.k > 64 && pages(p.a.inner) } else { p.a.inner != 1 || pages(p.a.side) };
-    let pack_a = p.a.width == 0 && ((strewn && p.n >= 2 * nr) || (p.m > 6 && p.n >= 8 * nr));
+    let page_aliased =
+        if p.a.side == 1 { p.k > 64 && pages(p.a.inner) } else { p.a.inner != 1 || pages(p.a.side) };
+    let pack_a = p.a.width == 0 && ((page_aliased && p.n >= 2 * nr) || (p.m > 6 && p.n >= 8 * nr));
     if !pack_a && !pack_b && !keep_b && work < SERIAL {
         return Plan { dots, pack_a, pack_b, keep_b, mr, nr, mc: p.m, nc: p.n, kc: p.k };
     }
@@ -122,7 +128,7 @@ pub(super) fn plan<T: Scalar>(p: &Product<T>, dots: bool, work: usize, kernels: 
         mr,
         nr,
         mc: fit(A_BYTES, 1),
-        nc: fit(if pack_b && !pack_a && p.a.width == 0 { TURNED } else { B_BYTES }, nr),
+        nc: fit(if pack_b && !pack_a && p.a.width == 0 { TRANSPOSED } else { B_BYTES }, nr),
         kc,
     }
 }

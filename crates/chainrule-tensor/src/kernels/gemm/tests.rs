@@ -5,8 +5,8 @@ fn isas() -> impl Iterator<Item = Isa> {
     [Isa::Portable, Isa::Avx2, Isa::Avx512].into_iter().filter(|&isa| isa <= best())
 }
 
-/// Small whole numbers: their products and sums are exact, so that any order gives the same.
-fn numbers<T: Scalar>(n: usize, seed: usize) -> Vec<T> {
+/// Small integers: their products and sums are exact, so that any order gives the same.
+fn values<T: Scalar>(n: usize, seed: usize) -> Vec<T> {
     (0..n).map(|i| T::from_f64(((i * 7919 + seed * 104_729 + 13) % 31) as f64 - 15.0)).collect()
 }
 
@@ -26,7 +26,7 @@ fn naive<T: Scalar>(alpha: T, a: Mat<'_, T>, b: Mat<'_, T>, beta: T, c: &mut [T]
     }
 }
 
-/// Where a matrix stands in its slice: strides, and how many elements come first.
+/// The layout of a matrix in its slice: strides, and how many elements come first.
 #[derive(Clone, Copy, Debug)]
 struct Layout {
     row_stride: usize,
@@ -57,16 +57,16 @@ impl Layout {
 fn check<T: Scalar>(isa: Isa, (m, k, n): (usize, usize, usize), which: usize, packed: usize) {
     let (la, lb, lc) =
         (layouts(m, k)[which % 4], layouts(k, n)[which / 4 % 4], layouts(m, n)[which / 16 % 4]);
-    let (da, db) = (numbers::<T>(la.len(m, k), 1), numbers::<T>(lb.len(k, n), 2));
+    let (da, db) = (values::<T>(la.len(m, k), 1), values::<T>(lb.len(k, n), 2));
     let (a, b) = (la.mat(&da, m, k), lb.mat(&db, k, n));
-    let (row, col) = (numbers::<T>(n, 4), numbers::<T>(m, 5));
+    let (row, col) = (values::<T>(n, 4), values::<T>(m, 5));
     let (one, two) = (T::ONE, T::from_f64(2.0));
     for (alpha, beta, e) in [
         (one, T::ZERO, Epilogue::default()),
         (two, one, Epilogue { row: Some(&row), ..Epilogue::default() }),
         (-one, -two, Epilogue { row: Some(&row), col: Some(&col), relu: true }),
     ] {
-        let mut want = numbers::<T>(m * n, 3);
+        let mut want = values::<T>(m * n, 3);
         let mut got = vec![T::from_f64(f64::NAN); lc.len(m, n)];
         let at = |i: usize, j: usize| lc.first + i * lc.row_stride + j * lc.col_stride;
         if beta != T::ZERO {

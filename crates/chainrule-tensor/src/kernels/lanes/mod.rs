@@ -2,12 +2,20 @@
 //!
 //! Every method is `inline(always)`: it becomes part of a kernel that is compiled with the features that it needs.
 
-/// A vector register of `N` numbers.
+use super::{
+    Isa,
+    dispatch::dispatch,
+    gemm::{Block, Dots, Gemm, Pack, Scratch},
+    layers::conv::{self, Filters, Geometry, Workspace},
+};
+use std::{cell::Cell, thread::LocalKey};
+
+/// A vector register of `N` elements.
 ///
 /// # Safety
 /// All methods: the processor has the instruction set, and memory that is read or written is valid. The lanes that a
 /// mask leaves out are not touched.
-pub(super) trait Lanes: Copy {
+pub trait Lanes: Copy {
     type T: crate::Scalar;
     type Mask: Copy;
     const N: usize;
@@ -22,7 +30,7 @@ pub(super) trait Lanes: Copy {
     /// cycles where the address is null.
     #[inline(always)]
     unsafe fn load_if(from: *const Self::T, mask: Self::Mask) -> Self {
-        // SAFETY: the caller's.
+        // SAFETY: the masked elements are valid, and the processor has the instruction set.
         unsafe { Self::load_masked(from, mask) }
     }
     unsafe fn store(self, to: *mut Self::T);
@@ -44,7 +52,7 @@ pub(super) trait Lanes: Copy {
         for first in (0..16).step_by(Self::N) {
             let mut out = [<Self::T as crate::Scalar>::ZERO; 16];
             for (out, v) in out.iter_mut().zip(&vectors[first..][..Self::N]) {
-                // SAFETY: the caller's.
+                // SAFETY: the processor has the instruction set.
                 *out = unsafe { v.sum() };
             }
             // SAFETY: N ≤ 16.
@@ -65,7 +73,7 @@ pub(super) trait Lanes: Copy {
     ) {
         for k in 0..Self::N {
             for r in 0..rows {
-                // SAFETY: the caller vouches for both.
+                // SAFETY: the caller vouches for `rows` rows of N elements of `from`, and N rows of `rows` of `to`.
                 unsafe { *to.add(k * to_stride + r) = *from.add(r * from_stride + k) };
             }
         }
@@ -76,9 +84,8 @@ pub(super) trait Lanes: Copy {
 macro_rules! portable {
     ($name:ident, $t:ty, $n:literal) => {
         #[derive(Clone, Copy)]
-        pub(super) struct $name([$t; $n]);
+        pub struct $name([$t; $n]);
 
-        // SAFETY comments: each method's caller vouches for the memory, as the trait says.
         impl Lanes for $name {
             type T = $t;
             type Mask = usize;
@@ -100,16 +107,16 @@ macro_rules! portable {
             #[inline(always)]
             unsafe fn load_masked(from: *const $t, mask: usize) -> Self {
                 if mask >= $n {
-                    // SAFETY: as `load`.
+                    // SAFETY: a full mask means `N` valid elements.
                     return unsafe { Self::load(from) };
                 }
-                // Out of line, here and below: ends of rows are rare, and loops are compiled many times.
+                // Out of line, as in `store_masked`: ends of rows are rare, and loops are compiled many times.
                 #[inline(never)]
                 unsafe fn part(from: *const $t, n: usize) -> [$t; $n] {
                     // SAFETY: the caller vouches for `n` elements.
                     std::array::from_fn(|i| if i < n { unsafe { *from.add(i) } } else { 0.0 })
                 }
-                // SAFETY: as above.
+                // SAFETY: the caller vouches for the `mask` first elements.
                 Self(unsafe { part(from, mask) })
             }
             #[inline(always)]
@@ -126,7 +133,7 @@ macro_rules! portable {
                         unsafe { *to.add(i) = v };
                     }
                 }
-                // SAFETY: as above.
+                // SAFETY: the caller vouches for the `mask` first elements.
                 unsafe { part(self.0, to, mask) };
             }
             #[inline(always)]
@@ -165,75 +172,136 @@ portable!(Portable32, f32, 4);
 portable!(Portable64, f64, 2);
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-pub(super) use x86::{Avx2F32, Avx2F64, Avx512F32};
+pub use x86::{Avx2F32, Avx2F64, Avx512F32};
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod x86;
 
-/// The vectors of each instruction set for a scalar type.
+/// What a scalar type is to the kernels: its vectors on each instruction set, and the kernels that come in one function for each
+/// size of a tile. As methods of a type those are compiled once, with this crate, and not again in every program that calls them.
 ///
 /// f64 is for checking. It has no vectors of its own for AVX-512 and takes those of AVX2: a third less to compile for
 /// everybody who builds this crate.
-pub(super) trait Vectors: Sized {
+pub trait Vectors: Sized + 'static {
     /// Whether AVX-512 has vectors of its own.
     const WIDE: bool;
     type Portable: Lanes<T = Self>;
     type Avx2: Lanes<T = Self>;
     type Avx512: Lanes<T = Self>;
+    /// The product of the `matrixmultiply` crate.
+    const GEMM: Gemm<Self>;
+
+    /// # Safety
+    /// As `dispatch`, for this and the two below.
+    unsafe fn block(isa: Isa, job: &Block<Self>);
+    unsafe fn dots(isa: Isa, job: &Dots<Self>);
+    unsafe fn pack(isa: Isa, job: &Pack<Self>);
+    /// Memory for packing, of which each thread has its own.
+    fn scratch() -> &'static LocalKey<Cell<Scratch<Self>>>;
+
+    fn forward(
+        isa: Isa,
+        g: &Geometry<2>,
+        x: &[Self],
+        w: Filters<'_, Self>,
+        bias: Option<&[Self]>,
+        y: &mut [Self],
+        work: &mut Workspace<Self>,
+    );
+    fn input_gradient(
+        isa: Isa,
+        g: &Geometry<2>,
+        w: &[Self],
+        dy: &[Self],
+        dx: &mut [Self],
+        work: &mut Workspace<Self>,
+    );
+    fn weight_gradient(
+        isa: Isa,
+        g: &Geometry<2>,
+        x: &[Self],
+        dy: &[Self],
+        dw: &mut [Self],
+        work: &mut Workspace<Self>,
+    );
 }
 
 macro_rules! vectors {
-    ($t:ty, $wide:literal, $portable:ty, $avx2:ty, $avx512:ty) => {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
+    ($t:ty, $wide:literal, $portable:ty, $avx2:ty, $avx512:ty, $gemm:path) => {
         impl Vectors for $t {
             const WIDE: bool = $wide;
+            const GEMM: Gemm<$t> = $gemm;
             type Portable = $portable;
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
             type Avx2 = $avx2;
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
             type Avx512 = $avx512;
-        }
-        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-        impl Vectors for $t {
-            const WIDE: bool = $wide;
-            type Portable = $portable;
+            #[cfg(not(all(target_arch = "x86_64", not(miri))))]
             type Avx2 = $portable;
+            #[cfg(not(all(target_arch = "x86_64", not(miri))))]
             type Avx512 = $portable;
+
+            unsafe fn block(isa: Isa, job: &Block<$t>) {
+                // SAFETY: the caller's promises are those of `dispatch`.
+                unsafe { dispatch(isa, job) }
+            }
+            unsafe fn dots(isa: Isa, job: &Dots<$t>) {
+                // SAFETY: the caller's promises are those of `dispatch`.
+                unsafe { dispatch(isa, job) }
+            }
+            unsafe fn pack(isa: Isa, job: &Pack<$t>) {
+                // SAFETY: the caller's promises are those of `dispatch`.
+                unsafe { dispatch(isa, job) }
+            }
+            fn scratch() -> &'static LocalKey<Cell<Scratch<$t>>> {
+                thread_local!(static SCRATCH: Cell<Scratch<$t>> = const { Cell::new(Scratch::new()) });
+                &SCRATCH
+            }
+
+            fn forward(
+                isa: Isa,
+                g: &Geometry<2>,
+                x: &[$t],
+                w: Filters<'_, $t>,
+                bias: Option<&[$t]>,
+                y: &mut [$t],
+                work: &mut Workspace<$t>,
+            ) {
+                conv::forward(isa, g, x, w, bias, y, work);
+            }
+            fn input_gradient(
+                isa: Isa,
+                g: &Geometry<2>,
+                w: &[$t],
+                dy: &[$t],
+                dx: &mut [$t],
+                work: &mut Workspace<$t>,
+            ) {
+                conv::input_gradient(isa, g, w, dy, dx, work);
+            }
+            fn weight_gradient(
+                isa: Isa,
+                g: &Geometry<2>,
+                x: &[$t],
+                dy: &[$t],
+                dw: &mut [$t],
+                work: &mut Workspace<$t>,
+            ) {
+                conv::weight_gradient(isa, g, x, dy, dw, work);
+            }
         }
     };
 }
 
-vectors!(f32, true, Portable32, Avx2F32, Avx512F32);
-vectors!(f64, false, Portable64, Avx2F64, Avx2F64);
+vectors!(f32, true, Portable32, Avx2F32, Avx512F32, matrixmultiply::sgemm);
+vectors!(f64, false, Portable64, Avx2F64, Avx2F64, matrixmultiply::dgemm);
 
-/// Compiles an `unsafe fn name<L: Lanes>(job: &Job<L::T>)` of the module `$body` for every instruction set, as
-/// `name(isa, job)`.
-macro_rules! for_each_isa {
-    ($vis:vis fn $name:ident($job:ident) = $body:ident) => {
-        /// # Safety
-        /// As the function that it compiles, and the processor has `isa`.
-        $vis unsafe fn $name<T: $crate::Scalar>(isa: $crate::kernels::Isa, job: &$job<T>) {
-            #[cfg(all(target_arch = "x86_64", not(miri)))]
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-            unsafe fn avx512<T: $crate::Scalar>(job: &$job<T>) {
-                // SAFETY: the caller's, here and below.
-                unsafe { $body::<T::Avx512>(job) }
-            }
-            #[cfg(all(target_arch = "x86_64", not(miri)))]
-            #[target_feature(enable = "avx2,fma")]
-            unsafe fn avx2<T: $crate::Scalar>(job: &$job<T>) {
-                // SAFETY: as above.
-                unsafe { $body::<T::Avx2>(job) }
-            }
-            // SAFETY: as above.
-            unsafe {
-                match isa {
-                    #[cfg(all(target_arch = "x86_64", not(miri)))]
-                    $crate::kernels::Isa::Avx512 if <T as $crate::kernels::lanes::Vectors>::WIDE => avx512(job),
-                    #[cfg(all(target_arch = "x86_64", not(miri)))]
-                    $crate::kernels::Isa::Avx512 | $crate::kernels::Isa::Avx2 => avx2(job),
-                    _ => $body::<T::Portable>(job),
-                }
-            }
-        }
-    };
+/// Elements of a vector.
+#[inline]
+pub(crate) fn lanes<T: Vectors>(isa: Isa) -> usize {
+    match isa {
+        Isa::Avx512 => T::Avx512::N,
+        Isa::Avx2 => T::Avx2::N,
+        Isa::Portable => T::Portable::N,
+    }
 }
-pub(super) use for_each_isa;

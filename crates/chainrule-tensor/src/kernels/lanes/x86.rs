@@ -9,7 +9,7 @@ macro_rules! lanes {
      $max:ident, |$v:ident| $sum:expr
      $(, $more:item)*) => {
         #[derive(Clone, Copy)]
-        pub(in super::super) struct $name($vec);
+        pub struct $name($vec);
 
         impl Lanes for $name {
             type T = $t;
@@ -18,12 +18,12 @@ macro_rules! lanes {
 
             #[inline(always)]
             unsafe fn splat(v: $t) -> Self {
-                // SAFETY: the caller vouches for the instruction set, here and below.
+                // SAFETY: the processor has the instruction set.
                 Self(unsafe { $splat(v) })
             }
             #[inline(always)]
             unsafe fn mask($n_: usize) -> $mask_ty {
-                // SAFETY: as `splat`; n ≤ N.
+                // SAFETY: the processor has the instruction set; n ≤ N, so the table is read within its bounds.
                 #[allow(unused_unsafe)]
                 unsafe { $mask }
             }
@@ -39,7 +39,7 @@ macro_rules! lanes {
             }
             #[inline(always)]
             unsafe fn load_if(from: *const $t, mask: $mask_ty) -> Self {
-                // SAFETY: as `load_masked`. The empty instruction counts as an effect, which is not done ahead of a condition.
+                // SAFETY: the caller vouches for the masked elements. The empty instruction counts as an effect, which is not done ahead of a condition.
                 unsafe {
                     std::arch::asm!("", options(nomem, nostack, preserves_flags));
                     Self::load_masked(from, mask)
@@ -57,37 +57,37 @@ macro_rules! lanes {
             }
             #[inline(always)]
             unsafe fn mul_add(self, b: Self, c: Self) -> Self {
-                // SAFETY: as `splat`.
+                // SAFETY: the processor has the instruction set.
                 Self(unsafe { $fma(self.0, b.0, c.0) })
             }
             #[inline(always)]
             unsafe fn add(self, b: Self) -> Self {
-                // SAFETY: as `splat`.
+                // SAFETY: the processor has the instruction set.
                 Self(unsafe { $add(self.0, b.0) })
             }
             #[inline(always)]
             unsafe fn neg_mul_add(self, b: Self, c: Self) -> Self {
-                // SAFETY: as `splat`.
+                // SAFETY: the processor has the instruction set.
                 Self(unsafe { $fnma(self.0, b.0, c.0) })
             }
             #[inline(always)]
             unsafe fn sub(self, b: Self) -> Self {
-                // SAFETY: as `splat`.
+                // SAFETY: the processor has the instruction set.
                 Self(unsafe { $sub(self.0, b.0) })
             }
             #[inline(always)]
             unsafe fn mul(self, b: Self) -> Self {
-                // SAFETY: as `splat`.
+                // SAFETY: the processor has the instruction set.
                 Self(unsafe { $mul(self.0, b.0) })
             }
             #[inline(always)]
             unsafe fn relu(self) -> Self {
-                // SAFETY: as `splat`. Of 0 and NaN the instruction returns its second operand.
+                // SAFETY: the processor has the instruction set. Of 0 and NaN the instruction returns its second operand.
                 Self(unsafe { $max($zero(), self.0) })
             }
             #[inline(always)]
             unsafe fn sum(self) -> $t {
-                // SAFETY: as `splat`.
+                // SAFETY: the processor has the instruction set.
                 unsafe {
                     let $v = self.0;
                     $sum
@@ -125,7 +125,7 @@ lanes!(
     |v| _mm512_reduce_add_ps(v),
     unsafe fn transpose(from: *const f32, from_stride: usize, rows: usize, to: *mut f32, to_stride: usize) {
         // SAFETY: the caller vouches for the instruction set and the memory.
-        unsafe { turn16(from, from_stride, rows, to, to_stride) }
+        unsafe { transpose_rows16(from, from_stride, rows, to, to_stride) }
     },
     unsafe fn sums(v: &[Self; 16], mut each: impl FnMut(usize, Self)) {
         // SAFETY: the caller vouches for AVX-512. Each level adds halves and brings two vectors into one.
@@ -154,7 +154,13 @@ lanes!(
 /// `Lanes::transpose` for 16 lanes. Not part of the loops around it, whose addresses would crowd out its own.
 #[inline(never)]
 #[target_feature(enable = "avx512f")]
-unsafe fn turn16(from: *const f32, from_stride: usize, rows: usize, to: *mut f32, to_stride: usize) {
+unsafe fn transpose_rows16(
+    from: *const f32,
+    from_stride: usize,
+    rows: usize,
+    to: *mut f32,
+    to_stride: usize,
+) {
     // SAFETY: the caller vouches for `rows` rows of 16 elements at `from`, 16 rows of `rows` elements at `to`.
     unsafe {
         let mut r = [_mm512_setzero_ps(); 16];
@@ -244,7 +250,7 @@ lanes!(
     },
     unsafe fn transpose(from: *const f32, from_stride: usize, rows: usize, to: *mut f32, to_stride: usize) {
         // SAFETY: the caller vouches for the instruction set and the memory.
-        unsafe { turn8(from, from_stride, rows, to, to_stride) }
+        unsafe { transpose_rows8(from, from_stride, rows, to, to_stride) }
     }
 );
 
@@ -276,7 +282,7 @@ lanes!(
 /// `Lanes::transpose` for 8 lanes.
 #[inline(never)]
 #[target_feature(enable = "avx2")]
-unsafe fn turn8(from: *const f32, from_stride: usize, rows: usize, to: *mut f32, to_stride: usize) {
+unsafe fn transpose_rows8(from: *const f32, from_stride: usize, rows: usize, to: *mut f32, to_stride: usize) {
     // SAFETY: the caller vouches for `rows` rows of 8 elements at `from`, 8 rows of `rows` elements at `to`.
     unsafe {
         let mut r = [_mm256_setzero_ps(); 8];

@@ -11,7 +11,7 @@
 //!
 //! Where x ≤ 0, as in all that networks do, 2ⁿ does not overflow, and one product makes it, see `down`.
 
-use super::{MathScalar, Sum, erf, poly};
+use super::{Elementary, Sum, erf, poly};
 
 macro_rules! elementary {
     ($t:ident, $bits:ident, $int:ident, mantissa: $mantissa:literal, bias: $bias:literal,
@@ -20,7 +20,7 @@ macro_rules! elementary {
         mod $t {
             use super::{super::Sum, poly};
 
-            /// 1.5·2^mantissa: adding and subtracting it rounds to a whole number, which stands in the low bits between.
+            /// 1.5·2^mantissa: adding and subtracting it rounds to an integer, which is in the low bits between.
             const ROUND: $t = 1.5 * (1u64 << $mantissa) as $t;
 
             /// 2ⁿ for a normal result.
@@ -42,7 +42,7 @@ macro_rules! elementary {
                 (q, (shifted.to_bits() as $int) - (ROUND.to_bits() as $int))
             }
 
-            /// (r, 2ⁿ⁺ˢ) with −x = n ln 2 + r, for n + S in the range of normal numbers: the rounded number has the exponent
+            /// (r, 2ⁿ⁺ˢ) with −x = n ln 2 + r, for n + S in the range of normal values: the rounded value has the exponent
             /// in its low bits, and one shift puts it in place.
             #[inline(always)]
             pub fn down<const FMA: bool, const S: i64>(x: $t) -> ($t, $t) {
@@ -62,7 +62,7 @@ macro_rules! elementary {
                 // How far the exponent lies above that of √½.
                 let offset = bits.wrapping_sub(std::$t::consts::FRAC_1_SQRT_2.to_bits()) as $int >> $mantissa;
                 let m = $t::from_bits(bits.wrapping_sub((offset << $mantissa) as $bits));
-                // A small whole number becomes a float by the same trick of the low bits.
+                // A small integer becomes a float by the same trick of the low bits.
                 let k = $t::from_bits((ROUND.to_bits() as $int).wrapping_add(offset) as $bits) - ROUND;
                 (m, if tiny { k - $mantissa as $t } else { k })
             }
@@ -88,16 +88,16 @@ macro_rules! elementary {
             }
         }
 
-        impl MathScalar for $t {
+        impl Elementary for $t {
             #[inline(always)]
-            fn v_exp_by<const FMA: bool>(self) -> Self {
+            fn v_exp<const FMA: bool>(self) -> Self {
                 let (q, n) = $t::reduced::<FMA>(self);
                 // Two halves, so that neither over- nor underflows before the product does.
                 (1.0 + q) * $t::power(n >> 1) * $t::power(n - (n >> 1))
             }
 
             #[inline(always)]
-            fn v_exp_neg_by<const FMA: bool>(self) -> Self {
+            fn v_exp_neg<const FMA: bool>(self) -> Self {
                 let sum = $t::sum::<FMA>;
                 let x = if self > -$low { -$low } else { self };
                 let (r, scale) = $t::down::<FMA, $shift>(x);
@@ -106,7 +106,7 @@ macro_rules! elementary {
             }
 
             #[inline(always)]
-            fn v_exp_m1_by<const FMA: bool>(self) -> Self {
+            fn v_exp_m1<const FMA: bool>(self) -> Self {
                 let (q, n) = $t::reduced::<FMA>(self);
                 let large = (1.0 + q) * $t::power(n >> 1) * $t::power(n - (n >> 1));
                 // Beyond this 2ⁿ may overflow, and the 1 is lost anyway.
@@ -117,7 +117,7 @@ macro_rules! elementary {
             }
 
             #[inline(always)]
-            fn v_exp_m1_neg_by<const FMA: bool>(self) -> Self {
+            fn v_exp_m1_neg<const FMA: bool>(self) -> Self {
                 let sum = $t::sum::<FMA>;
                 let x = if self > 40.0 { 40.0 } else { self }; // e⁻⁴⁰ is lost beside 1
                 let (r, scale) = $t::down::<FMA, 0>(x);
@@ -126,13 +126,13 @@ macro_rules! elementary {
             }
 
             #[inline(always)]
-            fn v_ln_by<const FMA: bool>(self) -> Self {
+            fn v_ln<const FMA: bool>(self) -> Self {
                 let (m, k) = $t::split(self);
                 $t::ln_special(self, $t::ln::<FMA>(m, k))
             }
 
             #[inline(always)]
-            fn v_ln_1p_by<const FMA: bool>(self) -> Self {
+            fn v_ln_1p<const FMA: bool>(self) -> Self {
                 // ln(1 + x) = ln u + (what rounding u = 1 + x lost)/u.
                 let u = 1.0 + self;
                 let lost = if self > 1.0 { 1.0 - (u - self) } else { self - (u - 1.0) };
@@ -143,19 +143,19 @@ macro_rules! elementary {
             }
 
             #[inline(always)]
-            fn v_tanh_by<const FMA: bool>(self) -> Self {
-                let e = (2.0 * self.abs()).v_exp_m1_neg_by::<FMA>(); // tanh|x| = −e/(2 + e), e = exp(−2|x|) − 1
+            fn v_tanh<const FMA: bool>(self) -> Self {
+                let e = (2.0 * self.abs()).v_exp_m1_neg::<FMA>(); // tanh|x| = −e/(2 + e), e = exp(−2|x|) − 1
                 (-e / (2.0 + e)).copysign(self)
             }
 
             #[inline(always)]
-            fn v_sigmoid_by<const FMA: bool>(self) -> Self {
-                let z = self.abs().v_exp_neg_by::<FMA>(); // never overflows
+            fn v_sigmoid<const FMA: bool>(self) -> Self {
+                let z = self.abs().v_exp_neg::<FMA>(); // never overflows
                 (if self < 0.0 { z } else { 1.0 }) / (1.0 + z)
             }
 
             #[inline(always)]
-            fn v_erf_by<const FMA: bool>(self) -> Self {
+            fn v_erf<const FMA: bool>(self) -> Self {
                 erf::$t::<FMA>(self)
             }
         }

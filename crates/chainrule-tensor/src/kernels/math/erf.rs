@@ -9,7 +9,7 @@
 //! All ranges are computed and one is chosen, so that the loop vectorises. f32 has two ranges: a polynomial in x², and 1 − exp of a
 //! polynomial, with the coefficients of N. Juffa (2012).
 
-use super::{MathScalar, Sum, poly};
+use super::{Elementary, Sum, poly};
 
 /// erf in f32.
 #[inline(always)]
@@ -22,7 +22,7 @@ pub fn f32<const FMA: bool>(x: f32) -> f32 {
         -1.287_175_1e-1, -6.348_466_9e-1, -1.067_778_8e-1, 2.425_462_2e-2, -3.883_964_4e-3, 3.831_971_3e-4,
         -1.728_534_7e-5);
     // The polynomial was fitted up to 4, where erf is 1 in f32.
-    let far = 1.0 - sum(-a, exponent, a).v_exp_neg_by::<FMA>();
+    let far = 1.0 - sum(-a, exponent, a).v_exp_neg::<FMA>();
     let far = if a > 4.0 { 1.0 } else { far };
     let v = if a > 0.927_734_4 { far } else { a + a * near };
     if x.is_nan() { x } else { v.copysign(x) }
@@ -93,5 +93,5 @@ fn tail<const FMA: bool>(a: f64) -> f64 {
     let ratio = if a < 1.0 / 0.35 { r1 / s1 } else { r2 / s2 };
     // exp(−a²) = exp(−z²) exp((z − a)(z + a)) with z the leading half of a, whose square is exact.
     let z = f64::from_bits(a.to_bits() & 0xffff_ffff_0000_0000);
-    (-z * z - 0.5625).v_exp_by::<FMA>() * ((z - a) * (z + a) + ratio).v_exp_by::<FMA>() / a
+    (-z * z - 0.5625).v_exp::<FMA>() * ((z - a) * (z + a) + ratio).v_exp::<FMA>() / a
 }

@@ -13,50 +13,33 @@
 //! NaN gives NaN, infinities give the limits, and denormal results are within one of the smallest denormals.
 
 mod elementary;
-#[expect(clippy::excessive_precision, reason = "the coefficients stand as they were published")]
+#[expect(clippy::excessive_precision, reason = "the coefficients as they were published")]
 mod erf;
 
 use super::elementwise::{Function, map};
 use crate::Scalar;
 
-macro_rules! functions {
-    ($($(#[$doc:meta])* $name:ident, $by:ident;)*) => {
-        /// The functions that are written once for each scalar type. Those with `FMA` are for kernels that know whether the
-        /// processor multiplies and adds in one instruction, see [`Function`](super::elementwise::Function): where it does
-        /// not, they are right and slow.
-        pub trait MathScalar: Sized {
-            $(
-                $(#[$doc])*
-                #[inline(always)]
-                fn $name(self) -> Self {
-                    self.$by::<false>()
-                }
-                $(#[$doc])*
-                fn $by<const FMA: bool>(self) -> Self;
-            )*
-        }
-    };
-}
-
-functions! {
+/// The functions, for a loop that is compiled for a processor with fused multiply-adds (`FMA`) or without, see
+/// [`Function`]. Where there are none, `FMA` is correct and slow.
+pub trait Elementary: Sized {
     /// eˣ
-    v_exp, v_exp_by;
-    /// e⁻ˣ for x ≥ 0, at two thirds of the cost; right down to −40.
-    v_exp_neg, v_exp_neg_by;
+    fn v_exp<const FMA: bool>(self) -> Self;
+    /// e⁻ˣ for x ≥ 0, at two thirds of the cost; correct down to −40.
+    fn v_exp_neg<const FMA: bool>(self) -> Self;
     /// eˣ − 1, accurate near 0.
-    v_exp_m1, v_exp_m1_by;
-    /// e⁻ˣ − 1 for x ≥ 0, accurate near 0, at half the cost; right down to −40.
-    v_exp_m1_neg, v_exp_m1_neg_by;
+    fn v_exp_m1<const FMA: bool>(self) -> Self;
+    /// e⁻ˣ − 1 for x ≥ 0, accurate near 0, at half the cost; correct down to −40.
+    fn v_exp_m1_neg<const FMA: bool>(self) -> Self;
     /// ln x
-    v_ln, v_ln_by;
+    fn v_ln<const FMA: bool>(self) -> Self;
     /// ln(1 + x), accurate near 0.
-    v_ln_1p, v_ln_1p_by;
+    fn v_ln_1p<const FMA: bool>(self) -> Self;
     /// tanh x
-    v_tanh, v_tanh_by;
+    fn v_tanh<const FMA: bool>(self) -> Self;
     /// 1/(1 + e⁻ˣ)
-    v_sigmoid, v_sigmoid_by;
+    fn v_sigmoid<const FMA: bool>(self) -> Self;
     /// 2/√π ∫₀ˣ exp(−t²) dt
-    v_erf, v_erf_by;
+    fn v_erf<const FMA: bool>(self) -> Self;
 }
 
 /// c₀ + c₁x + c₂x² + …, by Horner's rule, where `sum(a, b, c)` is a b + c.
@@ -71,17 +54,19 @@ trait Sum: Sized {
     fn sum<const FMA: bool>(a: Self, b: Self, c: Self) -> Self;
 }
 
-macro_rules! sums {
-    ($($t:ident)*) => {
-        $(impl Sum for $t {
-            #[inline(always)]
-            fn sum<const FMA: bool>(a: $t, b: $t, c: $t) -> $t {
-                if FMA { a.mul_add(b, c) } else { a * b + c }
-            }
-        })*
-    };
+impl Sum for f32 {
+    #[inline(always)]
+    fn sum<const FMA: bool>(a: Self, b: Self, c: Self) -> Self {
+        if FMA { a.mul_add(b, c) } else { a * b + c }
+    }
 }
-sums!(f32 f64);
+
+impl Sum for f64 {
+    #[inline(always)]
+    fn sum<const FMA: bool>(a: Self, b: Self, c: Self) -> Self {
+        if FMA { a.mul_add(b, c) } else { a * b + c }
+    }
+}
 
 macro_rules! slices {
     ($($(#[$doc:meta])* $name:ident = $f:ident),* $(,)?) => {
@@ -101,19 +86,19 @@ macro_rules! slices {
 
 slices! {
     /// yᵢ = exp xᵢ.
-    exp = v_exp_by,
+    exp = v_exp,
     /// yᵢ = exp xᵢ − 1.
-    exp_m1 = v_exp_m1_by,
+    exp_m1 = v_exp_m1,
     /// yᵢ = ln xᵢ.
-    ln = v_ln_by,
+    ln = v_ln,
     /// yᵢ = ln(1 + xᵢ).
-    ln_1p = v_ln_1p_by,
+    ln_1p = v_ln_1p,
     /// yᵢ = tanh xᵢ.
-    tanh = v_tanh_by,
+    tanh = v_tanh,
     /// yᵢ = 1/(1 + exp(−xᵢ)).
-    sigmoid = v_sigmoid_by,
+    sigmoid = v_sigmoid,
     /// yᵢ = erf xᵢ.
-    erf = v_erf_by,
+    erf = v_erf,
 }
 
 #[cfg(test)]

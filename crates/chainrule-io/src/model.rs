@@ -1,0 +1,66 @@
+//! Models with their architecture: files that load without the code that built them.
+
+use crate::{
+    json,
+    load::strictly,
+    save,
+    source::{self, Source},
+    text, write_atomically,
+};
+use chainrule_core::{BoxModule, Error, Module, Registry, Result, Scalar};
+use std::{
+    io::{Read, Seek},
+    path::Path,
+};
+
+/// The entry of a file's metadata that holds the architecture.
+const KEY: &str = "chainrule.model";
+
+/// Saves a model, its architecture and its weights, in one safetensors file. [`load_model`] needs no more to build it again;
+/// [`load`](crate::load()) and PyTorch read the weights alone.
+///
+/// # Errors
+/// A part of the model does not say what it is ([`Layer::spec`](chainrule_core::Layer::spec)), or as [`save`](crate::save()).
+pub fn save_model(model: &(impl Module + ?Sized), path: impl AsRef<Path>) -> Result<()> {
+    write_atomically(path, &model_to_bytes(model)?)
+}
+
+/// The contents of the file that [`save_model`] writes.
+///
+/// # Errors
+/// As [`save_model`], the operating system aside.
+pub fn model_to_bytes(model: &(impl Module + ?Sized)) -> Result<Vec<u8>> {
+    save::with_metadata(model, [(KEY.to_owned(), json::write(&model.to_spec())?)])
+}
+
+/// Loads a model that [`save_model`] saved, in either scalar type. The registry knows its kinds of layers, those from
+/// outside the catalogue included: `registry.module::<MyLayer<f32>>()`.
+///
+/// # Errors
+/// The file has no architecture, one of another version, or a kind that the registry does not have; or as
+/// [`load`](crate::load()).
+pub fn load_model<T: Scalar>(registry: &Registry<T>, path: impl AsRef<Path>) -> Result<BoxModule<T>> {
+    build(registry, source::open(path.as_ref())?)
+}
+
+/// [`load_model`] from the contents of a file.
+///
+/// # Errors
+/// As [`load_model`].
+pub fn model_from_bytes<T: Scalar>(registry: &Registry<T>, bytes: &[u8]) -> Result<BoxModule<T>> {
+    build(registry, source::of_bytes(bytes)?)
+}
+
+fn build<T: Scalar, R: Read + Seek>(registry: &Registry<T>, source: Source<R>) -> Result<BoxModule<T>> {
+    let wrong = |text: String| Error::format(text::message(&format!("{}: {text}", source.name)));
+    let entry = source.header.metadata().as_ref().and_then(|metadata| metadata.get(KEY));
+    let text = entry.ok_or_else(|| {
+        wrong(format!(
+            "expected an entry `{KEY}` in the metadata, got none: the file holds weights alone, which `load` reads"
+        ))
+    })?;
+    let spec = json::parse(text).map_err(|e| wrong(e.to_string()))?;
+    let mut model = registry.build_module(&spec).map_err(|e| wrong(format!("architecture: {e}")))?;
+    strictly(&mut model, source)?;
+    Ok(model)
+}

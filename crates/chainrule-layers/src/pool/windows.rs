@@ -1,0 +1,110 @@
+//! Windows that slide over an input.
+
+use crate::rank::{check_sizes, join, split};
+use chainrule_core::{Args, Error, Result, Scalar, Shape};
+
+/// How windows slide along R axes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Windows<const R: usize> {
+    pub(super) kernel: [usize; R],
+    pub(super) stride: [usize; R],
+    pub(super) padding: [usize; R],
+    pub(super) dilation: [usize; R],
+    pub(super) ceil_mode: bool,
+}
+
+impl<const R: usize> Windows<R> {
+    /// Windows side by side.
+    pub(super) fn new(kernel: [usize; R]) -> Self {
+        Self { kernel, stride: kernel, padding: [0; R], dilation: [1; R], ceil_mode: false }
+    }
+
+    /// The attributes that all sliding windows have.
+    pub(super) fn from_args<T: Scalar>(args: &Args<'_, T>) -> Result<Self> {
+        let kernel = args.get("kernel_size")?;
+        let stride = args.optional("stride")?.unwrap_or(kernel);
+        let (padding, ceil_mode) = (args.or("padding", [0; R])?, args.or("ceil_mode", false)?);
+        Ok(Self { stride, padding, ceil_mode, ..Self::new(kernel) })
+    }
+
+    pub(super) fn check(&self, layer: &str) -> Result<()> {
+        let Self { kernel, stride, padding, dilation, .. } = self;
+        for (what, sizes) in [("kernel_size", kernel), ("stride", stride), ("dilation", dilation)] {
+            check_sizes(layer, what, 1, *sizes)?;
+        }
+        if padding.iter().zip(kernel).any(|(&padding, &kernel)| padding > kernel / 2) {
+            return Err(Error::value(format!(
+                "{layer}: expected padding of at most half the kernel_size {kernel:?}, got {padding:?}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The number of windows along an axis of `n` elements; `None` if not one fits.
+    fn count(&self, axis: usize, n: usize) -> Option<usize> {
+        // `check` has passed and n is a tensor's: nothing overflows.
+        let of = |sizes: [usize; R]| sizes[axis] as i64;
+        let (n, stride, padding) = (n as i64, of(self.stride), of(self.padding));
+        let room = n + 2 * padding - of(self.dilation) * (of(self.kernel) - 1) - 1;
+        let up = if self.ceil_mode { stride - 1 } else { 0 };
+        let count = (room + up).div_euclid(stride) + 1;
+        // The last window begins on the axis or in the padding before it.
+        let behind = self.ceil_mode && (count - 1) * stride >= n + padding;
+        usize::try_from(count - i64::from(behind)).ok().filter(|&count| count > 0)
+    }
+
+    pub(super) fn output_shape(&self, layer: &str, input: &[usize]) -> Result<Shape> {
+        self.check(layer)?;
+        Shape::new(input)?; // lengths that can be added
+        let (batch, mut axes): (_, [usize; R]) = split(layer, None, input)?;
+        for (axis, n) in axes.iter_mut().enumerate() {
+            *n = self.count(axis, *n).ok_or_else(|| {
+                let kernel = self.kernel;
+                Error::shape(format!(
+                    "{layer}: expected an input that holds a window of {kernel:?}, got {input:?}"
+                ))
+            })?;
+        }
+        join(batch, axes)
+    }
+}
+
+/// The builder methods of layers with sliding windows.
+macro_rules! sliding {
+    () => {
+        /// The distance between windows, the kernel by default.
+        #[must_use]
+        pub fn stride(mut self, stride: impl Into<Sizes<R>>) -> Self {
+            self.windows.stride = stride.into().0;
+            self
+        }
+
+        /// How far windows extend beyond each end of an axis, 0 by default, at most half the kernel.
+        #[must_use]
+        pub fn padding(mut self, padding: impl Into<Sizes<R>>) -> Self {
+            self.windows.padding = padding.into().0;
+            self
+        }
+
+        /// Whether a last window that extends beyond the end counts; `false` by default.
+        #[must_use]
+        pub fn ceil_mode(mut self, ceil: bool) -> Self {
+            self.windows.ceil_mode = ceil;
+            self
+        }
+    };
+}
+pub(super) use sliding;
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    /// A kernel, a padding of at most half of it, and an image that holds a window.
+    pub fn windows() -> impl Strategy<Value = ([usize; 2], [usize; 2], [usize; 2])> {
+        [1..4usize, 1..4].prop_flat_map(|[kh, kw]| {
+            let padding = [0..=kh / 2, 0..=kw / 2];
+            (Just([kh, kw]), padding, [kh..kh + 5, kw..kw + 5])
+        })
+    }
+}

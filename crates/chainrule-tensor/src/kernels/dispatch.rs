@@ -1,0 +1,165 @@
+//! How a kernel that is written once is compiled for every instruction set.
+//!
+//! A [`Kernel`] is a job, a struct of sizes and pointers, whose `run` is generic over the [`Set`] and so over its vectors;
+//! [`dispatch`] picks the instance at run time. Plain loops over slices are written as functions in [`kernel!`] and not as jobs:
+//! slices that are arguments are known not to overlap, without which loops over five of them do not vectorise, and they stay
+//! in registers.
+
+use super::{
+    Isa,
+    lanes::{Lanes, Vectors},
+};
+use crate::Scalar;
+
+/// An instruction set as a type.
+pub(crate) trait Set: Copy + 'static {
+    /// Its vectors of a scalar type.
+    type Of<T: Scalar>: Lanes<T = T>;
+
+    /// Runs a kernel in a function of its own that is compiled for this set: tiles that are inlined into one another would share
+    /// its registers.
+    ///
+    /// # Safety
+    /// As the kernel, and the processor has the instruction set.
+    unsafe fn call<K: Kernel>(kernel: &K);
+}
+
+/// A job that is compiled for each instruction set and scalar type.
+pub(crate) trait Kernel {
+    /// The type of the elements.
+    type T: Scalar;
+    /// Whether there is an instance for [`Isa::Portable`].
+    const PORTABLE: bool = true;
+
+    /// Does the job; implementations are `inline(always)`, to become part of a function with the set's features.
+    ///
+    /// # Safety
+    /// The memory that the job names is valid, what it writes is borrowed exclusively, and the processor has the set.
+    unsafe fn run<S: Set>(&self);
+}
+
+/// Runs a kernel on an instruction set.
+///
+/// # Safety
+/// As [`Kernel::run`]: the memory that the job names is valid, what it writes is borrowed exclusively, and the processor has `isa`.
+#[inline]
+pub(crate) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: &K) {
+    // SAFETY: the caller's promises are those of `call`.
+    unsafe {
+        match isa {
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
+            Isa::Avx512 if <K::T as Vectors>::WIDE => Avx512::call(kernel),
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
+            Isa::Avx512 | Isa::Avx2 => Avx2::call(kernel),
+            _ if K::PORTABLE => Portable::call(kernel),
+            _ => unreachable!("a kernel without a portable instance"),
+        }
+    }
+}
+
+/// What every processor of the target has.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable;
+
+impl Set for Portable {
+    type Of<T: Scalar> = T::Portable;
+
+    #[inline(never)]
+    unsafe fn call<K: Kernel>(kernel: &K) {
+        // SAFETY: the caller's promises are those of `run`.
+        unsafe { kernel.run::<Self>() }
+    }
+}
+
+/// AVX2 and FMA.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2;
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+impl Set for Avx2 {
+    type Of<T: Scalar> = T::Avx2;
+
+    #[inline(always)]
+    unsafe fn call<K: Kernel>(kernel: &K) {
+        #[inline(never)]
+        #[target_feature(enable = "avx2,fma")]
+        unsafe fn instance<K: Kernel>(kernel: &K) {
+            // SAFETY: the caller's promises are those of `run`.
+            unsafe { kernel.run::<Avx2>() }
+        }
+        // SAFETY: the processor has AVX2 and FMA, as the caller promises.
+        unsafe { instance(kernel) }
+    }
+}
+
+/// AVX-512 F, BW, DQ and VL.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512;
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+impl Set for Avx512 {
+    type Of<T: Scalar> = T::Avx512;
+
+    #[inline(always)]
+    unsafe fn call<K: Kernel>(kernel: &K) {
+        #[inline(never)]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+        unsafe fn instance<K: Kernel>(kernel: &K) {
+            // SAFETY: the caller's promises are those of `run`.
+            unsafe { kernel.run::<Avx512>() }
+        }
+        // SAFETY: the processor has AVX-512 F, BW, DQ and VL, as the caller promises.
+        unsafe { instance(kernel) }
+    }
+}
+
+/// Whether a loop is compiled for a processor that multiplies and adds in one instruction.
+#[derive(Clone, Copy)]
+pub(crate) struct Fused<const FMA: bool>;
+
+/// Compiles a function for every [`Isa`] and dispatches at run time. The body must be safe code. In it, `FMA` says whether the
+/// processor multiplies and adds in one instruction.
+macro_rules! kernel {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident [$($generics:tt)*] ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        $vis fn $name<$($generics)*>($($arg: $ty),*) $(-> $ret)? {
+            use $crate::kernels::{Isa, dispatch::Fused, isa};
+            #[inline(always)]
+            fn body<const FMA: bool, $($generics)*>(_: Fused<FMA>, $($arg: $ty),*) $(-> $ret)? $body
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+            fn avx512<$($generics)*>($($arg: $ty),*) $(-> $ret)? {
+                body(Fused::<true>, $($arg),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2<$($generics)*>($($arg: $ty),*) $(-> $ret)? {
+                body(Fused::<true>, $($arg),*)
+            }
+            match isa() {
+                // SAFETY: `isa` names AVX-512 only after it was detected.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => unsafe { avx512($($arg),*) },
+                // SAFETY: `isa` names AVX2 only after it was detected, with FMA.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => unsafe { avx2($($arg),*) },
+                _ => body(Fused::<false>, $($arg),*),
+            }
+        }
+    };
+}
+pub(crate) use kernel;
+
+/// Prefetches `len` elements that will be needed soon. Any address may be named.
+#[inline(always)]
+pub(crate) fn prefetch<V>(from: *const V, len: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    for at in (0..len).step_by(64 / size_of::<V>()) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch has no effect that the program could observe, and every x86-64 processor has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(at).cast()) };
+    }
+    let _ = (from, len);
+}

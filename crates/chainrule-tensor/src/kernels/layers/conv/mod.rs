@@ -1,0 +1,355 @@
+//! Convolutions over any number of axes, forward and backward: of images (N, C, H, W) and, as images of height 1, of sequences
+//! (N, C, L) by fast kernels; of volumes (N, C, D, H, W) by plain loops.
+//!
+//! ```text
+//! y[n, k, i, j] = b[k] + Σ over c, r, s of w[k, c, r, s] · x[n, c, i·stride + r·dilation − before, j·stride + s·dilation − before]
+//! ```
+//!
+//! with zeros outside the image, and c over the channels of k's group.
+//!
+//! im2col is never materialised. An image is copied once into a frame with its zero padding (not even that where there
+//! is none); there tap t of window p is at place(p) + off(t), so all products are of the form Σ a·x[place + off]. Their
+//! vectors run along the rows of the image (`along`, and `taps` for ∂W), along the filters (`spread`, for all three), or,
+//! where both leave many lanes empty and there are many images, along the batch (`stack`, for y and ∂X). ∂X is a convolution too, one for each
+//! phase of the stride. Kernels of 3 × 3 at stride 1 over enough channels go by `winograd`.
+
+mod along;
+mod correlate;
+mod direct;
+mod frame;
+mod geometry;
+mod gradient;
+mod layout;
+mod spread;
+mod stack;
+mod taps;
+#[cfg(test)]
+mod tests;
+mod windows;
+mod winograd;
+
+pub use geometry::Geometry;
+
+use crate::{
+    Scalar,
+    kernels::{Isa, gemm::Buffer, isa, lanes::lanes},
+    par,
+};
+use correlate::{Correlation, Packed};
+use gradient::{Gradient, Plan};
+use stack::{Stack, Stacked};
+use windows::{Target, Windows};
+
+/// Multiply-adds below which a convolution stays in its thread: at the peak of a Zen 4 core (59 a nanosecond) they take 18 µs, and
+/// waking another thread takes 7 µs.
+const SERIAL: u64 = 1 << 20;
+
+/// Filters, and a version that is another one whenever their values may have changed. What [`conv`] derives from the filters
+/// is kept under it; without a version it is derived anew in every call.
+#[derive(Clone, Copy, Debug)]
+pub struct Filters<'a, T> {
+    values: &'a [T],
+    version: Option<[u64; 2]>,
+}
+
+impl<'a, T> Filters<'a, T> {
+    /// Filters that may be others in the next call.
+    #[must_use]
+    pub fn new(values: &'a [T]) -> Self {
+        Self { values, version: None }
+    }
+
+    /// Filters that are the same as in every other call with this version.
+    #[must_use]
+    pub fn versioned(values: &'a [T], version: [u64; 2]) -> Self {
+        Self { values, version: Some(version) }
+    }
+}
+
+/// Memory that the kernels keep from one call to the next.
+pub struct Workspace<T> {
+    forward: (Option<Key>, Windows),
+    input: (Option<Key>, Windows),
+    forward_stack: (Option<Key>, Stack),
+    input_stack: (Option<Key>, Stack),
+    weight: (Option<Key>, Plan),
+    packed: Packed<T>,
+    winograd: winograd::Workspace<T>,
+    prepared: winograd::Prepared<T>,
+    /// Whose transformed filters `prepared` holds, and of how many channels and filters.
+    prepared_for: Option<([u64; 2], usize, usize)>,
+    sums: Buffer<T>,
+    slots: Vec<Slot<T>>,
+}
+
+/// What tables are made for: sizes but for the number of images, and vectors.
+type Key = (Geometry<2>, Target);
+
+/// Memory of a piece.
+struct Slot<T> {
+    frame: Buffer<T>,
+    strip: Buffer<T>,
+    temp: Buffer<T>,
+}
+
+impl<T: Scalar> Default for Slot<T> {
+    fn default() -> Self {
+        Self { frame: Buffer::new(), strip: Buffer::new(), temp: Buffer::new() }
+    }
+}
+
+impl<T: Scalar> Default for Workspace<T> {
+    fn default() -> Self {
+        Self {
+            forward: Default::default(),
+            input: Default::default(),
+            forward_stack: Default::default(),
+            input_stack: Default::default(),
+            weight: Default::default(),
+            packed: Default::default(),
+            winograd: Default::default(),
+            prepared: Default::default(),
+            prepared_for: None,
+            sums: Buffer::new(),
+            slots: Vec::new(),
+        }
+    }
+}
+
+impl<T: Scalar> Clone for Workspace<T> {
+    /// An empty one: nothing in it outlives a call but its memory.
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl<T> std::fmt::Debug for Workspace<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Workspace").finish_non_exhaustive()
+    }
+}
+
+/// y = w ⋆ x + b, overwritten.
+///
+/// # Panics
+/// If the geometry does not pass [`Geometry::check`], or a slice is not as long as it says.
+pub fn conv<T: Scalar, const R: usize>(
+    g: &Geometry<R>,
+    x: &[T],
+    w: Filters<'_, T>,
+    bias: Option<&[T]>,
+    y: &mut [T],
+    work: &mut Workspace<T>,
+) {
+    g.expect(x, w.values, y);
+    assert!(bias.is_none_or(|b| b.len() == g.filters), "a bias has one element a filter");
+    match g.as_images() {
+        Some(g) => T::forward(isa(), &g, x, w, bias, y, work),
+        None => direct::forward(g, x, w.values, bias, y),
+    }
+}
+
+/// dx = wᵀ ⋆ dy, overwritten.
+///
+/// # Panics
+/// If the geometry does not pass [`Geometry::check`], or a slice is not as long as it says.
+pub fn conv_input_gradient<T: Scalar, const R: usize>(
+    g: &Geometry<R>,
+    w: &[T],
+    dy: &[T],
+    dx: &mut [T],
+    work: &mut Workspace<T>,
+) {
+    g.expect(dx, w, dy);
+    match g.as_images() {
+        Some(g) => T::input_gradient(isa(), &g, w, dy, dx, work),
+        None => direct::input_gradient(g, w, dy, dx),
+    }
+}
+
+/// dw += dy ⋆ x.
+///
+/// # Panics
+/// If the geometry does not pass [`Geometry::check`], or a slice is not as long as it says.
+pub fn conv_weight_gradient<T: Scalar, const R: usize>(
+    g: &Geometry<R>,
+    x: &[T],
+    dy: &[T],
+    dw: &mut [T],
+    work: &mut Workspace<T>,
+) {
+    g.expect(x, dw, dy);
+    match g.as_images() {
+        Some(g) => T::weight_gradient(isa(), &g, x, dy, dw, work),
+        None => direct::weight_gradient(g, x, dy, dw),
+    }
+}
+
+/// [`conv`] of images.
+pub(in crate::kernels) fn forward<T: Scalar>(
+    isa: Isa,
+    g: &Geometry<2>,
+    x: &[T],
+    w: Filters<'_, T>,
+    bias: Option<&[T]>,
+    y: &mut [T],
+    work: &mut Workspace<T>,
+) {
+    if !winograd::serves(g) {
+        return windows_forward(isa, g, x, w.values, bias, y, work);
+    }
+    let pass = winograd::Pass::forward(g);
+    let Some(version) = w.version else {
+        return winograd::forward(isa, &pass, x, w.values, bias, y, &mut work.winograd);
+    };
+    let key = Some((version, g.channels, g.filters));
+    if work.prepared_for != key {
+        winograd::prepare(isa, &pass, w.values, &mut work.prepared);
+        work.prepared_for = key;
+    }
+    winograd::forward_prepared(isa, &pass, x, &work.prepared, bias, y, &mut work.winograd);
+}
+
+/// [`conv_input_gradient`] of images.
+pub(in crate::kernels) fn input_gradient<T: Scalar>(
+    isa: Isa,
+    g: &Geometry<2>,
+    w: &[T],
+    dy: &[T],
+    dx: &mut [T],
+    work: &mut Workspace<T>,
+) {
+    if winograd::serves_input_gradient(g) {
+        let pass = winograd::Pass::input_gradient(g);
+        winograd::forward(isa, &pass, dy, w, None, dx, &mut work.winograd);
+    } else {
+        windows_input_gradient(isa, g, w, dy, dx, work);
+    }
+}
+
+/// [`conv_weight_gradient`] of images.
+pub(in crate::kernels) fn weight_gradient<T: Scalar>(
+    isa: Isa,
+    g: &Geometry<2>,
+    x: &[T],
+    dy: &[T],
+    dw: &mut [T],
+    work: &mut Workspace<T>,
+) {
+    if winograd::serves(g) {
+        winograd::weight_gradient(isa, &winograd::Pass::forward(g), x, dy, dw, &mut work.winograd);
+    } else {
+        windows_weight_gradient(isa, g, x, dy, dw, work);
+    }
+}
+
+/// Sums over windows.
+fn windows_forward<T: Scalar>(
+    isa: Isa,
+    g: &Geometry<2>,
+    x: &[T],
+    w: &[T],
+    bias: Option<&[T]>,
+    y: &mut [T],
+    work: &mut Workspace<T>,
+) {
+    g.expect(x, w, y);
+    assert!(bias.is_none_or(|b| b.len() == g.filters), "a bias has one element a filter");
+    if y.is_empty() {
+        return;
+    }
+    let target = target::<T>(isa);
+    // f64, which is for checking, does without stacks: they are compiled for one type alone.
+    if T::WIDE && stack::enough(g, target) {
+        renew(target, g, &mut work.forward_stack, |stack| stack.forward(g, target));
+        let stack = &work.forward_stack.1;
+        if stack.pays(g.images, target) {
+            stack.pack(isa, target, g.groups, w, &mut work.packed);
+            let (packed, source, result) = (&work.packed, x.as_ptr(), y.as_mut_ptr());
+            let stacked = Stacked { isa, target, stack, g, packed, bias, source, result };
+            // SAFETY: the slices were checked against the geometry, y is borrowed exclusively, and the processor has `isa`.
+            return unsafe { stacked.run(pieces(g), &mut work.slots) };
+        }
+    }
+    let g = &g.flat(target.lanes);
+    renew(target, g, &mut work.forward, |windows| windows.forward::<T>(g, target));
+    let windows = &work.forward.1;
+    work.packed.set(isa, target.lanes, windows, g.groups, w, bias);
+    let (packed, source, result) = (&work.packed, x.as_ptr(), y.as_mut_ptr());
+    let correlation = Correlation { isa, target, windows, g, packed, source, result };
+    // SAFETY: the slices were checked against the geometry, y is borrowed exclusively, and the processor has `isa`.
+    unsafe { correlation.run(pieces(g), &mut work.slots) };
+}
+
+/// Sums over windows.
+fn windows_input_gradient<T: Scalar>(
+    isa: Isa,
+    g: &Geometry<2>,
+    w: &[T],
+    dy: &[T],
+    dx: &mut [T],
+    work: &mut Workspace<T>,
+) {
+    g.expect(dx, w, dy);
+    if dx.is_empty() || dy.is_empty() {
+        return dx.fill(T::ZERO);
+    }
+    let target = target::<T>(isa);
+    if T::WIDE && stack::enough(g, target) && g.stride == [1, 1] {
+        renew(target, g, &mut work.input_stack, |stack| stack.input_gradient(g, target));
+        let stack = &work.input_stack.1;
+        if stack.pays(g.images, target) {
+            stack.pack(isa, target, g.groups, w, &mut work.packed);
+            let (packed, source, result) = (&work.packed, dy.as_ptr(), dx.as_mut_ptr());
+            let stacked = Stacked { isa, target, stack, g, packed, bias: None, source, result };
+            // SAFETY: the slices were checked against the geometry, dx is borrowed exclusively, and the processor has `isa`.
+            return unsafe { stacked.run(pieces(g), &mut work.slots) };
+        }
+    }
+    let g = &g.flat(target.lanes);
+    renew(target, g, &mut work.input, |windows| windows.input_gradient::<T>(g, target));
+    let windows = &work.input.1;
+    work.packed.set(isa, target.lanes, windows, g.groups, w, None);
+    let (packed, source, result) = (&work.packed, dy.as_ptr(), dx.as_mut_ptr());
+    let correlation = Correlation { isa, target, windows, g, packed, source, result };
+    // SAFETY: the slices were checked against the geometry, dx is borrowed exclusively, and the processor has `isa`.
+    unsafe { correlation.run(pieces(g), &mut work.slots) };
+}
+
+/// Sums over windows.
+fn windows_weight_gradient<T: Scalar>(
+    isa: Isa,
+    g: &Geometry<2>,
+    x: &[T],
+    dy: &[T],
+    dw: &mut [T],
+    work: &mut Workspace<T>,
+) {
+    g.expect(x, dw, dy);
+    if dy.is_empty() || dw.is_empty() {
+        return;
+    }
+    let target = target::<T>(isa);
+    let g = &g.flat(target.lanes);
+    renew(target, g, &mut work.weight, |plan| plan.set::<T>(g, target));
+    let gradient = Gradient { isa, target, g, plan: &work.weight.1, x, dy };
+    // SAFETY: the slices were checked against the geometry, and the processor has `isa`.
+    unsafe { gradient.run(pieces(g), dw, &mut work.sums, &mut work.slots) };
+}
+
+fn target<T: Scalar>(isa: Isa) -> Target {
+    Target { lanes: lanes::<T>(isa), wide: isa == Isa::Avx512 && T::WIDE }
+}
+
+/// Makes tables anew if they were made for other sizes.
+fn renew<V>(target: Target, g: &Geometry<2>, (of, tables): &mut (Option<Key>, V), set: impl FnOnce(&mut V)) {
+    let key = (Geometry { images: 0, ..*g }, target);
+    if *of != Some(key) {
+        set(tables);
+        *of = Some(key);
+    }
+}
+
+fn pieces(g: &Geometry<2>) -> usize {
+    if g.multiply_adds() < SERIAL { 1 } else { par::threads() }
+}

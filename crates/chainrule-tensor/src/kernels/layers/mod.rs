@@ -1,0 +1,15 @@
+//! Kernels of single layers, losses and optimizers, for chainrule's own crates: not a stable interface.
+
+pub mod conv;
+pub mod embedding;
+pub mod limits;
+pub mod loss;
+pub mod noise;
+pub mod norm;
+pub mod optim;
+pub mod pad;
+pub mod pool;
+pub mod softmax;
+mod window;
+
+pub use window::Window;

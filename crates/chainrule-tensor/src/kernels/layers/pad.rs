@@ -1,0 +1,116 @@
+//! Borders around images: each element of the larger image is a copy of one of the smaller.
+
+use super::window::as_pair;
+use crate::{Scalar, par, shape::positions};
+
+/// Elements that a piece of work copies at least: 64 KiB of f32; handing a piece out takes 0.3 µs.
+const PIECE: usize = 1 << 14;
+
+/// Of each element of a larger plane, the element of the smaller one that it copies.
+fn sources<const R: usize>(size: [usize; R], places: [&[usize]; R]) -> impl Iterator<Item = usize> {
+    positions(places.map(<[usize]>::len))
+        .map(move |o| (0..R).fold(0, |at, axis| at * size[axis] + places[axis][o[axis]]))
+}
+
+/// Elements of a plane of the smaller and of the larger image, with the places inside the smaller one.
+fn planes<const R: usize>(size: [usize; R], places: [&[usize]; R]) -> [usize; 2] {
+    for (places, n) in places.into_iter().zip(size) {
+        assert!(places.iter().all(|&i| i < n), "places lie inside their axis");
+    }
+    [size.iter().product(), places.into_iter().map(<[usize]>::len).product()]
+}
+
+/// `y[p, i, j] = x[p, places[0][i], places[1][j]]` for every plane p of x (P, H, W), and likewise for any number of axes.
+///
+/// # Panics
+/// If the slices do not contain as many planes of these sizes, or a place lies outside the image.
+pub fn pad<T: Scalar, const R: usize>(x: &[T], y: &mut [T], size: [usize; R], places: [&[usize]; R]) {
+    let [small, large] = planes(size, places);
+    if large == 0 {
+        return;
+    }
+    assert_eq!(x.len() / small * large, y.len(), "as many planes in y as in x");
+    let per = (PIECE / large).max(1);
+    par::for_chunks(y, per * large, |piece, y| {
+        for (x, y) in x[piece * per * small..].chunks(small).zip(y.chunks_mut(large)) {
+            let (Some([_, w]), Some([rows, cols])) = (as_pair(size, 1), as_pair(places, &[0])) else {
+                y.iter_mut().zip(sources(size, places)).for_each(|(y, from)| *y = x[from]);
+                continue;
+            };
+            for (&row, y) in rows.iter().zip(y.chunks_mut(cols.len())) {
+                let x = &x[row * w..][..w];
+                cols.iter().zip(y).for_each(|(&col, y)| *y = x[col]);
+            }
+        }
+    });
+}
+
+/// The transpose of [`pad`]: `dx[p, places[0][i], places[1][j]] = Σ dy[p, i, j]`.
+///
+/// # Panics
+/// As [`pad`].
+pub fn pad_gradient<T: Scalar, const R: usize>(
+    dy: &[T],
+    dx: &mut [T],
+    size: [usize; R],
+    places: [&[usize]; R],
+) {
+    let [small, large] = planes(size, places);
+    dx.fill(T::ZERO);
+    if large == 0 {
+        return;
+    }
+    assert_eq!(dx.len() / small * large, dy.len(), "as many planes in dy as in dx");
+    let per = (PIECE / large).max(1);
+    par::for_chunks(dx, per * small, |piece, dx| {
+        for (dx, dy) in dx.chunks_mut(small).zip(dy[piece * per * large..].chunks(large)) {
+            let (Some([_, w]), Some([rows, cols])) = (as_pair(size, 1), as_pair(places, &[0])) else {
+                dy.iter().zip(sources(size, places)).for_each(|(&dy, to)| dx[to] += dy);
+                continue;
+            };
+            for (&row, dy) in rows.iter().zip(dy.chunks(cols.len())) {
+                let dx = &mut dx[row * w..][..w];
+                cols.iter().zip(dy).for_each(|(&col, &dy)| dx[col] += dy);
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// (1 2; 3 4) with its last row and first column repeated; every copy sends its gradient back.
+    #[test]
+    fn copies_and_their_gradient() {
+        let places = [&[0, 1, 1][..], &[0, 0, 1]];
+        let mut y = [0.0; 18];
+        pad(&[1., 2., 3., 4., 10., 20., 30., 40.], &mut y, [2, 2], places);
+        assert_eq!(y[..9], [1., 1., 2., 3., 3., 4., 3., 3., 4.]);
+        assert_eq!(y[9..12], [10., 10., 20.]);
+        let mut dx = [7.0; 8];
+        pad_gradient(&[1.0; 18], &mut dx, [2, 2], places);
+        assert_eq!(dx, [2., 1., 4., 2., 2., 1., 4., 2.]);
+    }
+
+    #[test]
+    fn sequences_and_volumes() {
+        let (mut y, mut dx) = ([0.0; 4], [0.0; 2]);
+        pad(&[5., 6.], &mut y, [2], [&[1, 0, 1, 1]]);
+        assert_eq!(y, [6., 5., 6., 6.]);
+        pad_gradient(&[1., 2., 4., 8.], &mut dx, [2], [&[1, 0, 1, 1]]);
+        assert_eq!(dx, [2., 13.]);
+        let places = [&[1, 0][..], &[0], &[1, 0, 1]];
+        let (mut y, mut dx) = ([0.0; 6], [0.0; 4]);
+        pad(&[1., 2., 3., 4.], &mut y, [2, 1, 2], places);
+        assert_eq!(y, [4., 3., 4., 2., 1., 2.]);
+        pad_gradient(&[1., 2., 4., 8., 16., 32.], &mut dx, [2, 1, 2], places);
+        assert_eq!(dx, [16., 40., 2., 5.]);
+    }
+
+    #[test]
+    #[should_panic(expected = "places lie inside their axis")]
+    fn a_place_outside_the_image_is_refused() {
+        pad(&[1.0f32; 4], &mut [0.0; 4], [2, 2], [&[0, 1], &[0, 2]]);
+    }
+}

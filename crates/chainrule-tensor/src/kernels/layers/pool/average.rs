@@ -1,0 +1,323 @@
+//! Means over windows. The rows of a window are added first, over the whole width; then windows are cut from that row.
+
+use super::{super::window::as_pair, in_blocks, planes_per_piece};
+use crate::{
+    Scalar,
+    kernels::{kernel, reduce::sum},
+    par,
+    shape::positions,
+};
+
+/// The elements of a window along one axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Its first element.
+    pub start: usize,
+    /// The element after its last.
+    pub end: usize,
+    /// How many elements it counts for in the mean, with or without padding.
+    pub count: usize,
+}
+
+/// The windows of one axis (or all of another's) as the loops need them.
+#[derive(Clone, Copy)]
+struct Cut<'a> {
+    rows: &'a [Span],
+    cols: &'a [Span],
+    width: usize,
+    /// The windows are 2 × 2, side by side from the first corner on.
+    corners: bool,
+    /// What sums are divided by, instead of the count.
+    divisor: Option<usize>,
+}
+
+impl Cut<'_> {
+    /// 1/count of a window, 0 for one without elements.
+    #[inline(always)]
+    fn share<T: Scalar>(&self, row: &Span, col: &Span) -> T {
+        match self.divisor.unwrap_or(row.count * col.count) {
+            0 => T::ZERO,
+            n => T::ONE / T::from_usize(n),
+        }
+    }
+}
+
+fn cut<'a>(rows: &'a [Span], cols: &'a [Span], [_, w]: [usize; 2], divisor: Option<usize>) -> Cut<'a> {
+    let pair = |(i, v): (usize, &Span)| *v == Span { start: 2 * i, end: 2 * i + 2, count: 2 };
+    let corners = [rows, cols].iter().all(|windows| windows.iter().enumerate().all(pair));
+    Cut { rows, cols, width: w, corners, divisor }
+}
+
+kernel! {
+    /// The means of one plane; `line` is scratch of one row.
+    fn plane_means[T: Scalar](x: &[T], y: &mut [T], cut: &Cut<'_>, line: &mut [T]) {
+        if cut.corners {
+            let share = cut.share::<T>(&cut.rows[0], &cut.cols[0]);
+            for (y, x) in y.chunks_exact_mut(cut.cols.len()).zip(x.chunks_exact(2 * cut.width)) {
+                let (top, bottom) = x.split_at(cut.width);
+                in_blocks!(y.len(), j, k => {
+                    let (top, bottom) = (&top[2 * j..][..2 * k], &bottom[2 * j..][..2 * k]);
+                    let corners = top.as_chunks::<2>().0.iter().zip(bottom.as_chunks::<2>().0);
+                    for (y, (a, b)) in y[j..][..k].iter_mut().zip(corners) {
+                        *y = ((a[0] + b[0]) + (a[1] + b[1])) * share;
+                    }
+                });
+            }
+            return;
+        }
+        for (y, row) in y.chunks_exact_mut(cut.cols.len()).zip(cut.rows) {
+            let mut lines = x[row.start.min(row.end) * cut.width..row.end * cut.width].chunks_exact(cut.width);
+            match lines.next() {
+                Some(first) => line.copy_from_slice(first),
+                None => line.fill(T::ZERO),
+            }
+            for x in lines {
+                for (sum, &v) in line.iter_mut().zip(x) {
+                    *sum += v;
+                }
+            }
+            for (y, col) in y.iter_mut().zip(cut.cols) {
+                let mut total = T::ZERO;
+                for &v in &line[col.start.min(col.end)..col.end] {
+                    total += v;
+                }
+                *y = total * cut.share(row, col);
+            }
+        }
+    }
+}
+
+kernel! {
+    /// The gradients of one plane; `line` is scratch of one row.
+    fn plane_gradients[T: Scalar](dy: &[T], dx: &mut [T], cut: &Cut<'_>, line: &mut [T]) {
+        if cut.corners {
+            let share = cut.share::<T>(&cut.rows[0], &cut.cols[0]);
+            let (whole, odd) = dx.split_at_mut(cut.rows.len() * 2 * cut.width);
+            odd.fill(T::ZERO);
+            for (dy, dx) in dy.chunks_exact(cut.cols.len()).zip(whole.chunks_exact_mut(2 * cut.width)) {
+                let (top, bottom) = dx.split_at_mut(cut.width);
+                if cut.width % 2 == 1 {
+                    (top[cut.width - 1], bottom[cut.width - 1]) = (T::ZERO, T::ZERO);
+                }
+                in_blocks!(dy.len(), j, k => {
+                    let dy = &dy[j..][..k];
+                    for row in [&mut *top, bottom] {
+                        // By elements rather than pairs, which the compiler would write one element at a time.
+                        for (i, dx) in row[2 * j..][..2 * k].iter_mut().enumerate() {
+                            *dx = dy[i / 2] * share;
+                        }
+                    }
+                });
+            }
+            return;
+        }
+        dx.fill(T::ZERO);
+        for (dy, row) in dy.chunks_exact(cut.cols.len()).zip(cut.rows) {
+            line.fill(T::ZERO);
+            for (&g, col) in dy.iter().zip(cut.cols) {
+                let g = g * cut.share(row, col);
+                for v in &mut line[col.start.min(col.end)..col.end] {
+                    *v += g;
+                }
+            }
+            for dx in dx[row.start.min(row.end) * cut.width..row.end * cut.width].chunks_exact_mut(cut.width) {
+                for (dx, &v) in dx.iter_mut().zip(&*line) {
+                    *dx += v;
+                }
+            }
+        }
+    }
+}
+
+/// From a piece's scratch row to the next: threads that write to the same or to neighbouring cache lines wait for each other.
+fn apart(width: usize) -> usize {
+    width.next_multiple_of(32) + 32
+}
+
+/// Whether there is one window, the whole plane.
+fn whole(rows: &[Span], cols: &[Span], [h, w]: [usize; 2]) -> bool {
+    let all = |windows: &[Span], n: usize| windows == [Span { start: 0, end: n, count: n }];
+    all(rows, h) && all(cols, w)
+}
+
+/// Calls `f(index of the window, index of the element, 1/count)` for every element of every window of a plane.
+fn each<T: Scalar, const R: usize>(
+    size: [usize; R],
+    by_axis: [&[Span]; R],
+    divisor: Option<usize>,
+    mut f: impl FnMut(usize, usize, T),
+) {
+    for (i, o) in positions(by_axis.map(<[Span]>::len)).enumerate() {
+        let window: [Span; R] = std::array::from_fn(|axis| by_axis[axis][o[axis]]);
+        let count = divisor.unwrap_or(window.iter().map(|s| s.count).product());
+        let share = if count == 0 { T::ZERO } else { T::ONE / T::from_usize(count) };
+        for t in positions(window.map(|s| s.end.saturating_sub(s.start))) {
+            f(i, (0..R).fold(0, |at, axis| at * size[axis] + window[axis].start + t[axis]), share);
+        }
+    }
+}
+
+/// The elements of a plane of x and of y, with the spans inside their axes.
+fn sizes<const R: usize>(size: [usize; R], by_axis: [&[Span]; R]) -> (usize, usize) {
+    for (spans, n) in by_axis.into_iter().zip(size) {
+        assert!(spans.iter().all(|v| v.start >= v.end || v.end <= n), "windows lie inside their axis");
+    }
+    (size.iter().product(), by_axis.into_iter().map(<[Span]>::len).product())
+}
+
+/// The spans of an axis of one element.
+const ONE: &[Span] = &[Span { start: 0, end: 1, count: 1 }];
+
+/// y = the mean of each window, plane by plane: its sum by `divisor`, or else by the product of its counts. The windows are given
+/// by their spans along each axis, `size` are the axes of x, and `scratch` is for the pieces' rows.
+///
+/// # Panics
+/// If the lengths do not fit together.
+pub fn average_pool<T: Scalar, const R: usize>(
+    x: &[T],
+    y: &mut [T],
+    size: [usize; R],
+    by_axis: [&[Span]; R],
+    divisor: Option<usize>,
+    scratch: &mut Vec<T>,
+) {
+    let (plane, out) = sizes(size, by_axis);
+    if y.is_empty() {
+        return;
+    }
+    assert_eq!(x.len() / plane, y.len() / out);
+    let (Some(size), Some([rows, cols])) = (as_pair(size, 1), as_pair(by_axis, ONE)) else {
+        y.fill(T::ZERO);
+        for (x, y) in x.chunks_exact(plane).zip(y.chunks_exact_mut(out)) {
+            each(size, by_axis, divisor, |o, i, share: T| y[o] += x[i] * share);
+        }
+        return;
+    };
+    let (per, cut) = (planes_per_piece(plane), cut(rows, cols, size, divisor));
+    if whole(rows, cols, size) {
+        let share = cut.share::<T>(&rows[0], &cols[0]);
+        return par::for_chunks(y, per, |i, y| {
+            let planes = x[i * per * plane..].chunks_exact(plane);
+            y.iter_mut().zip(planes).for_each(|(y, x)| *y = sum(x) * share);
+        });
+    }
+    let apart = apart(cut.width);
+    scratch.resize(y.len().div_ceil(per * out) * apart, T::ZERO);
+    par::for_chunks2((y, per * out), (scratch, apart), |i, y, line| {
+        let line = &mut line[..cut.width];
+        let planes = x[i * per * plane..].chunks_exact(plane);
+        y.chunks_exact_mut(out).zip(planes).for_each(|(y, x)| plane_means(x, y, &cut, line));
+    });
+}
+
+/// dx = dy/count, summed over the windows that an element is in.
+///
+/// # Panics
+/// If the lengths do not fit together.
+pub fn average_pool_gradient<T: Scalar, const R: usize>(
+    dy: &[T],
+    dx: &mut [T],
+    size: [usize; R],
+    by_axis: [&[Span]; R],
+    divisor: Option<usize>,
+    scratch: &mut Vec<T>,
+) {
+    let (plane, out) = sizes(size, by_axis);
+    if dx.is_empty() {
+        return;
+    }
+    assert_eq!(dx.len() / plane, dy.len() / out);
+    let (Some(size), Some([rows, cols])) = (as_pair(size, 1), as_pair(by_axis, ONE)) else {
+        dx.fill(T::ZERO);
+        for (dx, dy) in dx.chunks_exact_mut(plane).zip(dy.chunks_exact(out)) {
+            each(size, by_axis, divisor, |o, i, share: T| dx[i] += dy[o] * share);
+        }
+        return;
+    };
+    let (per, cut) = (planes_per_piece(plane), cut(rows, cols, size, divisor));
+    if whole(rows, cols, size) {
+        let share = cut.share::<T>(&rows[0], &cols[0]);
+        return par::for_chunks(dx, per * plane, |i, dx| {
+            dx.chunks_exact_mut(plane).zip(&dy[i * per..]).for_each(|(dx, &g)| dx.fill(g * share));
+        });
+    }
+    let apart = apart(cut.width);
+    scratch.resize(dx.len().div_ceil(per * plane) * apart, T::ZERO);
+    par::for_chunks2((dx, per * plane), (scratch, apart), |i, dx, line| {
+        let line = &mut line[..cut.width];
+        let planes = dy[i * per * out..].chunks_exact(out);
+        dx.chunks_exact_mut(plane).zip(planes).for_each(|(dx, dy)| plane_gradients(dy, dx, &cut, line));
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(n: usize) -> Vec<f64> {
+        (0..n).map(|i| ((i * 7919 + 13) % 101) as f64 - 50.0).collect()
+    }
+
+    fn windows(list: &[(usize, usize, usize)]) -> Vec<Span> {
+        list.iter().map(|&(start, end, count)| Span { start, end, count }).collect()
+    }
+
+    #[test]
+    fn all_windows_agree_with_the_naive_loop() {
+        let pairs: Vec<_> = (0..20).map(|i| (2 * i, 2 * i + 2, 2)).collect();
+        // (length, windows): the whole axis, pairs, pairs that leave one over, overlapping with padding, an empty one.
+        let axes = [
+            (7, vec![(0, 7, 7)]),
+            (40, pairs.clone()),
+            (41, pairs),
+            (6, vec![(0, 2, 3), (1, 4, 3), (3, 6, 3), (5, 6, 2)]),
+            (3, vec![(0, 1, 1), (2, 1, 0), (2, 3, 1)]),
+        ];
+        for (h, rows) in &axes {
+            for (w, cols) in &axes {
+                for divisor in [None, Some(3)] {
+                    let (rows, cols) = (windows(rows), windows(cols));
+                    let (x, dy) = (values(4 * h * w), values(4 * rows.len() * cols.len()));
+                    let (mut y, mut dx) = (vec![f64::NAN; dy.len()], vec![f64::NAN; x.len()]);
+                    let mut scratch = Vec::new();
+                    average_pool(&x, &mut y, [*h, *w], [&rows, &cols], divisor, &mut scratch);
+                    average_pool_gradient(&dy, &mut dx, [*h, *w], [&rows, &cols], divisor, &mut scratch);
+                    let mut want = vec![0.0; x.len()];
+                    for (o, (&y, &g)) in y.iter().zip(&dy).enumerate() {
+                        let out = rows.len() * cols.len();
+                        let (p, r, c) = (o / out, &rows[o % out / cols.len()], &cols[o % cols.len()]);
+                        let by = divisor.unwrap_or(r.count * c.count).max(1) as f64;
+                        let mut total = 0.0;
+                        for i in r.start..r.end {
+                            for j in c.start..c.end {
+                                total += x[(p * h + i) * w + j];
+                                want[(p * h + i) * w + j] += g / by;
+                            }
+                        }
+                        assert!((y - total / by).abs() < 1e-12 * total.abs().max(1.0));
+                    }
+                    assert!(dx.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-12 * b.abs().max(1.0)));
+                }
+            }
+        }
+    }
+
+    /// Rows of a sequence, and columns of depth 2 of a volume of side 2.
+    #[test]
+    fn sequences_and_volumes_by_hand() {
+        let spans = windows(&[(0, 2, 2), (1, 3, 4)]);
+        let (mut y, mut dx, mut scratch) = ([0.0; 2], [0.0; 3], Vec::new());
+        average_pool(&[1.0, 3.0, 5.0], &mut y, [3], [&spans], None, &mut scratch);
+        assert_eq!(y, [2.0, 2.0]);
+        average_pool_gradient(&[2.0, 4.0], &mut dx, [3], [&spans], None, &mut scratch);
+        assert_eq!(dx, [1.0, 2.0, 1.0]);
+        let (all, each) = (windows(&[(0, 2, 2)]), windows(&[(0, 1, 1), (1, 2, 1)]));
+        let (x, mut y, mut dx) = ([0., 1., 2., 3., 4., 5., 6., 7.], [0.0; 4], [0.0; 8]);
+        average_pool(&x, &mut y, [2; 3], [&all, &each, &each], None, &mut scratch);
+        assert_eq!(y, [2., 3., 4., 5.]);
+        average_pool_gradient(&[2., 4., 6., 8.], &mut dx, [2; 3], [&all, &each, &each], None, &mut scratch);
+        assert_eq!(dx, [1., 2., 3., 4., 1., 2., 3., 4.]);
+        average_pool(&x, &mut y, [2; 3], [&all, &each, &each], Some(4), &mut scratch);
+        assert_eq!(y, [1., 1.5, 2., 2.5]);
+    }
+}

@@ -1,0 +1,289 @@
+//! Maxima over windows. The first of equals wins, and NaN wins over all.
+
+use super::planes_per_piece;
+use crate::{
+    Scalar,
+    kernels::{kernel, layers::Window},
+    par,
+    shape::positions,
+};
+use std::ops::Range;
+
+/// How a window slides along one axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Slide {
+    /// The length of the axis before pooling.
+    input: usize,
+    /// The length after pooling.
+    output: usize,
+    /// Elements of a window.
+    kernel: usize,
+    /// The distance between two windows.
+    stride: usize,
+    /// How far the first window begins before the axis.
+    padding: usize,
+    /// The distance between two elements of a window.
+    dilation: usize,
+}
+
+impl Slide {
+    fn new(window: &Window<2>, axis: usize) -> Self {
+        Self {
+            input: window.input[axis],
+            output: window.output()[axis],
+            kernel: window.kernel[axis],
+            stride: window.stride[axis],
+            padding: window.padding[axis][0],
+            dilation: window.dilation[axis],
+        }
+    }
+
+    /// The windows whose element `k` lies on the axis, and where it lies for the first of them.
+    fn inside(&self, k: usize) -> (Range<usize>, usize) {
+        let ahead = k * self.dilation;
+        let first = self.padding.saturating_sub(ahead).div_ceil(self.stride);
+        let end = match (self.input + self.padding).checked_sub(ahead + 1) {
+            Some(last) => (last / self.stride + 1).min(self.output),
+            None => 0,
+        };
+        let range = first..end.max(first);
+        let at = if range.is_empty() { 0 } else { first * self.stride + ahead - self.padding };
+        (range, at)
+    }
+}
+
+/// Calls `f(window, v, i)` for the elements v = xᵢ with i = `at`, `at + stride`, …
+#[inline(always)]
+fn strided<T: Scalar, W>(
+    x: &[T],
+    at: usize,
+    stride: usize,
+    mut windows: impl ExactSizeIterator<Item = W>,
+    f: impl Fn(W, T, usize),
+) {
+    match stride {
+        1 => {
+            for (i, (w, &v)) in windows.zip(&x[at..]).enumerate() {
+                f(w, v, at + i);
+            }
+        }
+        2 => {
+            // Whole pairs make a loop that vectorises; the last element may be without a partner.
+            let last = windows.len().saturating_sub(1);
+            for (i, (v, w)) in x[at..].as_chunks::<2>().0.iter().zip(windows.by_ref().take(last)).enumerate()
+            {
+                f(w, v[0], at + 2 * i);
+            }
+            for w in windows {
+                f(w, x[at + 2 * last], at + 2 * last);
+            }
+        }
+        _ => {
+            for (i, w) in windows.enumerate() {
+                f(w, x[at + i * stride], at + i * stride);
+            }
+        }
+    }
+}
+
+kernel! {
+    /// The maxima of one plane.
+    fn plane_maxima[T: Scalar](x: &[T], y: &mut [T], rows: &Slide, cols: &Slide) {
+        y.fill(T::NEG_INFINITY);
+        for kh in 0..rows.kernel {
+            let (windows, mut ih) = rows.inside(kh);
+            for oh in windows {
+                let x = &x[ih * cols.input..][..cols.input];
+                for kw in 0..cols.kernel {
+                    let (windows, at) = cols.inside(kw);
+                    let y = y[oh * cols.output..][windows].iter_mut();
+                    strided(x, at, cols.stride, y, |y, v, _| *y = if v > *y || v.is_nan() { v } else { *y });
+                }
+                ih += rows.stride;
+            }
+        }
+    }
+}
+
+/// The winner of a window without elements.
+const NONE: u32 = u32::MAX;
+
+kernel! {
+    /// The maxima of one plane, and where in the plane they are.
+    fn plane_winners[T: Scalar](x: &[T], y: &mut [T], winners: &mut [u32], rows: &Slide, cols: &Slide) {
+        y.fill(T::NEG_INFINITY);
+        winners.fill(NONE);
+        for kh in 0..rows.kernel {
+            let (windows, mut ih) = rows.inside(kh);
+            for oh in windows {
+                let x = &x[ih * cols.input..][..cols.input];
+                let start = (ih * cols.input) as u32;
+                for kw in 0..cols.kernel {
+                    let (windows, at) = cols.inside(kw);
+                    let out = oh * cols.output + windows.start..oh * cols.output + windows.end;
+                    let out = y[out.clone()].iter_mut().zip(&mut winners[out]);
+                    strided(x, at, cols.stride, out, |(y, winner), v, iw| {
+                        let wins = v > *y || v.is_nan() || *winner == NONE;
+                        *y = if wins { v } else { *y };
+                        *winner = if wins { start + iw as u32 } else { *winner };
+                    });
+                }
+                ih += rows.stride;
+            }
+        }
+    }
+}
+
+/// The maximum of window `o` of one plane over any number of axes, and where in the plane it is.
+fn winner<T: Scalar, const R: usize>(x: &[T], window: &Window<R>, o: [usize; R]) -> (T, u32) {
+    let mut best = (T::NEG_INFINITY, NONE);
+    for t in positions(window.kernel) {
+        let place = (0..R)
+            .try_fold(0, |at, axis| Some(at * window.input[axis] + window.place(axis, o[axis], t[axis])?));
+        if let Some(at) = place
+            && (x[at] > best.0 || x[at].is_nan() || best.1 == NONE)
+        {
+            best = (x[at], at as u32);
+        }
+    }
+    best
+}
+
+/// y = the maximum of each window, plane by plane; `winners`, if requested, the index in the plane where it is.
+///
+/// # Panics
+/// If the window does not pass [`Window::check`], or the lengths do not fit together.
+pub fn max_pool<T: Scalar, const R: usize>(
+    x: &[T],
+    y: &mut [T],
+    winners: Option<&mut [u32]>,
+    window: &Window<R>,
+) {
+    if let Err(error) = window.check() {
+        panic!("{error}");
+    }
+    let [plane, out] = [window.input, window.output()].map(|axes| axes.iter().product::<usize>());
+    if y.is_empty() {
+        return;
+    }
+    assert_eq!(x.len() / plane, y.len() / out);
+    let per = planes_per_piece(plane);
+    let Some(images) = window.as_images() else {
+        let mut winners = winners;
+        for (p, (x, y)) in x.chunks_exact(plane).zip(y.chunks_exact_mut(out)).enumerate() {
+            for (i, (y, o)) in y.iter_mut().zip(positions(window.output())).enumerate() {
+                let (max, at) = winner(x, window, o);
+                *y = max;
+                if let Some(winners) = &mut winners {
+                    winners[p * out + i] = at;
+                }
+            }
+        }
+        return;
+    };
+    let (rows, cols) = (Slide::new(&images, 0), Slide::new(&images, 1));
+    let planes = |i: usize| x[i * per * plane..].chunks_exact(plane);
+    match winners {
+        Some(winners) => par::for_chunks2((y, per * out), (winners, per * out), |i, y, winners| {
+            for ((x, y), winners) in planes(i).zip(y.chunks_exact_mut(out)).zip(winners.chunks_exact_mut(out))
+            {
+                plane_winners(x, y, winners, &rows, &cols);
+            }
+        }),
+        None => par::for_chunks(y, per * out, |i, y| {
+            planes(i).zip(y.chunks_exact_mut(out)).for_each(|(x, y)| plane_maxima(x, y, &rows, &cols));
+        }),
+    }
+}
+
+/// dx = dy at the winners, summed, and 0 elsewhere; `plane` is the number of elements of a plane of x.
+///
+/// # Panics
+/// If the lengths do not fit together.
+pub fn max_pool_gradient<T: Scalar>(dy: &[T], winners: &[u32], dx: &mut [T], plane: usize) {
+    if dx.is_empty() {
+        return;
+    }
+    assert_eq!(dy.len(), winners.len());
+    let (per, out) = (planes_per_piece(plane), dy.len() / (dx.len() / plane));
+    par::for_chunks(dx, per * plane, |i, dx| {
+        dx.fill(T::ZERO);
+        let planes = dy[i * per * out..].chunks_exact(out).zip(winners[i * per * out..].chunks_exact(out));
+        for (dx, (dy, winners)) in dx.chunks_exact_mut(plane).zip(planes) {
+            for (&g, &at) in dy.iter().zip(winners) {
+                if at != NONE {
+                    dx[at as usize] += g;
+                }
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(crate) fn values(n: usize) -> Vec<f32> {
+        (0..n).map(|i| ((i * 7919 + 13) % 101) as f32 - 50.0).collect()
+    }
+
+    /// (length, kernel, stride, padding, dilation) of each axis.
+    pub(crate) fn window<const R: usize>(axes: [(usize, usize, usize, usize, usize); R]) -> Window<R> {
+        Window {
+            input: axes.map(|a| a.0),
+            kernel: axes.map(|a| a.1),
+            stride: axes.map(|a| a.2),
+            dilation: axes.map(|a| a.4),
+            padding: axes.map(|a| [a.3; 2]),
+            ceil: false,
+        }
+    }
+
+    /// The definition: the maximum of each window, where it is, and the gradient of dy.
+    fn check<const R: usize>(window: &Window<R>) {
+        let [plane, out] = [window.input, window.output()].map(|axes| axes.iter().product::<usize>());
+        let mut x = values(3 * plane);
+        (x[plane / 2], x[2 * plane]) = (f32::NAN, f32::NEG_INFINITY);
+        let (mut y, mut y_alone, mut winners) = (vec![0.0; 3 * out], vec![0.0; 3 * out], vec![0; 3 * out]);
+        max_pool(&x, &mut y, Some(&mut winners), window);
+        max_pool(&x, &mut y_alone, None, window);
+        let (dy, mut dx, mut want) = (values(3 * out), vec![f32::NAN; x.len()], vec![0.0; x.len()]);
+        max_pool_gradient(&dy, &winners, &mut dx, plane);
+        for (i, (p, o)) in (0..3).flat_map(|p| positions(window.output()).map(move |o| (p, o))).enumerate() {
+            let (v, at) = winner(&x[p * plane..][..plane], window, o);
+            assert_eq!((y[i].to_bits(), y_alone[i].to_bits(), winners[i]), (v.to_bits(), v.to_bits(), at));
+            if at != NONE {
+                want[p * plane + at as usize] += dy[i];
+            }
+        }
+        assert_eq!(dx, want);
+    }
+
+    #[test]
+    fn all_geometries_agree_with_the_definition() {
+        let axes = [
+            (7, 3, 2, 1, 1),
+            (9, 2, 2, 0, 1),
+            (5, 1, 3, 0, 1),
+            (12, 4, 1, 2, 2),
+            (3, 2, 1, 1, 4),
+            (40, 3, 1, 1, 1),
+        ];
+        for &a in &axes {
+            check(&window([a]));
+            for &b in &axes {
+                check(&window([a, b]));
+            }
+            check(&window([(3, 2, 1, 1, 1), a, (4, 2, 2, 0, 1)]));
+        }
+    }
+
+    /// A volume (0 … 7) of side 2 whose windows are columns of depth 2: the maxima are those behind.
+    #[test]
+    fn a_volume_by_hand() {
+        let x: Vec<f32> = (0..8).map(|i| i as f32).collect();
+        let (mut y, mut winners) = ([0.0; 4], [0; 4]);
+        max_pool(&x, &mut y, Some(&mut winners), &Window::new([2, 2, 2], [2, 1, 1]));
+        assert_eq!((y, winners), ([4., 5., 6., 7.], [4, 5, 6, 7]));
+    }
+}
