@@ -249,6 +249,21 @@ impl<L: Layer> Module for L {
     }
 }
 
+/// [`Module::apply`], by [`Module::apply_one`] where that serves.
+#[inline]
+pub(crate) fn apply<M: Module + ?Sized>(
+    model: &M,
+    xs: &[&Tensor<M::T>],
+    ys: &mut [Tensor<M::T>],
+    state: &mut M::State,
+    cx: Context,
+) -> Result<()> {
+    match (xs, ys) {
+        ([x], [y]) => model.apply_one(x, y, state, cx),
+        (xs, ys) => model.apply(xs, ys, state, cx),
+    }
+}
+
 fn only<V>(inputs: &[V]) -> Result<&V> {
     match inputs {
         [one] => Ok(one),

@@ -2,7 +2,7 @@
 
 use crate::{
     Call, Closure, Context, Error, Grads, Inputs, Module, ModuleCall, Objective, Optimizer, Parameters,
-    Result, TargetList,
+    Result, TargetList, module::apply,
 };
 use chainrule_tensor::{Scalar, Shape, Tensor, kernels::elementwise};
 use std::fmt;
@@ -60,10 +60,7 @@ impl<M: Module> Pass<M> {
         inputs.with(|xs| {
             shapes.clear();
             shapes.extend(xs.iter().map(|x| *x.shape()));
-            match (xs, &mut ys[..]) {
-                ([x], [y]) => model.apply_one(x, y, state, cx),
-                (xs, ys) => model.apply(xs, ys, state, cx),
-            }
+            apply(model, xs, ys, state, cx)
         })?;
         self.ys.first().ok_or_else(|| Error::value("expected a model with an output, got one without"))
     }

@@ -1,6 +1,6 @@
 //! Inference that reuses its memory.
 
-use crate::{Context, Error, Inputs, Module, Parameters, Result};
+use crate::{Context, Error, Inputs, Module, Parameters, Result, module::apply};
 use chainrule_tensor::Tensor;
 use std::{fmt, ops::Deref};
 
@@ -81,10 +81,7 @@ impl<P: Deref<Target: Module>> Session<P> {
 
     fn pass(&mut self, inputs: impl Inputs<Element<P>>, cx: Context) -> Result<()> {
         let Self { model, state, ys } = self;
-        inputs.with(|xs| match (xs, &mut ys[..]) {
-            ([x], [y]) => model.apply_one(x, y, state, cx),
-            (xs, ys) => model.apply(xs, ys, state, cx),
-        })
+        inputs.with(|xs| apply(&**model, xs, ys, state, cx))
     }
 
     fn only(&self) -> Result<&Tensor<Element<P>>> {

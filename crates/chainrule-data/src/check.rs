@@ -2,7 +2,7 @@
 
 use crate::Features;
 use chainrule_core::Targets;
-use chainrule_tensor::{Error, Result, Scalar, Tensor};
+use chainrule_tensor::{Error, Result, Scalar, Tensor, position};
 
 /// The number of samples, if all inputs and targets have as many.
 pub(crate) fn check_samples<T: Scalar>(inputs: &[Features<T>], targets: &[Targets<T>]) -> Result<usize> {
@@ -75,11 +75,7 @@ pub(crate) fn check_labels(
 pub(crate) fn check_finite<T: Scalar>(what: &str, t: &Tensor<T>) -> Result<()> {
     let Some(flat) = t.data().iter().position(|v| !v.is_finite()) else { return Ok(()) };
     let width = t.len() / t.shape()[0];
-    let mut rest = flat % width;
-    let mut position = vec![0; t.shape().len() - 1];
-    for (p, &axis) in position.iter_mut().zip(&t.shape()[1..]).rev() {
-        (*p, rest) = (rest % axis, rest / axis);
-    }
+    let position = position(&t.shape()[1..], flat % width);
     Err(Error::value(format!(
         "{what}: expected finite values, got {} at sample {}, position {position:?}",
         t.data()[flat],

@@ -1,9 +1,6 @@
 //! Weights saved and loaded, strictness, and hostile files.
 
-use chainrule_core::{
-    Call, Context, Grads, Init, Kind, Layer, Param, Parameters, Params, ParamsMut, Result, Scalar, Shape,
-    Tensor,
-};
+use chainrule_core::{Init, Kind, Param, Parameters, Params, ParamsMut, Scalar};
 use chainrule_io::{from_bytes, load, save, to_bytes};
 use proptest::prelude::*;
 use std::{fs, path::PathBuf};
@@ -26,26 +23,9 @@ impl<T: Scalar> Layered<T> {
     }
 }
 
-impl<T: Scalar> Layer for Layered<T> {
+impl<T: Scalar> Parameters for Layered<T> {
     type T = T;
-    type Cache = ();
-    fn output_shape(&self, input: &[usize]) -> Result<Shape> {
-        Shape::new(input)
-    }
-    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: Context) -> Result<()> {
-        y.copy_from(x);
-        Ok(())
-    }
-    fn backward(
-        &self,
-        _: Call<'_, T>,
-        _: &mut (),
-        _: &mut Grads<T>,
-        _: Option<&mut Tensor<T>>,
-    ) -> Result<()> {
-        Ok(())
-    }
-    fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
+    fn list<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
         out.child("encoder").add(&self.weight);
         if let Some(name) = self.tied {
             out.child(name).add(&self.weight);
@@ -53,7 +33,7 @@ impl<T: Scalar> Layer for Layered<T> {
         out.add(&self.mean);
         out.add(&self.count);
     }
-    fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
+    fn list_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
         out.child("encoder").add(&mut self.weight);
         out.add(&mut self.mean);
         out.add(&mut self.count);

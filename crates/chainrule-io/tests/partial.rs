@@ -1,9 +1,6 @@
 //! Loading for fine-tuning: a part of a file, or under other names.
 
-use chainrule_core::{
-    Call, Context, Grads, Init, Layer, Param, Parameters, Params, ParamsMut, Result, Scalar, Shape, Tensor,
-    parameters,
-};
+use chainrule_core::{Init, Param, Parameters, Params, ParamsMut, Scalar, parameters};
 use chainrule_io::{Load, Reason, Report, from_bytes, to_bytes};
 
 /// y = x, with a weight of a width and a counter.
@@ -13,30 +10,13 @@ struct Norm<T> {
     count: Param<T>,
 }
 
-impl<T: Scalar> Layer for Norm<T> {
+impl<T: Scalar> Parameters for Norm<T> {
     type T = T;
-    type Cache = ();
-    fn output_shape(&self, input: &[usize]) -> Result<Shape> {
-        Shape::new(input)
-    }
-    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: Context) -> Result<()> {
-        y.copy_from(x);
-        Ok(())
-    }
-    fn backward(
-        &self,
-        _: Call<'_, T>,
-        _: &mut (),
-        _: &mut Grads<T>,
-        _: Option<&mut Tensor<T>>,
-    ) -> Result<()> {
-        Ok(())
-    }
-    fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
+    fn list<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
         out.add(&self.weight);
         out.add(&self.count);
     }
-    fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
+    fn list_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
         out.add(&mut self.weight);
         out.add(&mut self.count);
     }

@@ -36,6 +36,12 @@ impl From<(usize, usize, usize)> for Sizes<3> {
     }
 }
 
+/// An axis of `rank` that is counted from the front, or from the back when negative; `None` if there is no such axis.
+pub(crate) fn axis(dim: isize, rank: usize) -> Option<usize> {
+    let at = if dim < 0 { rank.checked_add_signed(dim) } else { usize::try_from(dim).ok() };
+    at.filter(|&at| at < rank)
+}
+
 /// Whether sizes are between `least` and 2³¹ − 1: sums, and products of two, then fit.
 pub(crate) fn check_sizes<const R: usize>(
     layer: &str,

@@ -1,6 +1,6 @@
 //! What the losses of single elements share: shapes, reductions, and the loops.
 
-use chainrule_core::{Args, Error, Reduction, Result, Scalar, Shape, Target, Tensor};
+use chainrule_core::{Args, Error, Example, Reduction, Result, Scalar, Shape, Spec, Target, Tensor};
 use chainrule_tensor::kernels::{
     elementwise::{map2, update},
     layers::loss::{map_sum2, sum2},
@@ -156,6 +156,15 @@ pub fn check_dloss<T: Scalar>(dloss: &Tensor<T>, loss: Shape) -> Result<()> {
 /// The reduction of a spec.
 pub fn reduction<T: Scalar>(args: &Args<'_, T>) -> Result<Reduction> {
     args.or("reduction", Reduction::Mean)
+}
+
+/// Cases of a loss: both reductions that give one element, and a size for the benches.
+pub fn examples(spec: impl Fn(Reduction) -> Spec) -> Vec<Example> {
+    vec![
+        Example::new(spec(Reduction::Mean), [[3, 2]]),
+        Example::new(spec(Reduction::Sum), [[5]]),
+        Example::bench(spec(Reduction::Mean), [[4096, 10]]),
+    ]
 }
 
 pub fn positive<T: Scalar>(kind: &str, name: &str, value: f64) -> Result<()> {

@@ -8,7 +8,7 @@
 //!
 //! reduced by mean, sum or not at all. Derivation: docs/losses/huber.md.
 
-use crate::elementwise::{Element, Elementwise, forward_to_elementwise, positive, reduction, sign};
+use crate::elementwise::{Element, Elementwise, examples, forward_to_elementwise, positive, reduction, sign};
 use chainrule_core::{
     Args, Example, Facts, FromSpec, Loss, Reduction, Result, Scalar, Shape, Spec, Target, Tensor,
 };
@@ -117,12 +117,7 @@ impl<T: Scalar> FromSpec<T> for Huber<T> {
     }
 
     fn examples() -> Vec<Example> {
-        let spec = |reduction| Self::new().delta(0.5).reduction(reduction).spec();
-        vec![
-            Example::new(spec(Reduction::Mean), [[3, 2]]),
-            Example::new(spec(Reduction::Sum), [[5]]),
-            Example::bench(spec(Reduction::Mean), [[4096, 10]]),
-        ]
+        examples(|reduction| Self::new().delta(0.5).reduction(reduction).spec())
     }
 }
 

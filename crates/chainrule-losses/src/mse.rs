@@ -6,7 +6,7 @@
 //!
 //! reduced by mean, sum or not at all. Derivation: docs/losses/mse.md.
 
-use crate::elementwise::{Element, Elementwise, forward_to_elementwise, reduction};
+use crate::elementwise::{Element, Elementwise, examples, forward_to_elementwise, reduction};
 use chainrule_core::{
     Args, Example, Facts, FromSpec, Loss, Reduction, Result, Scalar, Shape, Spec, Target, Tensor,
 };
@@ -95,12 +95,7 @@ impl<T: Scalar> FromSpec<T> for Mse<T> {
     }
 
     fn examples() -> Vec<Example> {
-        let spec = |reduction| Self::new().reduction(reduction).spec();
-        vec![
-            Example::new(spec(Reduction::Mean), [[3, 2]]),
-            Example::new(spec(Reduction::Sum), [[5]]),
-            Example::bench(spec(Reduction::Mean), [[4096, 10]]),
-        ]
+        examples(|reduction| Self::new().reduction(reduction).spec())
     }
 }
 

@@ -1,16 +1,15 @@
 """Selects a small part of a folder of reference cases, so that they can be kept with the sources.
 
-usage: python3 select_cases.py FROM_DIR TO_DIR        (the standard library suffices)
+usage: python3 select_cases.py FROM_DIR TO_DIR [MODULE ...]        (the standard library suffices)
 
-Of each module below it takes cases one by one, each time the one that shows the most that no other has shown yet (an
-argument's value, a number of axes, a mode of running) for its size, up to a number of bytes and of cases. Numbers are
-copied as they are. Nothing is drawn: the same folder gives the same files.
+Of each module that TO_DIR has already, and of those named, it takes cases one by one, each time the one that shows the
+most that no other has shown yet (an argument's value, a number of axes, a mode of running) for its size, up to a number of
+bytes and of cases. Values are copied as they are, and `counts.json` says how many cases there are of each. Nothing is drawn:
+the same folder gives the same files.
 """
 
 import json, os, struct, sys
 
-MODULES = """Linear Embedding Conv2d MaxPool2d AvgPool2d AdaptiveAvgPool2d Flatten BatchNorm1d BatchNorm2d LayerNorm ReLU LeakyReLU
-ELU GELU SiLU Sigmoid Tanh Softplus Softmax LogSoftmax MSELoss L1Loss HuberLoss CrossEntropyLoss BCEWithLogitsLoss""".split()
 OPTIMIZERS = "SGD Adam AdamW".split()
 SCHEDULES = "ConstantLR StepLR LinearLR CosineAnnealingLR WarmupCosine".split()
 BYTES, CASES = 40_000, 16  # of a module
@@ -64,26 +63,34 @@ def select(cases, facts, size):
     return [cases[i] for i in sorted(chosen)]
 
 
-def main(source, target):
+def main(source, target, named):
     os.makedirs(target, exist_ok=True)
-    for module in MODULES:
+    kept = {name.removesuffix(".safetensors") for name in os.listdir(target) if name.endswith(".safetensors")}
+    counts = {}
+    for module in sorted(kept - {"optimizers"} | set(named)):
         cases, tensors, torch = read(f"{source}/{module}.safetensors")
         size = [sum(len(tensors[k][2]) for k in keys(c)) + len(json.dumps(c)) for c in cases]
         chosen = select(cases, [shows(c, tensors) for c in cases], size)
         write(f"{target}/{module}.safetensors", chosen, {k: tensors[k] for c in chosen for k in keys(c)}, torch)
+        counts[module] = len(chosen)
     cases, tensors, torch = read(f"{source}/optimizers.safetensors")
     chosen = []
     for name in OPTIMIZERS:
         own = [c for c in cases if c["optimizer"] == name]
         facts = [set((k, json.dumps(v)) for k, v in c["args"].items()) for c in own]
-        chosen += select(own, facts, [10_000] * len(own))
+        of_name = select(own, facts, [10_000] * len(own))
+        counts[name] = len(of_name)
+        chosen += of_name
     used = [k for c in chosen for k in c["params"] + sum(c["grads"] + c["after"], [])]
     write(f"{target}/optimizers.safetensors", chosen, {k: tensors[k] for k in used}, torch)
     schedules = json.load(open(f"{source}/schedules.json"))
     chosen = [[s for s in schedules if s["schedule"] == name][:3] for name in SCHEDULES]
+    counts |= {name: len(of_name) for name, of_name in zip(SCHEDULES, chosen)}
     json.dump(sum(chosen, []), open(f"{target}/schedules.json", "w"))
+    with open(f"{target}/counts.json", "w") as file:
+        file.write(json.dumps(counts, indent=2, sort_keys=True) + "\n")
 
 
-if len(sys.argv) != 3:
+if len(sys.argv) < 3:
     sys.exit(__doc__)
-main(sys.argv[1], sys.argv[2])
+main(sys.argv[1], sys.argv[2], sys.argv[3:])

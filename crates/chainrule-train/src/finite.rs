@@ -1,7 +1,7 @@
 //! Where the first value is that is infinite or NaN.
 
 use chainrule_core::{Error, Grads, Param, Parameters, Path, Scalar, Tensor};
-use chainrule_tensor::kernels::reduce::all_finite;
+use chainrule_tensor::{kernels::reduce::all_finite, position};
 use std::fmt;
 
 /// The sample of an input or a target that is not finite.
@@ -10,7 +10,7 @@ pub(crate) fn sample<T: Scalar>(what: impl fmt::Display, t: &Tensor<T>) -> Optio
         return None;
     }
     let flat = t.data().iter().position(|v| !v.is_finite())?;
-    let at = coordinates(flat, t.shape());
+    let at = position(t.shape(), flat);
     let (sample, position) = at.split_first().map_or((0, &[][..]), |(s, rest)| (*s, rest));
     Some(Error::value(format!(
         "{what}: expected finite values, got {} in sample {sample} of the batch, position {position:?}",
@@ -59,18 +59,9 @@ fn value<T: Scalar>(path: &impl fmt::Display, what: &str, values: &[T], shape: &
     let error = Error::value(format!(
         "expected {what}`{name}` to be finite, got {} at {:?}",
         values[flat],
-        coordinates(flat, shape)
+        position(shape, flat)
     ));
     Some(if layer.is_empty() { error } else { error.in_layer(layer) })
-}
-
-/// The index of each axis at a flat position.
-fn coordinates(mut flat: usize, shape: &[usize]) -> Vec<usize> {
-    let mut at = vec![0; shape.len()];
-    for (i, &n) in at.iter_mut().zip(shape).rev() {
-        (*i, flat) = (flat % n, flat / n);
-    }
-    at
 }
 
 #[cfg(test)]
@@ -79,7 +70,7 @@ mod tests {
 
     #[test]
     fn the_place_is_told_by_its_coordinates() {
-        assert_eq!(coordinates(23, &[2, 3, 4]), [1, 2, 3]);
+        assert_eq!(position(&[2, 3, 4], 23), [1, 2, 3]);
         let mut t = Tensor::<f32>::zeros([2, 3]);
         assert!(sample("input", &t).is_none());
         t.data_mut()[4] = f32::NAN;

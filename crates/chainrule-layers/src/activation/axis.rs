@@ -1,5 +1,6 @@
 //! What softmax and its logarithm share: the same loops along one axis.
 
+use crate::rank::axis;
 use chainrule_core::{Call, Error, Example, Layer, Result, Scalar, Shape, Tensor};
 use chainrule_tensor::kernels::layers::softmax::{self, Kind};
 
@@ -7,12 +8,9 @@ use chainrule_tensor::kernels::layers::softmax::{self, Kind};
 /// `dim` counts from the end.
 pub(super) fn around(layer: &str, dim: isize, shape: &[usize]) -> Result<(usize, usize, usize)> {
     let shape = Shape::new(shape)?;
-    let at = if dim < 0 { shape.len().checked_add_signed(dim) } else { usize::try_from(dim).ok() };
-    match at {
-        Some(at) if at < shape.len() => {
-            Ok((shape[..at].iter().product(), shape[at], shape[at + 1..].iter().product()))
-        }
-        _ => Err(Error::shape(format!("{layer}: expected an input with axis {dim}, got shape {shape}"))),
+    match axis(dim, shape.len()) {
+        Some(at) => Ok((shape[..at].iter().product(), shape[at], shape[at + 1..].iter().product())),
+        None => Err(Error::shape(format!("{layer}: expected an input with axis {dim}, got shape {shape}"))),
     }
 }
 

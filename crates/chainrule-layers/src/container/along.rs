@@ -5,8 +5,7 @@ use chainrule_core::{Error, ModuleCall, Result, Scalar, Shape, Tensor};
 
 /// An axis counted from the front, or from the back when negative.
 pub(super) fn axis(kind: &str, dim: isize, shape: &[usize]) -> Result<usize> {
-    let at = if dim < 0 { dim.checked_add(shape.len() as isize) } else { Some(dim) };
-    at.and_then(|at| usize::try_from(at).ok()).filter(|&at| at < shape.len()).ok_or_else(|| {
+    crate::rank::axis(dim, shape.len()).ok_or_else(|| {
         Error::shape(format!("{kind}: expected an input with axis {dim}, got shape {shape:?}"))
     })
 }

@@ -6,6 +6,7 @@
 //!
 //! Stores nothing. Derivation: docs/layers/shape/flatten.md.
 
+use crate::rank::axis;
 use chainrule_core::{
     Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Result, Scalar, Shape, Spec, Tensor,
 };
@@ -63,12 +64,8 @@ impl<T: Scalar> Layer for Flatten<T> {
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
         let (axes, input) = (input.len(), Shape::new(input)?);
-        let at = |axis: isize| match axis {
-            0.. => Some(axis as usize),
-            _ => axes.checked_sub(axis.unsigned_abs()),
-        };
-        match (at(self.start_dim), at(self.end_dim)) {
-            (Some(start), Some(end)) if start <= end && end < axes => {
+        match (axis(self.start_dim, axes), axis(self.end_dim, axes)) {
+            (Some(start), Some(end)) if start <= end => {
                 let mut flat = Shape::new(&input[..=start])?;
                 flat[start] = input[start..=end].iter().product();
                 input[end + 1..].iter().try_fold(flat, |shape, &n| shape.push(n))

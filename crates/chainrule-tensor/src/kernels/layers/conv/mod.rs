@@ -243,7 +243,7 @@ pub(in crate::kernels) fn weight_gradient<T: Scalar>(
     }
 }
 
-/// Sums over windows.
+/// Sums over windows of x.
 fn windows_forward<T: Scalar>(
     isa: Isa,
     g: &Geometry<2>,
@@ -258,30 +258,15 @@ fn windows_forward<T: Scalar>(
     if y.is_empty() {
         return;
     }
-    let target = target::<T>(isa);
-    // f64, which is for checking, does without stacks: they are compiled for one type alone.
-    if T::WIDE && stack::enough(g, target) {
-        renew(target, g, &mut work.forward_stack, |stack| stack.forward(g, target));
-        let stack = &work.forward_stack.1;
-        if stack.pays(g.images, target) {
-            stack.pack(isa, target, g.groups, w, &mut work.packed);
-            let (packed, source, result) = (&work.packed, x.as_ptr(), y.as_mut_ptr());
-            let stacked = Stacked { isa, target, stack, g, packed, bias, source, result };
-            // SAFETY: the slices were checked against the geometry, y is borrowed exclusively, and the processor has `isa`.
-            return unsafe { stacked.run(pieces(g), &mut work.slots) };
-        }
-    }
-    let g = &g.flat(target.lanes);
-    renew(target, g, &mut work.forward, |windows| windows.forward::<T>(g, target));
-    let windows = &work.forward.1;
-    work.packed.set(isa, target.lanes, windows, g.groups, w, bias);
-    let (packed, source, result) = (&work.packed, x.as_ptr(), y.as_mut_ptr());
-    let correlation = Correlation { isa, target, windows, g, packed, source, result };
+    let tables = Tables {
+        stack: Some((&mut work.forward_stack, Stack::forward)),
+        windows: (&mut work.forward, Windows::forward::<T>),
+    };
     // SAFETY: the slices were checked against the geometry, y is borrowed exclusively, and the processor has `isa`.
-    unsafe { correlation.run(pieces(g), &mut work.slots) };
+    unsafe { tables.sum(isa, g, (w, bias), (x, y), &mut work.packed, &mut work.slots) };
 }
 
-/// Sums over windows.
+/// Sums over windows of dy.
 fn windows_input_gradient<T: Scalar>(
     isa: Isa,
     g: &Geometry<2>,
@@ -294,26 +279,61 @@ fn windows_input_gradient<T: Scalar>(
     if dx.is_empty() || dy.is_empty() {
         return dx.fill(T::ZERO);
     }
-    let target = target::<T>(isa);
-    if T::WIDE && stack::enough(g, target) && g.stride == [1, 1] {
-        renew(target, g, &mut work.input_stack, |stack| stack.input_gradient(g, target));
-        let stack = &work.input_stack.1;
-        if stack.pays(g.images, target) {
-            stack.pack(isa, target, g.groups, w, &mut work.packed);
-            let (packed, source, result) = (&work.packed, dy.as_ptr(), dx.as_mut_ptr());
-            let stacked = Stacked { isa, target, stack, g, packed, bias: None, source, result };
-            // SAFETY: the slices were checked against the geometry, dx is borrowed exclusively, and the processor has `isa`.
-            return unsafe { stacked.run(pieces(g), &mut work.slots) };
-        }
-    }
-    let g = &g.flat(target.lanes);
-    renew(target, g, &mut work.input, |windows| windows.input_gradient::<T>(g, target));
-    let windows = &work.input.1;
-    work.packed.set(isa, target.lanes, windows, g.groups, w, None);
-    let (packed, source, result) = (&work.packed, dy.as_ptr(), dx.as_mut_ptr());
-    let correlation = Correlation { isa, target, windows, g, packed, source, result };
+    let stacked = g.stride == [1, 1];
+    let tables = Tables {
+        stack: stacked.then_some((&mut work.input_stack, Stack::input_gradient)),
+        windows: (&mut work.input, Windows::input_gradient::<T>),
+    };
     // SAFETY: the slices were checked against the geometry, dx is borrowed exclusively, and the processor has `isa`.
-    unsafe { correlation.run(pieces(g), &mut work.slots) };
+    unsafe { tables.sum(isa, g, (w, None), (dy, dx), &mut work.packed, &mut work.slots) };
+}
+
+/// Tables that are kept for a geometry, and what makes them.
+type Kept<'w, V> = (&'w mut (Option<Key>, V), fn(&mut V, &Geometry<2>, Target));
+
+/// The tables of a sum over windows, forward or backward.
+struct Tables<'w> {
+    /// Those of images that lie along the vectors, where that is possible.
+    stack: Option<Kept<'w, Stack>>,
+    windows: Kept<'w, Windows>,
+}
+
+impl Tables<'_> {
+    /// to = Σ w ⋆ from (+ b), by stacks of images where that pays.
+    ///
+    /// # Safety
+    /// The slices are as long as the geometry says, and the processor has `isa`.
+    unsafe fn sum<T: Scalar>(
+        self,
+        isa: Isa,
+        g: &Geometry<2>,
+        (w, bias): (&[T], Option<&[T]>),
+        (from, to): (&[T], &mut [T]),
+        packed: &mut Packed<T>,
+        slots: &mut Vec<Slot<T>>,
+    ) {
+        let target = target::<T>(isa);
+        let (source, result) = (from.as_ptr(), to.as_mut_ptr());
+        // f64, which is for checking, does without stacks: they are compiled for one type alone.
+        if let Some((kept, set)) = self.stack.filter(|_| T::WIDE && stack::enough(g, target)) {
+            renew(target, g, kept, |stack| set(stack, g, target));
+            let stack = &kept.1;
+            if stack.pays(g.images, target) {
+                stack.pack(isa, target, g.groups, w, packed);
+                let stacked = Stacked { isa, target, stack, g, packed, bias, source, result };
+                // SAFETY: the caller vouches for the slices, `to` is borrowed exclusively, and the processor has `isa`.
+                return unsafe { stacked.run(pieces(g), slots) };
+            }
+        }
+        let g = &g.flat(target.lanes);
+        let (kept, set) = self.windows;
+        renew(target, g, kept, |windows| set(windows, g, target));
+        let windows = &kept.1;
+        packed.set(isa, target.lanes, windows, g.groups, w, bias);
+        let correlation = Correlation { isa, target, windows, g, packed, source, result };
+        // SAFETY: the caller vouches for the slices, `to` is borrowed exclusively, and the processor has `isa`.
+        unsafe { correlation.run(pieces(g), slots) };
+    }
 }
 
 /// Sums over windows.
