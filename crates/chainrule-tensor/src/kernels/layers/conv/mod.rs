@@ -141,11 +141,13 @@ pub fn conv<T: Scalar, const R: usize>(
     y: &mut [T],
     work: &mut Workspace<T>,
 ) {
-    g.expect(x, w.values, y);
-    assert!(bias.is_none_or(|b| b.len() == g.filters), "a bias has one element a filter");
     match g.as_images() {
         Some(g) => T::forward(isa(), &g, x, w, bias, y, work),
-        None => direct::forward(g, x, w.values, bias, y),
+        None => {
+            g.expect(x, w.values, y);
+            assert!(bias.is_none_or(|b| b.len() == g.filters), "a bias has one element a filter");
+            direct::forward(g, x, w.values, bias, y);
+        }
     }
 }
 
@@ -160,10 +162,12 @@ pub fn conv_input_gradient<T: Scalar, const R: usize>(
     dx: &mut [T],
     work: &mut Workspace<T>,
 ) {
-    g.expect(dx, w, dy);
     match g.as_images() {
         Some(g) => T::input_gradient(isa(), &g, w, dy, dx, work),
-        None => direct::input_gradient(g, w, dy, dx),
+        None => {
+            g.expect(dx, w, dy);
+            direct::input_gradient(g, w, dy, dx);
+        }
     }
 }
 
@@ -178,14 +182,16 @@ pub fn conv_weight_gradient<T: Scalar, const R: usize>(
     dw: &mut [T],
     work: &mut Workspace<T>,
 ) {
-    g.expect(x, dw, dy);
     match g.as_images() {
         Some(g) => T::weight_gradient(isa(), &g, x, dy, dw, work),
-        None => direct::weight_gradient(g, x, dy, dw),
+        None => {
+            g.expect(x, dw, dy);
+            direct::weight_gradient(g, x, dy, dw);
+        }
     }
 }
 
-/// [`conv`] of images.
+/// [`conv`] of images. Sums over windows check the sizes themselves, as in the two gradients.
 pub(in crate::kernels) fn forward<T: Scalar>(
     isa: Isa,
     g: &Geometry<2>,
@@ -198,6 +204,7 @@ pub(in crate::kernels) fn forward<T: Scalar>(
     if !winograd::serves(g) {
         return windows_forward(isa, g, x, w.values, bias, y, work);
     }
+    g.expect(x, w.values, y);
     let pass = winograd::Pass::forward(g);
     let Some(version) = w.version else {
         return winograd::forward(isa, &pass, x, w.values, bias, y, &mut work.winograd);
@@ -220,6 +227,7 @@ pub(in crate::kernels) fn input_gradient<T: Scalar>(
     work: &mut Workspace<T>,
 ) {
     if winograd::serves_input_gradient(g) {
+        g.expect(dx, w, dy);
         let pass = winograd::Pass::input_gradient(g);
         winograd::forward(isa, &pass, dy, w, None, dx, &mut work.winograd);
     } else {
@@ -237,6 +245,7 @@ pub(in crate::kernels) fn weight_gradient<T: Scalar>(
     work: &mut Workspace<T>,
 ) {
     if winograd::serves(g) {
+        g.expect(x, dw, dy);
         winograd::weight_gradient(isa, &winograd::Pass::forward(g), x, dy, dw, &mut work.winograd);
     } else {
         windows_weight_gradient(isa, g, x, dy, dw, work);

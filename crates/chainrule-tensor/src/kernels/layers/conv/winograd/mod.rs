@@ -97,11 +97,12 @@ const TILES: usize = 4;
 /// used at least.
 pub(super) fn serves(g: &Geometry<2>) -> bool {
     let [oh, ow] = g.output();
-    let tiles = oh.div_ceil(4) * ow.div_ceil(4);
+    // Asked before the sizes are checked: they may overflow.
+    let tiles = oh.div_ceil(4).saturating_mul(ow.div_ceil(4));
     possible(g)
         && g.channels.min(g.filters) >= CHANNELS
-        && g.images * tiles >= TILES
-        && 2 * oh * ow >= 16 * tiles
+        && g.images.saturating_mul(tiles) >= TILES
+        && oh.saturating_mul(ow).saturating_mul(2) >= tiles.saturating_mul(16)
 }
 
 /// Whether ∂X is best computed by it.
