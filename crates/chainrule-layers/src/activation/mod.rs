@@ -7,6 +7,7 @@ crate::registry::family! {
     activation => ;
     elu => Elu;
     gelu => Gelu;
+    hardswish => Hardswish;
     identity => Identity;
     leaky_relu => LeakyRelu;
     log_softmax => LogSoftmax;
