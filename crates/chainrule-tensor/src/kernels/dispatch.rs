@@ -36,6 +36,50 @@ pub(crate) trait Kernel {
     /// # Safety
     /// The memory that the job names is valid, what it writes is borrowed exclusively, and the processor has the set.
     unsafe fn run<S: Set>(&self);
+
+    /// `run` on the portable set. This and the two below are methods of the job so that the compiler generates them beside the
+    /// job's own module, and families side by side.
+    ///
+    /// # Safety
+    /// As [`Kernel::run`].
+    #[inline(never)]
+    unsafe fn portable(&self)
+    where
+        Self: Sized,
+    {
+        // SAFETY: the caller's promises are those of `run`.
+        unsafe { self.run::<Portable>() }
+    }
+
+    /// `run` on AVX2.
+    ///
+    /// # Safety
+    /// As [`Kernel::run`].
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[inline(never)]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn avx2(&self)
+    where
+        Self: Sized,
+    {
+        // SAFETY: the caller's promises are those of `run`.
+        unsafe { self.run::<Avx2>() }
+    }
+
+    /// `run` on AVX-512.
+    ///
+    /// # Safety
+    /// As [`Kernel::run`].
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[inline(never)]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    unsafe fn avx512(&self)
+    where
+        Self: Sized,
+    {
+        // SAFETY: the caller's promises are those of `run`.
+        unsafe { self.run::<Avx512>() }
+    }
 }
 
 /// Runs a kernel on an instruction set.
@@ -64,10 +108,10 @@ pub(crate) struct Portable;
 impl Set for Portable {
     type Of<T: Scalar> = T::Portable;
 
-    #[inline(never)]
+    #[inline(always)]
     unsafe fn call<K: Kernel>(kernel: &K) {
         // SAFETY: the caller's promises are those of `run`.
-        unsafe { kernel.run::<Self>() }
+        unsafe { kernel.portable() }
     }
 }
 
@@ -82,14 +126,8 @@ impl Set for Avx2 {
 
     #[inline(always)]
     unsafe fn call<K: Kernel>(kernel: &K) {
-        #[inline(never)]
-        #[target_feature(enable = "avx2,fma")]
-        unsafe fn instance<K: Kernel>(kernel: &K) {
-            // SAFETY: the caller's promises are those of `run`.
-            unsafe { kernel.run::<Avx2>() }
-        }
         // SAFETY: the processor has AVX2 and FMA, as the caller promises.
-        unsafe { instance(kernel) }
+        unsafe { kernel.avx2() }
     }
 }
 
@@ -104,14 +142,8 @@ impl Set for Avx512 {
 
     #[inline(always)]
     unsafe fn call<K: Kernel>(kernel: &K) {
-        #[inline(never)]
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-        unsafe fn instance<K: Kernel>(kernel: &K) {
-            // SAFETY: the caller's promises are those of `run`.
-            unsafe { kernel.run::<Avx512>() }
-        }
         // SAFETY: the processor has AVX-512 F, BW, DQ and VL, as the caller promises.
-        unsafe { instance(kernel) }
+        unsafe { kernel.avx512() }
     }
 }
 
