@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! e = −w (p t ln σ(y) + (1 − t) ln(1 − σ(y)))
-//!   =  w ((1 − t) y + l s),      l = 1 + (p − 1) t,   s = ln(1 + e⁻ʸ)
-//! ∂e/∂y = w ((1 − t) − l σ(−y))
-//! ∂e/∂t = w ((p − 1) s − y)
+//!   =  w (p t s(−y) + (1 − t) s(y)),      s(y) = ln(1 + eʸ)
+//! ∂e/∂y = w ((1 − t) σ(y) − p t σ(−y))
+//! ∂e/∂t = w (p s(−y) − s(y))
 //! ```
 //!
 //! with a weight w and a weight p of the positive class. Derivation: docs/losses/bce_with_logits.md.
@@ -87,27 +87,31 @@ struct Element<T> {
 }
 
 impl<T: Scalar> Element<T> {
-    fn l(self) -> T {
-        T::ONE + (self.p - T::ONE) * self.t
-    }
-
-    /// s = ln(1 + e⁻ʸ) = max(−y, 0) + ln(1 + e^−|y|)
-    fn s(self) -> T {
-        let above = if self.y < T::ZERO { -self.y } else { T::ZERO };
-        above + self.y.abs().v_exp_neg::<false>().v_ln_1p::<false>()
+    /// s(−y) and s(y): max(±y, 0) + ln(1 + e^−|y|)
+    fn s(self) -> [T; 2] {
+        let both = self.y.abs().v_exp_neg::<false>().v_ln_1p::<false>();
+        if self.y < T::ZERO { [both - self.y, both] } else { [both, both + self.y] }
     }
 
     fn e(self) -> T {
-        self.w * ((T::ONE - self.t) * self.y + self.l() * self.s())
+        let [negative, positive] = self.s();
+        self.w * (times(self.p * self.t, negative) + times(T::ONE - self.t, positive))
     }
 
     fn dy(self) -> T {
-        self.w * ((T::ONE - self.t) - self.l() * (-self.y).v_sigmoid::<false>())
+        let [negative, positive] = [-self.y, self.y].map(|y| y.v_sigmoid::<false>());
+        self.w * ((T::ONE - self.t) * positive - self.p * self.t * negative)
     }
 
     fn dt(self) -> T {
-        self.w * ((self.p - T::ONE) * self.s() - self.y)
+        let [negative, positive] = self.s();
+        self.w * (self.p * negative - positive)
     }
+}
+
+/// a b, and 0 where a is 0: the loss of a certain and right answer is 0.
+fn times<T: Scalar>(a: T, b: T) -> T {
+    if a == T::ZERO { T::ZERO } else { a * b }
 }
 
 impl<T: Scalar> Loss for BceWithLogits<T> {
@@ -148,9 +152,9 @@ impl<T: Scalar> Loss for BceWithLogits<T> {
         if self.reduction == Reduction::None {
             self.each(y, t, |i, v| out[i] = v.e());
         } else {
-            let mut sum = T::ZERO;
-            self.each(y, t, |_, v| sum += v.e());
-            out[0] = sum * share(self.reduction, y.len());
+            let mut sum = 0.0;
+            self.each(y, t, |_, v| sum += v.e().to_f64());
+            out[0] = T::from_f64(sum * share(self.reduction, y.len()));
         }
         Ok(())
     }
@@ -165,7 +169,7 @@ impl<T: Scalar> Loss for BceWithLogits<T> {
     ) -> Result<()> {
         check_dloss(dloss, self.output_shape(y.shape(), target)?)?;
         let t = target.values()?;
-        let share: T = share(self.reduction, y.len());
+        let share = T::from_f64(share(self.reduction, y.len()));
         let g = |i: usize| dloss.data()[if self.reduction == Reduction::None { i } else { 0 }] * share;
         if let Some(dy) = dy {
             let dy = dy.reset(*y.shape());
@@ -179,14 +183,14 @@ impl<T: Scalar> Loss for BceWithLogits<T> {
     }
 
     fn value_and_gradient(&self, y: &Tensor<T>, target: Target<'_, T>, dy: &mut Tensor<T>) -> Result<T> {
-        let share: T = share_of_one(self.reduction, y.len())?;
+        let share = share_of_one(self.reduction, y.len())?;
         self.output_shape(y.shape(), target)?;
-        let (t, dy, mut sum) = (target.values()?, dy.reset(*y.shape()), T::ZERO);
+        let (t, dy, g, mut sum) = (target.values()?, dy.reset(*y.shape()), T::from_f64(share), 0.0);
         self.each(y, t, |i, v| {
-            dy[i] = share * v.dy();
-            sum += v.e();
+            dy[i] = g * v.dy();
+            sum += v.e().to_f64();
         });
-        Ok(sum * share)
+        Ok(T::from_f64(sum * share))
     }
 
     fn spec(&self) -> Spec {
@@ -274,6 +278,21 @@ pub(crate) mod tests {
         let y = Tensor::<f64>::zeros([2, 3]);
         assert!(loss.value(&y, &y).is_ok());
         assert!(BceWithLogits::new().pos_weight(Tensor::zeros([2])).value(&y, &y).is_err());
+    }
+
+    /// At ±∞ the right answer costs nothing and the wrong one everything; at y = −20, t = 0: e ≈ ∂e/∂y ≈ e⁻²⁰ = 2.06e-9.
+    #[test]
+    fn certain_answers_have_their_limits() {
+        let inf = f32::INFINITY;
+        let (y, t) = (Tensor::from([inf, -inf, inf, -20.0]), Tensor::from([1.0, 0.0, 0.0, 0.0]));
+        let mut dy = Tensor::default();
+        let each = BceWithLogits::new().reduction(Reduction::None).value(&y, &t).unwrap();
+        assert_eq!(each.data()[..3], [0.0, 0.0, inf]);
+        BceWithLogits::new().reduction(Reduction::Sum).gradient(&y, &t, &mut dy).unwrap();
+        assert_eq!(dy.data()[..3], [0.0, 0.0, 1.0]);
+        for v in [each.data()[3], dy.data()[3]] {
+            assert!((v - (-20f32).exp()).abs() < 1e-14, "{v}");
+        }
     }
 
     #[test]

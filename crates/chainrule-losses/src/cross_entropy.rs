@@ -82,15 +82,16 @@ impl<T: Scalar> CrossEntropy<T> {
     }
 
     /// What the mean divides by: the weights of the rows that are not ignored, or the number of rows.
-    fn divisor(&self, rows: Rows, target: Kind<'_, T>) -> T {
+    fn divisor(&self, rows: Rows, target: Kind<'_, T>) -> f64 {
         match (self.reduction, target) {
             (Reduction::Mean, Kind::Classes(classes))
                 if self.weights.is_some() || self.ignore_index.is_some() =>
             {
-                classes.iter().filter(|&&t| Some(t) != self.ignore_index).map(|&t| self.weight(t)).sum()
+                let counted = classes.iter().filter(|&&t| Some(t) != self.ignore_index);
+                counted.map(|&t| self.weight(t).to_f64()).sum()
             }
-            (Reduction::Mean, _) => T::from_usize(rows.count()),
-            _ => T::ONE,
+            (Reduction::Mean, _) => rows.count() as f64,
+            _ => 1.0,
         }
     }
 
@@ -106,7 +107,7 @@ impl<T: Scalar> CrossEntropy<T> {
         rows: Rows,
         y: &[T],
         target: Kind<'_, T>,
-        mut loss: Option<&mut dyn FnMut(usize, T)>,
+        mut loss: Option<&mut dyn FnMut(usize, f64)>,
         [mut dy, mut dt]: [Option<&mut [T]>; 2],
         g: impl Fn(usize) -> T,
     ) {
@@ -127,24 +128,25 @@ impl<T: Scalar> CrossEntropy<T> {
                     (0..rows.classes).for_each(|c| dy[row.at(c)] = T::ZERO);
                 }
                 if let Some(loss) = &mut loss {
-                    loss(row.index, T::ZERO);
+                    loss(row.index, 0.0);
                 }
                 continue;
             }
-            let log_sum = row.log_sum_exp(y);
-            let minus_log_p = |c: usize| log_sum - y[row.at(c)];
+            let (max, log_sum) = row.log_sum_exp(y);
+            let minus_log_p = |c: usize| (max - y[row.at(c)]) + log_sum;
             if let Some(loss) = &mut loss {
-                let mut e = T::ZERO;
+                let mut e = 0.0;
                 for c in 0..rows.classes {
                     let q = q(row, c);
                     if q != T::ZERO {
-                        e += q * minus_log_p(c); // e −= q ln p
+                        e += (q * minus_log_p(c)).to_f64(); // e −= q ln p
                     }
                 }
                 loss(row.index, e);
             }
             if let Some(dy) = &mut dy {
-                let (g, total) = (g(row.index), (0..rows.classes).map(|c| q(row, c)).sum::<T>());
+                let total = T::from_f64((0..rows.classes).map(|c| q(row, c).to_f64()).sum());
+                let g = g(row.index);
                 for c in 0..rows.classes {
                     dy[row.at(c)] = g * (minus_log_p(c).v_exp_neg::<false>() * total - q(row, c)); // dy = p Σ q − q
                 }
@@ -265,13 +267,13 @@ impl<T: Scalar> Loss for CrossEntropy<T> {
         let (rows, target) = self.rows(y.shape(), target)?;
         let out = loss.reset(self.reduced(y.shape())?);
         if self.reduction == Reduction::None {
-            let mut each = |row: usize, e| out[row] = e;
+            let mut each = |row: usize, e| out[row] = T::from_f64(e);
             self.each_row(rows, y.data(), target, Some(&mut each), [None, None], |_| T::ONE);
             return Ok(());
         }
-        let mut sum = T::ZERO;
+        let mut sum = 0.0;
         self.each_row(rows, y.data(), target, Some(&mut |_, e| sum += e), [None, None], |_| T::ONE);
-        out[0] = sum / self.divisor(rows, target);
+        out[0] = T::from_f64(sum / self.divisor(rows, target));
         Ok(())
     }
 
@@ -289,7 +291,7 @@ impl<T: Scalar> Loss for CrossEntropy<T> {
             target.values()?; // a class has no gradient
         }
         let (divisor, each) = (self.divisor(rows, kind), self.reduction == Reduction::None);
-        let g = |row: usize| dloss.data()[if each { row } else { 0 }] / divisor;
+        let g = |row: usize| T::from_f64(dloss.data()[if each { row } else { 0 }].to_f64() / divisor);
         let [dy, dt] = [dy, dt].map(|d| d.map(|d| d.reset(*y.shape())));
         self.each_row(rows, y.data(), kind, None, [dy, dt], g);
         Ok(())
@@ -303,11 +305,12 @@ impl<T: Scalar> Loss for CrossEntropy<T> {
         let divisor = self.divisor(rows, target);
         let dy = dy.reset(*y.shape());
         if let (Kind::Classes(classes), true, 1) = (target, self.is_plain(), rows.inner) {
-            return Ok(softmax_cross_entropy(y.data(), &classes, dy, T::ONE / divisor) / divisor);
+            let share = T::from_f64(1.0 / divisor);
+            return Ok(T::from_f64(softmax_cross_entropy(y.data(), &classes, dy, share) / divisor));
         }
-        let (mut sum, share) = (T::ZERO, T::ONE / divisor);
+        let (mut sum, share) = (0.0, T::from_f64(1.0 / divisor));
         self.each_row(rows, y.data(), target, Some(&mut |_, e| sum += e), [Some(dy), None], |_| share);
-        Ok(sum / divisor)
+        Ok(T::from_f64(sum / divisor))
     }
 
     fn spec(&self) -> Spec {

@@ -41,10 +41,7 @@ impl<E> Elementwise<E> {
             return Ok(());
         }
         let sum = sum2(y.data(), t.data(), move |y, t| element.e(y, t));
-        loss.reset([])[0] = match self.reduction {
-            Reduction::Mean => sum / T::from_usize(y.len()),
-            _ => sum,
-        };
+        loss.reset([])[0] = T::from_f64(sum * share(self.reduction, y.len()));
         Ok(())
     }
 
@@ -85,7 +82,7 @@ impl<E> Elementwise<E> {
             map2(y.data(), t.data(), d, |(y, t)| slope(y, t));
             update(d, dloss.data(), |d, g| d * g);
         } else {
-            let g = dloss.data()[0] * share(self.reduction, y.len());
+            let g = T::from_f64(dloss.data()[0].to_f64() * share(self.reduction, y.len()));
             map2(y.data(), t.data(), d, |(y, t)| g * slope(y, t));
         }
     }
@@ -101,9 +98,10 @@ impl<E> Elementwise<E> {
         E: Element<T>,
     {
         let (t, element) = (values(self.kind, y.shape(), target)?, self.element);
-        let share: T = share_of_one(self.reduction, y.len())?;
-        let (e, slope) = (move |y, t| element.e(y, t), move |y, t| share * element.dy(y, t));
-        Ok(share * map_sum2(y.data(), t.data(), dy.reset(*y.shape()), e, slope))
+        let share = share_of_one(self.reduction, y.len())?;
+        let g = T::from_f64(share);
+        let (e, slope) = (move |y, t| element.e(y, t), move |y, t| g * element.dy(y, t));
+        Ok(T::from_f64(share * map_sum2(y.data(), t.data(), dy.reset(*y.shape()), e, slope)))
     }
 }
 
@@ -125,12 +123,12 @@ pub fn reduced(reduction: Reduction, shape: &[usize]) -> Result<Shape> {
 }
 
 /// The share of an element in the reduced loss. The mean of no element is NaN.
-pub fn share<T: Scalar>(reduction: Reduction, n: usize) -> T {
-    if reduction == Reduction::Mean { T::ONE / T::from_usize(n) } else { T::ONE }
+pub fn share(reduction: Reduction, n: usize) -> f64 {
+    if reduction == Reduction::Mean { 1.0 / n as f64 } else { 1.0 }
 }
 
 /// The share of an element in a loss of one element.
-pub fn share_of_one<T: Scalar>(reduction: Reduction, n: usize) -> Result<T> {
+pub fn share_of_one(reduction: Reduction, n: usize) -> Result<f64> {
     if reduction == Reduction::None {
         return Err(not_reduced());
     }

@@ -45,10 +45,11 @@ impl Row {
         self.first + c * self.stride
     }
 
-    /// ln Σᶜ exp yᶜ, the maximum subtracted first.
-    pub fn log_sum_exp<T: Scalar>(self, y: &[T]) -> T {
+    /// The maximum m of a row and ln Σᶜ exp(yᶜ − m): −ln pᶜ = (m − yᶜ) + ln Σ, exact for rows far from 0.
+    pub fn log_sum_exp<T: Scalar>(self, y: &[T]) -> (T, T) {
         let each = || (0..self.classes).map(|c| y[self.at(c)]);
         let max = each().fold(T::NEG_INFINITY, |m, v| if v > m { v } else { m });
-        max + each().map(|v| (max - v).v_exp_neg::<false>()).sum::<T>().v_ln::<false>()
+        let sum = each().map(|v| (max - v).v_exp_neg::<false>().to_f64()).sum();
+        (max, T::from_f64(sum).v_ln::<false>())
     }
 }

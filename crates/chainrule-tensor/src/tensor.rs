@@ -210,12 +210,12 @@ impl<T: Scalar> Tensor<T> {
     /// assert_eq!(t.row(1), [6.0, 12.0]);
     /// ```
     pub fn sum(&self) -> T {
-        crate::kernels::reduce::sum(self.data())
+        T::from_f64(crate::kernels::reduce::sum(self.data()))
     }
 
     /// The mean of all elements; NaN of none.
     pub fn mean(&self) -> T {
-        self.sum() / T::from_usize(self.len)
+        T::from_f64(crate::kernels::reduce::sum(self.data()) / self.len as f64)
     }
 
     /// The largest element; −∞ of none, NaN if there is one.

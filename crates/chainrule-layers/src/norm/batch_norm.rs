@@ -20,7 +20,7 @@ use chainrule_core::{
     Result, Scalar, Shape, Spec, Tensor,
 };
 use chainrule_tensor::kernels::layers::norm::{
-    self, Channels, batch_norm, batch_norm_gradient, normalize_channels,
+    self, Channels, Mean, batch_norm, batch_norm_gradient, normalize_channels,
 };
 
 /// y = (x − μ)/√(σ² + ε) γ + β, each channel over the batch and over R axes.
@@ -83,7 +83,7 @@ pub struct BatchNormCache<T> {
     /// The shape of x, and which statistics were used, if the pass was recorded.
     recorded: Option<(Shape, Statistics)>,
     /// μ, σ² and ρ, (C) each.
-    mean: Vec<T>,
+    mean: Vec<Mean<T>>,
     var: Vec<T>,
     rstd: Vec<T>,
     /// Scratch space: Σ dy x̂ and Σ dy, (C) each.
@@ -204,10 +204,11 @@ impl<const R: usize, T: Scalar> Layer for BatchNorm<R, T> {
         let affine = norm::Affine { weight, bias };
         let BatchNormCache { recorded, mean, var, rstd, .. } = cache;
         *recorded = None;
-        [&mut *mean, &mut *var, &mut *rstd].into_iter().for_each(|v| v.resize(sizes.c, T::ZERO));
+        mean.resize(sizes.c, Mean::default());
+        [&mut *var, &mut *rstd].into_iter().for_each(|v| v.resize(sizes.c, T::ZERO));
         let statistics = match &self.running {
             Some(running) if !cx.training() => {
-                mean.copy_from_slice(running.mean.value()?);
+                mean.iter_mut().zip(running.mean.value()?).for_each(|(mean, &m)| *mean = [m, T::ZERO]);
                 let var = running.var.value()?;
                 rstd.iter_mut().zip(var).for_each(|(r, &v)| *r = T::ONE / (v + eps).sqrt());
                 normalize_channels(x.data(), y, sizes, (mean, rstd), affine); // y = x̂ γ + β
@@ -221,7 +222,7 @@ impl<const R: usize, T: Scalar> Layer for BatchNorm<R, T> {
                         x.shape()
                     )));
                 }
-                batch_norm(x.data(), y, sizes, eps, affine, [mean, var, rstd]); // y = x̂ γ + β
+                batch_norm(x.data(), y, sizes, eps, affine, mean, [var, rstd]); // y = x̂ γ + β
                 Statistics::Batch
             }
         };
@@ -295,7 +296,7 @@ impl<const R: usize, T: Scalar> Layer for BatchNorm<R, T> {
         }
         let rate = self.momentum.map_or(T::ONE / batches[0], T::from_f64);
         let unbiased = T::from_f64(count as f64 / (count as f64 - 1.0));
-        for (running, &m) in mean.iter_mut().zip(&cache.mean) {
+        for (running, &[m, _]) in mean.iter_mut().zip(&cache.mean) {
             *running = (T::ONE - rate) * *running + rate * m; // running_mean ← (1 − α) running_mean + α μ
         }
         for (running, &v) in var.iter_mut().zip(&cache.var) {

@@ -17,7 +17,7 @@ use chainrule_core::{
     Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Params, ParamsMut, Result, Scalar,
     Shape, Spec, Tensor,
 };
-use chainrule_tensor::kernels::layers::norm::{layer_norm, layer_norm_gradient};
+use chainrule_tensor::kernels::layers::norm::{Mean, Shares, layer_norm, layer_norm_gradient};
 
 /// y = (x − μ)/√(σ² + ε) γ + β, with the mean and the biased variance over the last axes. Ba, Kiros and Hinton, 2016.
 ///
@@ -45,10 +45,10 @@ pub struct LayerNormCache<T> {
     /// The shape of x, if the pass was recorded.
     recorded: Option<Shape>,
     /// μ and ρ, one of each per row.
-    mean: Vec<T>,
+    mean: Vec<Mean<T>>,
     rstd: Vec<T>,
-    /// Scratch space: partial sums of ∂γ and ∂β. The first 2 D elements are the totals.
-    shares: Vec<T>,
+    /// Scratch space: sums of ∂γ and ∂β.
+    shares: Shares<T>,
 }
 
 impl<T: Scalar> LayerNorm<T> {
@@ -98,8 +98,10 @@ impl<T: Scalar> Layer for LayerNorm<T> {
         let (d, eps) = (self.affine.shape().volume(), T::from_f64(self.eps));
         let [weight, bias] = self.affine.values()?; // (D)
         cache.recorded = cx.recording().then_some(*x.shape());
-        [&mut cache.mean, &mut cache.rstd].into_iter().for_each(|v| v.resize(x.len() / d, T::ZERO));
-        layer_norm(x.data(), y, d, eps, (weight, bias), [&mut cache.mean, &mut cache.rstd]); // y = x̂ ⊙ γ + β
+        let (rows, LayerNormCache { mean, rstd, .. }) = (x.len() / d, cache);
+        mean.resize(rows, Mean::default());
+        rstd.resize(rows, T::ZERO);
+        layer_norm(x.data(), y, d, eps, (weight, bias), mean, rstd); // y = x̂ ⊙ γ + β
         Ok(())
     }
 
@@ -120,8 +122,7 @@ impl<T: Scalar> Layer for LayerNorm<T> {
         let dx = dx.map(|dx| dx.reset(*call.x.shape())); // dx = ρ (h − mean(h) − x̂ ⊙ mean(h ⊙ x̂))
         let (rows, shares) = ((&cache.mean[..], &cache.rstd[..]), &mut cache.shares);
         layer_norm_gradient((call.x.data(), call.dy.data()), d, rows, weight, shares, dx);
-        let (dw, db) = shares[..2 * d].split_at(d);
-        self.affine.accumulate(grads, [dw, db]); // dγ += Σ dy ⊙ x̂, dβ += Σ dy
+        self.affine.accumulate(grads, shares.sums(d)); // dγ += Σ dy ⊙ x̂, dβ += Σ dy
         Ok(())
     }
 

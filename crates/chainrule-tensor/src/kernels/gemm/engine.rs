@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Scalar,
-    kernels::{Isa, lanes::lanes},
+    kernels::{Isa, lanes::lanes, reduce::DEPTH},
     par,
 };
 use std::ptr;
@@ -21,6 +21,13 @@ use std::ptr;
 /// Multiply-adds below which a product stays in its thread: at the peak of a Zen 4 core (59 a nanosecond) they take 9 µs, and waking
 /// another thread takes 7 µs.
 pub(super) const SERIAL: usize = 1 << 19;
+/// Longest sum that stays in T. Its blocks have at most 768 addends, which a lane of a tile takes one after another: the rounding of
+/// equal addends is then some 5e-6 of Σ |addends|. Longer ones are within 1e-6: T sums [`DEPTH`] addends, up to [`SEGMENT`] in
+/// blocks of so many, and f64 the rest.
+pub(in crate::kernels) const LONG: usize = 1 << 16;
+const SEGMENT: usize = 256;
+/// Elements of C whose long sums are kept at once.
+const ROOM: usize = 1 << 20;
 /// Multiply-adds up to which plain loops are the quickest: a product of 2 × 3 × 1 takes 16 ns by them.
 const TINY: usize = 48;
 /// An operand: element (j, k) at `data[j·side + k·inner]`, j along C and k along the sum. Or, when `width` is not 0,
@@ -39,6 +46,8 @@ pub struct Product<T> {
     pub m: usize,
     pub n: usize,
     pub k: usize,
+    /// The length of the whole sum, of which this product may be a part: panels of packed operands are as deep.
+    pub whole: usize,
     pub a: Side<T>,
     pub b: Side<T>,
     pub c: *mut T,
@@ -55,6 +64,54 @@ unsafe impl<T: Sync> Sync for Product<T> {}
 /// # Safety
 /// All elements that `p` names are valid, those of C are disjoint and borrowed exclusively, and the processor has `isa`.
 pub(super) unsafe fn run<T: Scalar>(p: &mut Product<T>, isa: Isa) {
+    // SAFETY: the caller's promises are those of both.
+    unsafe { if p.k > LONG { long(p, isa) } else { run_part(p, isa) } }
+}
+
+/// A product whose sums are so long that their rounding would be seen: in f64, from segments.
+#[cold]
+unsafe fn long<T: Scalar>(p: &Product<T>, isa: Isa) {
+    let segment = if isa == Isa::Portable { DEPTH } else { SEGMENT };
+    let plain = RawEpilogue { alpha: T::ONE, beta: T::ZERO, row: ptr::null(), col: ptr::null(), relu: false };
+    // Panels of packed rows stay whole.
+    let step = (ROOM / p.n).clamp(1, p.m).next_multiple_of(p.a.width.max(1)).min(p.m);
+    let (mut sums, mut totals) = (vec![T::ZERO; step * p.n], vec![0.0; step * p.n]);
+    for first in (0..p.m).step_by(step) {
+        // SAFETY: rows of C, and what they are made of.
+        let p = unsafe { p.part(first..p.m.min(first + step), 0..p.n) };
+        let (sums, totals) = (&mut sums[..p.m * p.n], &mut totals[..p.m * p.n]);
+        totals.fill(0.0);
+        for l in (0..p.k).step_by(segment) {
+            // SAFETY: the segment lies in both operands; `sums` is as large as C.
+            unsafe {
+                let mut part = Product {
+                    k: segment.min(p.k - l),
+                    a: p.a.along(l),
+                    b: p.b.along(l),
+                    c: sums.as_mut_ptr(),
+                    c_row: p.n,
+                    c_col: 1,
+                    epilogue: plain,
+                    ..p
+                };
+                run_part(&mut part, isa);
+            }
+            totals.iter_mut().zip(&*sums).for_each(|(total, sum)| *total += sum.to_f64());
+        }
+        for (i, row) in totals.chunks(p.n).enumerate() {
+            for (j, &total) in row.iter().enumerate() {
+                // SAFETY: element (i, j) of C.
+                unsafe { p.epilogue.write(T::from_f64(total), i, j, p.c.add(i * p.c_row + j * p.c_col)) };
+            }
+        }
+    }
+}
+
+/// A product, or a segment of one, whose elements are sums of T alone.
+///
+/// # Safety
+/// As [`run`].
+unsafe fn run_part<T: Scalar>(p: &mut Product<T>, isa: Isa) {
     let work = p.m.saturating_mul(p.n).saturating_mul(p.k);
     let packed = p.a.width != 0 || p.b.width != 0;
     if work <= TINY && !packed {
@@ -116,6 +173,12 @@ impl<T: Scalar> Side<T> {
         // SAFETY: the caller has checked that row `first` exists.
         Self { data: unsafe { self.data.add(by) }, ..self }
     }
+
+    /// The operand from element `l` of the sum on.
+    unsafe fn along(self, l: usize) -> Self {
+        // SAFETY: the caller has checked that there is one.
+        Self { data: unsafe { self.data.add(l * self.inner) }, ..self }
+    }
 }
 
 impl<T: Scalar> Product<T> {
@@ -126,8 +189,8 @@ impl<T: Scalar> Product<T> {
             Self {
                 m: rows.len(),
                 n: cols.len(),
-                a: self.a.from(rows.start, self.k),
-                b: self.b.from(cols.start, self.k),
+                a: self.a.from(rows.start, self.whole),
+                b: self.b.from(cols.start, self.whole),
                 c: self.c.add(rows.start * self.c_row + cols.start * self.c_col),
                 epilogue: self.epilogue.at(rows.start, cols.start),
                 ..*self
@@ -172,7 +235,7 @@ unsafe fn serial<T: Scalar>(p: &Product<T>, plan: &Plan, isa: Isa) {
     let mr = if p.a.width == 0 { tile_rows(p.m, plan.mr) } else { plan.mr };
     let plan = &Plan { mr, mc: (plan.mc / mr).max(1) * mr, ..*plan };
     if plan.kc >= p.k && !plan.pack_a && !plan.pack_b && !plan.keep_b && plan.mc >= p.m && plan.nc >= p.n {
-        let panel = |s: &Side<T>, width: usize| if s.width == 0 { width * s.side } else { p.k * width };
+        let panel = |s: &Side<T>, width: usize| if s.width == 0 { width * s.side } else { p.whole * width };
         let b = Block {
             m: p.m,
             n: p.n,
@@ -215,8 +278,14 @@ unsafe fn blocks<T: Scalar>(p: &Product<T>, plan: &Plan, isa: Isa, scratch: &mut
             }
             // SAFETY: the blocks tile the product, see the caller.
             unsafe {
-                let (b, b_row, b_panel) =
-                    source(&p.b, plan.pack_b.then_some(&mut scratch.b), (j, n), (l, k, p.k), plan.nr, isa);
+                let (b, b_row, b_panel) = source(
+                    &p.b,
+                    plan.pack_b.then_some(&mut scratch.b),
+                    (j, n),
+                    (l, k, p.whole),
+                    plan.nr,
+                    isa,
+                );
                 let keep = if plan.keep_b {
                     scratch.b.reset(k * plan.nr);
                     scratch.b.as_mut_slice().as_mut_ptr()
@@ -230,7 +299,7 @@ unsafe fn blocks<T: Scalar>(p: &Product<T>, plan: &Plan, isa: Isa, scratch: &mut
                         &p.a,
                         plan.pack_a.then_some(&mut scratch.a),
                         (i, m),
-                        (l, k, p.k),
+                        (l, k, p.whole),
                         plan.mr,
                         isa,
                     );

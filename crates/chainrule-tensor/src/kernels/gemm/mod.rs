@@ -26,6 +26,7 @@ use engine::{Product, Side};
 
 /// What kernels that lay out their own panels need of the products: blocks, and memory for panels.
 pub(super) use dot::Dots;
+pub(super) use engine::LONG;
 pub(super) use epilogue::RawEpilogue;
 pub(super) use pack::{Buffer, Pack, Scratch};
 pub(super) use plan::tile_rows;
@@ -167,12 +168,14 @@ pub fn matmul_with<'a, T: Scalar>(
     c: MatMut<'_, T>,
     epilogue: Epilogue<'_, T>,
 ) {
-    product(super::isa(), alpha, a.into(), b.into(), beta, c, epilogue);
+    let (a, b) = (a.into(), b.into());
+    product((super::isa(), a.inner), alpha, a, b, beta, c, epilogue);
 }
 
+/// A product that is a part of sums of length `whole`, and rounds as little as those need.
 #[inline(always)]
 pub(super) fn product<T: Scalar>(
-    isa: Isa,
+    (isa, whole): (Isa, usize),
     alpha: T,
     a: Left<'_, T>,
     b: Right<'_, T>,
@@ -213,6 +216,7 @@ pub(super) fn product<T: Scalar>(
         m: c.rows,
         n: c.cols,
         k: a.inner,
+        whole,
         a: a.side,
         b: b.side,
         c: c.data.as_mut_ptr(),

@@ -4,12 +4,12 @@
 //! 2 MiB, which does twice the arithmetic in a cycle; the example `gemm_peak` shows what they give.
 
 use super::{
-    engine::{Product, SERIAL},
+    engine::{LONG, Product, SERIAL},
     tile::most_rows,
 };
 use crate::{
     Scalar,
-    kernels::{Isa, lanes::lanes},
+    kernels::{Isa, lanes::lanes, reduce},
 };
 
 /// Bytes of a packed block of A, which stays in the second-level cache, and of B, in the third.
@@ -115,10 +115,15 @@ pub(super) fn plan<T: Scalar>(p: &Product<T>, dots: bool, work: usize, isa: Isa)
         if p.a.side == 1 { p.k > 64 && pages(p.a.inner) } else { p.a.inner != 1 || pages(p.a.side) };
     let pack_a = p.a.width == 0 && ((page_aliased && p.n >= 2 * nr) || (p.m > 6 && p.n >= 8 * nr));
     if !pack_a && !pack_b && !keep_b && work < SERIAL {
-        return Plan { dots, pack_a, pack_b, keep_b, mr, nr, mc: p.m, nc: p.n, kc: p.k };
+        let kc = if p.whole > LONG { reduce::DEPTH } else { p.k };
+        return Plan { dots, pack_a, pack_b, keep_b, mr, nr, mc: p.m, nc: p.n, kc };
     }
     let blocked = pack_a || pack_b || keep_b || (p.a.width != 0 && p.b.width != 0);
-    let kc = if p.k <= DEPTH * 3 / 2 || !blocked { p.k } else { p.k.div_ceil(p.k.div_ceil(DEPTH)) };
+    let kc = match p.k {
+        _ if p.whole > LONG => reduce::DEPTH,
+        k if k <= DEPTH * 3 / 2 || !blocked => k,
+        k => k.div_ceil(k.div_ceil(DEPTH)),
+    };
     let fit = |bytes: usize, unit: usize| (bytes / size_of::<T>() / kc.max(1) / unit).max(1) * unit;
     Plan {
         dots,

@@ -84,7 +84,7 @@ fn check<T: Scalar>(isa: Isa, (m, k, n): (usize, usize, usize), which: usize, pa
             pb.pack_for(isa, b);
             right = (&pb).into();
         }
-        product(isa, alpha, left, right, beta, c, e);
+        product((isa, left.inner), alpha, left, right, beta, c, e);
         for i in 0..m {
             for j in 0..n {
                 let (got, want) =
@@ -172,9 +172,30 @@ fn products_of_several_blocks_agree_with_the_naive_loop() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "millions of products")]
+fn products_of_long_sums_agree_with_the_naive_loop() {
+    for isa in isas() {
+        for (at, size) in [(1, LONG + 1, 1), (3, LONG + 300, 40), (20, LONG + 77, 2)].into_iter().enumerate()
+        {
+            for (packed, which) in [0, 1, 4, 5, 20, 10].into_iter().enumerate() {
+                check::<f32>(isa, size, which + at, packed % 4);
+                check::<f64>(isa, size, which + at, packed % 4);
+            }
+        }
+    }
+}
+
+#[test]
 fn more_threads_give_the_same_bits() {
     for isa in isas() {
-        for (m, k, n) in [(100, 1030, 90), (300, 64, 200), (33, 2000, 700), (8, 3000, 100), (1, 3000, 400)] {
+        for (m, k, n) in [
+            (100, 1030, 90),
+            (300, 64, 200),
+            (33, 2000, 700),
+            (8, 3000, 100),
+            (1, 3000, 400),
+            (40, LONG + 9, 50),
+        ] {
             for which in [0, 1, 4, 5] {
                 let (la, lb) = (layouts(m, k)[which % 4], layouts(k, n)[which / 4]);
                 let sines = |n: usize, by: f32| (0..n).map(|i| (i as f32 * by).sin()).collect::<Vec<_>>();
@@ -183,7 +204,7 @@ fn more_threads_give_the_same_bits() {
                     let mut c = vec![1.0f32; m * n];
                     par::with_threads(threads, || {
                         let (a, b) = (la.mat(&da, m, k).into(), lb.mat(&db, k, n).into());
-                        product(isa, 0.7, a, b, 0.3, MatMut::new(&mut c, m, n), Epilogue::default());
+                        product((isa, k), 0.7, a, b, 0.3, MatMut::new(&mut c, m, n), Epilogue::default());
                     });
                     c.into_iter().map(f32::to_bits).collect::<Vec<_>>()
                 };
@@ -202,7 +223,7 @@ fn relu_in_the_epilogue_keeps_nan() {
             let mut c = vec![0.0; m * n];
             let e = Epilogue { relu: true, ..Epilogue::default() };
             let (a, b) = (Mat::new(&a, m, 3).into(), Mat::new(&b, 3, n).into());
-            product(isa, 1.0, a, b, 0.0, MatMut::new(&mut c, m, n), e);
+            product((isa, 3), 1.0, a, b, 0.0, MatMut::new(&mut c, m, n), e);
             assert!(c.iter().all(|v| v.is_nan()), "{isa:?}");
         }
     }

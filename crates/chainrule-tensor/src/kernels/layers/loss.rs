@@ -5,7 +5,7 @@ use crate::{
     Scalar,
     kernels::{
         kernel,
-        reduce::{fold, max},
+        reduce::{blocked, fold, max},
     },
     par,
 };
@@ -18,35 +18,33 @@ const PIECE: usize = 1 << 14;
 const PIECES: usize = 64;
 
 kernel! {
-    /// zᵢ = g(xᵢ, yᵢ) if z is requested, and Σ f(xᵢ, yᵢ) in sixteen lanes that are added at the end.
+    /// zᵢ = g(xᵢ, yᵢ) if z is requested, and Σ f(xᵢ, yᵢ).
     fn map_sum_piece[T: Scalar, F: Fn(T, T) -> T, G: Fn(T, T) -> T](
         x: &[T], y: &[T], z: Option<&mut [T]>, f: &F, g: &G,
-    ) -> T {
-        let mut lanes = [T::ZERO; LANES];
+    ) -> f64 {
         let ((xs, x_rest), (ys, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
-        match z {
-            None => {
-                for (x, y) in xs.iter().zip(ys) {
-                    for ((lane, &x), &y) in lanes.iter_mut().zip(x).zip(y) {
-                        *lane += f(x, y);
-                    }
+        let vectors = xs.len().min(ys.len());
+        let total = match z {
+            None => blocked::<T, LANES>(vectors, |i, lanes| {
+                for ((lane, &x), &y) in lanes.iter_mut().zip(&xs[i]).zip(&ys[i]) {
+                    *lane += f(x, y);
                 }
-            }
+            }),
             Some(z) => {
                 let (zs, z_rest) = z.as_chunks_mut::<LANES>();
-                for ((x, y), z) in xs.iter().zip(ys).zip(zs) {
+                for ((&x, &y), z) in x_rest.iter().zip(y_rest).zip(z_rest) {
+                    *z = g(x, y);
+                }
+                blocked::<T, LANES>(vectors.min(zs.len()), |i, lanes| {
+                    let (x, y, z) = (&xs[i], &ys[i], &mut zs[i]);
                     for i in 0..LANES {
                         lanes[i] += f(x[i], y[i]);
                         z[i] = g(x[i], y[i]);
                     }
-                }
-                for ((&x, &y), z) in x_rest.iter().zip(y_rest).zip(z_rest) {
-                    *z = g(x, y);
-                }
+                })
             }
-        }
-        let rest: T = x_rest.iter().zip(y_rest).map(|(&x, &y)| f(x, y)).sum();
-        fold(lanes) + rest
+        };
+        total + x_rest.iter().zip(y_rest).map(|(&x, &y)| f(x, y)).sum::<T>().to_f64()
     }
 }
 
@@ -56,14 +54,14 @@ fn sum_pieces<T: Scalar>(
     rows: usize,
     width: usize,
     z: Option<&mut [T]>,
-    f: impl Fn(Range<usize>, Option<&mut [T]>) -> T + Sync,
-) -> T {
+    f: impl Fn(Range<usize>, Option<&mut [T]>) -> f64 + Sync,
+) -> f64 {
     let per = rows.div_ceil(PIECES).max(PIECE.div_ceil(width.max(1)));
     if rows <= per {
         return f(0..rows, z);
     }
     let piece = |i: usize| i * per..rows.min((i + 1) * per);
-    let (mut sums, count) = ([T::ZERO; PIECES], rows.div_ceil(per));
+    let (mut sums, count) = ([0.0; PIECES], rows.div_ceil(per));
     let sums = &mut sums[..count];
     match z {
         Some(z) => {
@@ -78,9 +76,9 @@ fn sum_pieces<T: Scalar>(
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn sum2<T: Scalar>(x: &[T], y: &[T], f: impl Fn(T, T) -> T + Sync) -> T {
+pub fn sum2<T: Scalar>(x: &[T], y: &[T], f: impl Fn(T, T) -> T + Sync) -> f64 {
     assert_eq!(x.len(), y.len());
-    sum_pieces(x.len(), 1, None, |at, _| map_sum_piece(&x[at.clone()], &y[at], None, &f, &f))
+    sum_pieces(x.len(), 1, None::<&mut [T]>, |at, _| map_sum_piece(&x[at.clone()], &y[at], None, &f, &f))
 }
 
 /// zᵢ = g(xᵢ, yᵢ); returns Σ f(xᵢ, yᵢ).
@@ -93,16 +91,16 @@ pub fn map_sum2<T: Scalar>(
     z: &mut [T],
     f: impl Fn(T, T) -> T + Sync,
     g: impl Fn(T, T) -> T + Sync,
-) -> T {
+) -> f64 {
     assert!(x.len() == z.len() && y.len() == z.len());
     sum_pieces(x.len(), 1, Some(z), |at, z| map_sum_piece(&x[at.clone()], &y[at], z, &f, &g))
 }
 
 kernel! {
     /// Some rows of [`softmax_cross_entropy`].
-    fn cross_entropy_rows[T: Scalar](x: &[T], classes: &[usize], dx: &mut [T], scale: T) -> T {
+    fn cross_entropy_rows[T: Scalar](x: &[T], classes: &[usize], dx: &mut [T], scale: T) -> f64 {
         let n = if classes.is_empty() { 1 } else { x.len() / classes.len() };
-        let mut loss = T::ZERO;
+        let mut loss = 0.0;
         for ((x, dx), &class) in x.chunks_exact(n).zip(dx.chunks_exact_mut(n)).zip(classes) {
             let (max, sum) = if n >= 4 * LANES {
                 let max = max(x);
@@ -115,7 +113,7 @@ kernel! {
                 *v *= inverse;
             }
             dx[class] -= scale;
-            loss += max + sum.v_ln::<false>() - x[class];
+            loss += ((max - x[class]) + sum.v_ln::<false>()).to_f64(); // e = −ln p, exact for rows far from 0
         }
         loss
     }
@@ -145,7 +143,7 @@ fn few_classes<T: Scalar, const FMA: bool>(x: &[T], dx: &mut [T]) -> (T, T) {
 ///
 /// # Panics
 /// If the lengths do not fit together, or a class is not below C.
-pub fn softmax_cross_entropy<T: Scalar>(x: &[T], classes: &[usize], dx: &mut [T], scale: T) -> T {
+pub fn softmax_cross_entropy<T: Scalar>(x: &[T], classes: &[usize], dx: &mut [T], scale: T) -> f64 {
     assert_eq!(x.len(), dx.len());
     let n = if classes.is_empty() { 1 } else { x.len() / classes.len() };
     sum_pieces(classes.len(), n, Some(dx), |at, dx| {

@@ -6,7 +6,7 @@ use crate::{
     Scalar,
     kernels::{
         kernel, prefetch,
-        reduce::{self, fold},
+        reduce::{self, Columns, blocked},
     },
     par,
 };
@@ -47,22 +47,20 @@ fn exp_lanes<T: Scalar, const N: usize, const FMA: bool>(
 pub(super) fn exp_sum<T: Scalar, const FMA: bool>(x: &[T], y: &mut [T], max: T) -> T {
     let n = x.len();
     let ((xs, x), (ys, y)) = (x.as_chunks::<LANES>(), y.as_chunks_mut::<LANES>());
-    let mut lanes = [T::ZERO; LANES];
-    for (x, y) in xs.iter().zip(ys) {
-        prefetch_next(x, y, n);
-        exp_lanes::<T, LANES, FMA>(x, y, max, &mut lanes);
-    }
+    let total = blocked::<T, LANES>(xs.len(), |i, lanes| {
+        prefetch_next(&xs[i], &ys[i], n);
+        exp_lanes::<T, LANES, FMA>(&xs[i], &mut ys[i], max, lanes);
+    });
     let ((xs, x), (ys, y)) = (x.as_chunks::<FEW>(), y.as_chunks_mut::<FEW>());
-    let mut few = [T::ZERO; FEW];
-    for (x, y) in xs.iter().zip(ys) {
-        exp_lanes::<T, FEW, FMA>(x, y, max, &mut few);
-    }
-    let mut sum = fold(lanes) + fold(few);
+    let mut total = total
+        + blocked::<T, FEW>(xs.len(), |i, lanes| {
+            exp_lanes::<T, FEW, FMA>(&xs[i], &mut ys[i], max, lanes);
+        });
     for (y, &x) in y.iter_mut().zip(x) {
         *y = (max - x).v_exp_neg::<FMA>();
-        sum += *y;
+        total += y.to_f64();
     }
-    sum
+    T::from_f64(total)
 }
 
 /// Which of the two.
@@ -75,7 +73,7 @@ pub enum Kind {
 }
 
 kernel! {
-    /// One row: y = exp(x − max)/Σ exp(x − max), or x − max − ln Σ exp(x − max). A row of −∞ alone gives NaN.
+    /// One row: y = exp(x − max)/Σ exp(x − max), or (x − max) − ln Σ exp(x − max). A row of −∞ alone gives NaN.
     fn forward_row[T: Scalar](kind: Kind, x: &[T], y: &mut [T]) {
         let max = reduce::max(x);
         let sum = exp_sum::<T, FMA>(x, y, max);
@@ -87,9 +85,9 @@ kernel! {
                 }
             }
             Kind::LogSoftmax => {
-                let shift = max + sum.v_ln::<false>();
+                let log = sum.v_ln::<false>();
                 for (y, &x) in y.iter_mut().zip(x) {
-                    *y = x - shift;
+                    *y = (x - max) - log;
                 }
             }
         }
@@ -103,21 +101,22 @@ kernel! {
             Kind::Softmax => {
                 let n = y.len();
                 let ((ys, y_rest), (dys, dy_rest)) = (y.as_chunks::<LANES>(), dy.as_chunks::<LANES>());
-                let mut lanes = [T::ZERO; LANES];
-                for ((y, dy), dx) in ys.iter().zip(dys).zip(dx.as_chunks::<LANES>().0) {
+                let dxs = dx.as_chunks::<LANES>().0;
+                let total = blocked::<T, LANES>(ys.len().min(dys.len()).min(dxs.len()), |i, lanes| {
+                    let (y, dy) = (&ys[i], &dys[i]);
                     prefetch_next(y, dy, n);
-                    prefetch_next(dx, dx, n);
+                    prefetch_next(&dxs[i], &dxs[i], n);
                     for i in 0..LANES {
                         lanes[i] += dy[i] * y[i];
                     }
-                }
-                let dot = fold(lanes) + reduce::dot(dy_rest, y_rest);
+                });
+                let dot = T::from_f64(total + reduce::dot(dy_rest, y_rest));
                 for ((dx, &y), &dy) in dx.iter_mut().zip(y).zip(dy) {
                     *dx = y * (dy - dot);
                 }
             }
             Kind::LogSoftmax => {
-                let sum = reduce::sum(dy);
+                let sum = T::from_f64(reduce::sum(dy));
                 for ((dx, &y), &dy) in dx.iter_mut().zip(y).zip(dy) {
                     *dx = dy - (-y).v_exp_neg::<FMA>() * sum;
                 }
@@ -134,27 +133,29 @@ kernel! {
     fn forward_columns[T: Scalar](log: bool, x: &[T], y: &mut [T], inner: usize) {
         for start in (0..inner).step_by(COLUMNS) {
             let width = COLUMNS.min(inner - start);
-            let (mut max, mut sum) = ([T::NEG_INFINITY; COLUMNS], [T::ZERO; COLUMNS]);
+            let mut max = [T::NEG_INFINITY; COLUMNS];
             for row in x.chunks_exact(inner) {
                 for (m, &v) in max.iter_mut().zip(&row[start..start + width]) {
                     *m = if v > *m { v } else { *m };
                 }
             }
+            let mut sums = Columns::<T, COLUMNS>::new();
             for (y, x) in y.chunks_exact_mut(inner).zip(x.chunks_exact(inner)) {
                 let (y, x) = (&mut y[start..start + width], &x[start..start + width]);
-                for ((y, &x), (&m, s)) in y.iter_mut().zip(x).zip(max.iter().zip(&mut sum)) {
+                for ((y, &x), (&m, s)) in y.iter_mut().zip(x).zip(max.iter().zip(sums.row(width))) {
                     *y = (m - x).v_exp_neg::<FMA>();
                     *s += *y;
                 }
             }
-            for (m, s) in max.iter_mut().zip(&mut sum) {
-                *m += s.v_ln::<false>();
-                *s = T::ONE / *s;
+            let (mut ln, mut scale) = ([T::ZERO; COLUMNS], [T::ZERO; COLUMNS]);
+            for ((ln, scale), &sum) in ln.iter_mut().zip(&mut scale).zip(sums.sums(width)) {
+                let sum = T::from_f64(sum);
+                (*ln, *scale) = (sum.v_ln::<false>(), T::ONE / sum);
             }
             for (y, x) in y.chunks_exact_mut(inner).zip(x.chunks_exact(inner)) {
                 let (y, x) = (&mut y[start..start + width], &x[start..start + width]);
-                for ((y, &x), (&m, &s)) in y.iter_mut().zip(x).zip(max.iter().zip(&sum)) {
-                    *y = if log { x - m } else { *y * s };
+                for (((y, &x), &m), (&ln, &s)) in y.iter_mut().zip(x).zip(&max).zip(ln.iter().zip(&scale)) {
+                    *y = if log { (x - m) - ln } else { *y * s };
                 }
             }
         }
@@ -166,12 +167,15 @@ kernel! {
     fn backward_columns[T: Scalar](log: bool, y: &[T], dy: &[T], dx: &mut [T], inner: usize) {
         for start in (0..inner).step_by(COLUMNS) {
             let columns = start..inner.min(start + COLUMNS);
-            let mut sum = [T::ZERO; COLUMNS];
+            let mut sums = Columns::<T, COLUMNS>::new();
             for (y, dy) in y.chunks_exact(inner).zip(dy.chunks_exact(inner)) {
-                for ((s, &y), &dy) in sum.iter_mut().zip(&y[columns.clone()]).zip(&dy[columns.clone()]) {
+                let row = sums.row(columns.len());
+                for ((s, &y), &dy) in row.iter_mut().zip(&y[columns.clone()]).zip(&dy[columns.clone()]) {
                     *s += if log { dy } else { dy * y };
                 }
             }
+            let mut sum = [T::ZERO; COLUMNS];
+            sum.iter_mut().zip(sums.sums(columns.len())).for_each(|(s, &v)| *s = T::from_f64(v));
             for ((dx, y), dy) in dx.chunks_exact_mut(inner).zip(y.chunks_exact(inner)).zip(dy.chunks_exact(inner)) {
                 let lines = dx[columns.clone()].iter_mut().zip(&y[columns.clone()]).zip(&dy[columns.clone()]);
                 for (((dx, &y), &dy), &s) in lines.zip(&sum) {

@@ -90,6 +90,10 @@ macro_rules! elementary {
 
         impl Elementary for $t {
             #[inline(always)]
+            fn v_mul_add<const FMA: bool>(self, b: Self, c: Self) -> Self {
+                $t::sum::<FMA>(self, b, c)
+            }
+            #[inline(always)]
             fn v_exp<const FMA: bool>(self) -> Self {
                 let (q, n) = $t::reduced::<FMA>(self);
                 // Two halves, so that neither over- nor underflows before the product does.

@@ -22,6 +22,8 @@ use crate::Scalar;
 /// The functions, for a loop that is compiled for a processor with fused multiply-adds (`FMA`) or without, see
 /// [`Function`]. Where there are none, `FMA` is correct and slow.
 pub trait Elementary: Sized {
+    /// self · b + c
+    fn v_mul_add<const FMA: bool>(self, b: Self, c: Self) -> Self;
     /// eˣ
     fn v_exp<const FMA: bool>(self) -> Self;
     /// e⁻ˣ for x ≥ 0, at two thirds of the cost; correct down to −40.

@@ -2,7 +2,7 @@
 //! two are tested against.
 
 use super::Geometry;
-use crate::{Scalar, shape::positions};
+use crate::{Scalar, kernels::gemm::LONG, shape::positions};
 
 /// Calls `f(index in x, index in w, index in y)` for every product of the sum, in order of y, then of w.
 fn products<const R: usize>(g: &Geometry<R>, mut f: impl FnMut(usize, usize, usize)) {
@@ -54,5 +54,10 @@ pub(super) fn input_gradient<T: Scalar, const R: usize>(g: &Geometry<R>, w: &[T]
 
 /// dw += dy ⋆ x
 pub(super) fn weight_gradient<T: Scalar, const R: usize>(g: &Geometry<R>, x: &[T], dy: &[T], dw: &mut [T]) {
-    products(g, |i, j, o| dw[j] += dy[o] * x[i]);
+    if g.output().into_iter().fold(g.images, usize::saturating_mul) <= LONG {
+        return products(g, |i, j, o| dw[j] += dy[o] * x[i]);
+    }
+    let mut sums = vec![0.0; dw.len()];
+    products(g, |i, j, o| sums[j] += dy[o].to_f64() * x[i].to_f64());
+    dw.iter_mut().zip(sums).for_each(|(dw, sum)| *dw += T::from_f64(sum));
 }

@@ -14,7 +14,8 @@ use crate::{
     kernels::{
         Isa,
         dispatch::dispatch,
-        gemm::{self, Buffer, Epilogue, Mat, MatMut},
+        gemm::{self, Buffer, Epilogue, LONG, Mat, MatMut},
+        reduce::DEPTH,
     },
     par,
 };
@@ -27,6 +28,10 @@ const SUMS: usize = 4 << 20;
 /// Pixels that are combined with all filters and taps before the next, along the filters; twice as many along the
 /// rows, where dy takes fewer bytes: a panel of 512 × 32 elements of dy is 64 KiB in f32.
 const PIXELS: usize = 512;
+
+/// Pixels, or vectors of them, whose products a lane takes before the next level of the sums, where those have more than [`LONG`]
+/// addends: few enough for the rounding, and many enough that to add up the parts takes a twentieth of the time.
+const PART: usize = 2 * DEPTH;
 
 /// How ∂W is computed; the same for any number of images.
 #[derive(Clone, Debug)]
@@ -114,6 +119,45 @@ impl Plan {
     }
 }
 
+/// The levels of long sums: a part, which is added to the sums, and those to the totals.
+struct Levels<T> {
+    part: Vec<T>,
+    totals: Vec<f64>,
+    parts: usize,
+}
+
+impl<T: Scalar> Levels<T> {
+    fn new(len: usize) -> Self {
+        Self { part: vec![T::ZERO; len], totals: vec![0.0; len], parts: 0 }
+    }
+
+    /// Begins the next part.
+    fn next(&mut self, sums: &mut [T]) {
+        for (sum, part) in sums.iter_mut().zip(&mut self.part) {
+            *sum += *part;
+            *part = T::ZERO;
+        }
+        self.parts += 1;
+        if self.parts == DEPTH {
+            self.settle(sums);
+        }
+    }
+
+    fn settle(&mut self, sums: &mut [T]) {
+        for (total, sum) in self.totals.iter_mut().zip(sums) {
+            *total += sum.to_f64();
+            *sum = T::ZERO;
+        }
+        self.parts = 0;
+    }
+
+    /// sums = the totals.
+    fn finish(&mut self, sums: &mut [T]) {
+        self.settle(sums);
+        sums.iter_mut().zip(&self.totals).for_each(|(sum, &total)| *sum = T::from_f64(total));
+    }
+}
+
 /// ∂W's operands.
 pub(super) struct Gradient<'a, T> {
     pub isa: Isa,
@@ -184,12 +228,18 @@ impl<T: Scalar> Gradient<'_, T> {
         let (g, plan) = (self.g, self.plan);
         let [oh, ow] = g.output();
         sums.fill(T::ZERO);
+        let mut levels = (self.addends() > LONG).then(|| Levels::new(sums.len()));
         if plan.single {
-            return self.products(images, blocks, sums);
+            return self.products(images, blocks, sums, levels);
         }
         plan.frame.prepare(&mut slot.frame);
         let (plane, per_group) = (oh * ow, g.group_filters().div_ceil(plan.block));
-        let pixels = if plan.way == Way::Along { 2 * PIXELS } else { PIXELS };
+        let pixels = match (plan.way, &levels) {
+            (Way::Along, None) => 2 * PIXELS,
+            (Way::Along, Some(_)) => PART * self.target.lanes,
+            (Way::Spread, None) => PIXELS,
+            (Way::Spread, Some(_)) => PART,
+        };
         let rows = (pixels / ow).clamp(1, oh);
         for image in images {
             let mut block = blocks.start;
@@ -207,6 +257,7 @@ impl<T: Scalar> Gradient<'_, T> {
                         let first = block % per_group * plan.block;
                         let filters = plan.block.min(g.group_filters() - first);
                         let dy = &self.dy[(at * g.group_filters() + first) * plane..][..filters * plane];
+                        let sums = levels.as_mut().map_or(&mut *sums, |levels| &mut levels.part);
                         let sums = &mut sums[(block - blocks.start) * plan.sums..][..plan.sums];
                         // SAFETY: the caller's; the sums are as long as a block's.
                         unsafe {
@@ -216,14 +267,31 @@ impl<T: Scalar> Gradient<'_, T> {
                             }
                         }
                     }
+                    if let Some(levels) = &mut levels {
+                        levels.next(sums);
+                    }
                 }
                 block = end;
             }
         }
+        if let Some(mut levels) = levels {
+            levels.finish(sums);
+        }
+    }
+
+    /// How many products an element of dW is the sum of.
+    fn addends(&self) -> usize {
+        self.g.output().into_iter().fold(self.g.images, usize::saturating_mul)
     }
 
     /// dW += dY Xᵀ for each image; a block's sums are filters × channels.
-    fn products(&self, images: std::ops::Range<usize>, blocks: std::ops::Range<usize>, sums: &mut [T]) {
+    fn products(
+        &self,
+        images: std::ops::Range<usize>,
+        blocks: std::ops::Range<usize>,
+        sums: &mut [T],
+        mut levels: Option<Levels<T>>,
+    ) {
         let (g, plan) = (self.g, self.plan);
         let (plane, per_group) = (g.input[0] * g.input[1], g.group_filters().div_ceil(plan.block));
         for image in images {
@@ -239,11 +307,19 @@ impl<T: Scalar> Gradient<'_, T> {
                 let dy = &self.dy[(at * g.group_filters() + first) * plane..];
                 let x = &self.x[at * channels * plane..];
                 let (dy, x) = (Mat::new(dy, filters, plane), Mat::new(x, channels, plane).t());
+                let sums = levels.as_mut().map_or(&mut *sums, |levels| &mut levels.part);
                 let sums = &mut sums[(block - blocks.start) * plan.sums..];
                 let dw = MatMut::new(sums, filters, channels);
-                gemm::product(self.isa, T::ONE, dy.into(), x.into(), T::ONE, dw, Epilogue::default());
+                let whole = (self.isa, self.addends());
+                gemm::product(whole, T::ONE, dy.into(), x.into(), T::ONE, dw, Epilogue::default());
                 block = end;
             }
+            if let Some(levels) = &mut levels {
+                levels.next(sums);
+            }
+        }
+        if let Some(mut levels) = levels {
+            levels.finish(sums);
         }
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::kernels::best;
+use crate::kernels::{best, gemm};
 
 fn isas() -> impl Iterator<Item = Isa> {
     [Isa::Portable, Isa::Avx2, Isa::Avx512].into_iter().filter(|&isa| isa <= best())
@@ -116,6 +116,26 @@ fn random_geometries_agree_with_the_definition() {
             let g = geometry(draw);
             check::<f32>(isa, &g, draw, case % 4, &mut work);
             check::<f64>(isa, &g, draw, case % 3, &mut work64);
+        }
+    }
+}
+
+/// ∂W of more products than T sums up: every way, with levels of sums.
+#[test]
+#[cfg_attr(miri, ignore = "millions of products")]
+fn gradients_of_long_sums_agree_with_the_definition() {
+    for isa in isas() {
+        let draw = &mut Draw(2);
+        let (mut work, mut work64) = Default::default();
+        let filters = [2, 40, 18, 3];
+        for (filters, (channels, kernel, stride)) in
+            filters.into_iter().zip([(2, 3, 1), (1, 2, 1), (16, 1, 1), (3, 1, 2)])
+        {
+            let size = 32 * stride;
+            let g = Geometry { stride: [stride; 2], ..square(80, channels, filters, size, kernel) };
+            assert!(g.output().iter().product::<usize>() * g.images > gemm::LONG);
+            check::<f32>(isa, &g, draw, 0, &mut work);
+            check::<f64>(isa, &g, draw, 1, &mut work64);
         }
     }
 }

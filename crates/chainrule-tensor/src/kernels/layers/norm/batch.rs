@@ -1,25 +1,26 @@
 //! Batch norm. A piece takes a group of channels through all its passes, so that it is read from memory once.
 
-use super::channels::{Affine, Channels, NARROW, WIDE};
+use super::{
+    channels::{Affine, Channels, NARROW, WIDE},
+    mean::{Mean, sum_of},
+};
 use crate::{
     Scalar,
     disjoint::Disjoint,
     kernels::{
         kernel, prefetch,
-        reduce::{fold, sum},
+        reduce::{Columns, DEPTH, fold, sum},
     },
     par,
 };
 use std::ops::Range;
 
-/// Lanes of a partial sum, those for the remainder at the end of an axis, and elements after which lanes are summed.
+/// Lanes of a partial sum, those for the remainder at the end of an axis, and images whose remainders are summed together.
 const LANES: usize = 32;
 const FEW: usize = 8;
-const BLOCK: usize = 4096;
+const ENDS: usize = DEPTH / FEW;
 /// (μ − p)²/σ² from which the variance is computed again: it then has lost four bits.
 const FAR: f64 = 16.0;
-/// Rows after which the sums of columns are added to the totals.
-const ROWS: usize = 128;
 
 /// One value for each channel of a group, or for each column where L is narrow.
 type Each<T> = [T; WIDE];
@@ -61,9 +62,9 @@ impl Group {
     }
 
     /// Each channel's value from those of its columns: their sum.
-    fn gather<T: Scalar>(&self, each: &Each<T>, channels: &mut [T]) {
+    fn gather<T: Scalar>(&self, each: &Each<f64>, channels: &mut [T]) {
         let each = each.chunks(self.l / self.run);
-        channels.iter_mut().zip(each).for_each(|(v, each)| *v = each.iter().copied().sum());
+        channels.iter_mut().zip(each).for_each(|(v, each)| *v = T::from_f64(each.iter().sum()));
     }
 
     /// Σ f(x, z, m) of each channel, K sums at once.
@@ -74,7 +75,7 @@ impl Group {
         out: [&mut [T]; K],
         f: impl Fn(T, T, T) -> [T; K],
     ) {
-        let mut each = [[T::ZERO; WIDE]; K];
+        let mut each = [[0.0; WIDE]; K];
         if self.run == 1 {
             column_sums(x, z, self, m, &mut each, &f)
         } else {
@@ -101,45 +102,61 @@ fn add_lanes<T: Scalar, const K: usize, const N: usize>(
     }
 }
 
+/// The sums of the lanes, which begin anew.
+#[inline(always)]
+fn settle<T: Scalar, const K: usize, const N: usize>(lanes: &mut [[T; N]; K], total: &mut [f64; K]) {
+    for k in 0..K {
+        total[k] += fold(lanes[k]).to_f64();
+        lanes[k] = [T::ZERO; N];
+    }
+}
+
 kernel! {
-    /// Σ f(x, z, m) of each channel of a group. Lanes are summed now and then, so that no sum has many terms.
+    /// Σ f(x, z, m) of each channel of a group.
     fn run_sums[T: Scalar, const K: usize, F: Fn(T, T, T) -> [T; K]](
         x: &[T],
         z: &[T],
         g: &Group,
         m: &Each<T>,
-        out: &mut [Each<T>; K],
+        out: &mut [Each<f64>; K],
         f: &F,
     ) {
         for c in 0..g.width / g.l {
-            let mut lanes = [[T::ZERO; LANES]; K];
-            let (mut few, mut rest) = ([[T::ZERO; FEW]; K], [T::ZERO; K]);
-            let mut pending = 0;
+            let mut total = [0.0; K];
+            let (mut lanes, mut few, mut rest) = ([[T::ZERO; LANES]; K], [[T::ZERO; FEW]; K], [[T::ZERO; 1]; K]);
+            let mut depth = 0;
             for image in 0..g.n {
                 let at = g.start(image) + c * g.l;
                 let (xs, x) = x[at..][..g.l].as_chunks::<LANES>();
                 let (zs, z) = z[at..][..g.l].as_chunks::<LANES>();
-                for (x, z) in xs.iter().zip(zs) {
-                    prefetch(x.as_ptr().wrapping_add(g.stride), LANES);
-                    prefetch(z.as_ptr().wrapping_add(g.stride), LANES);
-                    add_lanes(x, z, m[c], &mut lanes, f);
+                for (xs, zs) in xs.chunks(DEPTH).zip(zs.chunks(DEPTH)) {
+                    depth += xs.len();
+                    if depth > DEPTH {
+                        settle(&mut lanes, &mut total);
+                        depth = xs.len();
+                    }
+                    for (x, z) in xs.iter().zip(zs) {
+                        prefetch(x.as_ptr().wrapping_add(g.stride), LANES);
+                        prefetch(z.as_ptr().wrapping_add(g.stride), LANES);
+                        add_lanes(x, z, m[c], &mut lanes, f);
+                    }
                 }
                 let ((xs, x), (zs, z)) = (x.as_chunks::<FEW>(), z.as_chunks::<FEW>());
                 for (x, z) in xs.iter().zip(zs) {
                     add_lanes(x, z, m[c], &mut few, f);
                 }
                 for (&x, &z) in x.iter().zip(z) {
-                    let v = f(x, z, m[c]);
-                    for k in 0..K { rest[k] += v[k]; }
+                    add_lanes(&[x], &[z], m[c], &mut rest, f);
                 }
-                pending += g.l;
-                if pending >= BLOCK {
-                    pending = 0;
-                    for k in 0..K { out[k][c] += fold(lanes[k]); }
-                    lanes = [[T::ZERO; LANES]; K];
+                if image % ENDS == ENDS - 1 && !g.l.is_multiple_of(LANES) {
+                    settle(&mut few, &mut total);
+                    settle(&mut rest, &mut total);
                 }
             }
-            for k in 0..K { out[k][c] += fold(lanes[k]) + (fold(few[k]) + rest[k]); }
+            settle(&mut lanes, &mut total);
+            settle(&mut few, &mut total);
+            settle(&mut rest, &mut total);
+            for k in 0..K { out[k][c] = total[k]; }
         }
     }
 }
@@ -151,24 +168,26 @@ kernel! {
         z: &[T],
         g: &Group,
         m: &Each<T>,
-        out: &mut [Each<T>; K],
+        out: &mut [Each<f64>; K],
         f: &F,
     ) {
         let width = g.width.min(WIDE);
-        for start in (0..g.n).step_by(ROWS) {
-            let mut block = [[T::ZERO; WIDE]; K];
-            for image in start..g.n.min(start + ROWS) {
+        let mut columns: [Columns<T, WIDE>; K] = std::array::from_fn(|_| Columns::new());
+        for start in (0..g.n).step_by(DEPTH) {
+            for columns in &mut columns {
+                columns.settle(width);
+            }
+            for image in start..g.n.min(start + DEPTH) {
                 let (x, z) = (&g.row(x, image)[..width], &g.row(z, image)[..width]);
                 for j in 0..width {
                     let v = f(x[j], z[j], m[j]);
-                    for k in 0..K { block[k][j] += v[k]; }
+                    for k in 0..K { columns[k].block[j] += v[k]; }
                 }
             }
-            for (out, block) in out.iter_mut().zip(&block) {
-                for (o, &b) in out.iter_mut().zip(block) {
-                    *o += b;
-                }
-            }
+        }
+        for (out, columns) in out.iter_mut().zip(&mut columns) {
+            columns.settle(width);
+            *out = columns.total;
         }
     }
 }
@@ -252,13 +271,15 @@ fn normalize_group<T: Scalar>(
     x: &[T],
     y: &Disjoint<'_, T>,
     g: &Group,
-    (mean, rstd): (&[T], &[T]),
+    (mean, rstd): (&[Mean<T>], &[T]),
     affine: Affine<'_, T>,
     channels: &Range<usize>,
 ) {
-    let scales = part(affine.weight, channels, T::ONE).zip(rstd).map(|(w, &r)| w * r);
-    let (m, s) = (g.spread(mean.iter().copied()), g.spread(scales));
-    let b = g.spread(part(affine.bias, channels, T::ZERO));
+    // y = (x − high) s + b with s = γ ρ, b = β − low s
+    let scales = || part(affine.weight, channels, T::ONE).zip(rstd).map(|(w, &r)| w * r);
+    let (m, s) = (g.spread(mean.iter().map(|&[high, _]| high)), g.spread(scales()));
+    let b = part(affine.bias, channels, T::ZERO).zip(scales()).zip(mean);
+    let b = g.spread(b.map(|((b, s), &[_, low])| b - low * s));
     for image in 0..g.n {
         // SAFETY: groups are of different channels, so no other piece has a part of this row.
         let y = unsafe { y.part(g.start(image), g.width) };
@@ -272,21 +293,25 @@ fn normalize_group<T: Scalar>(
 /// μ = p + mean(x − p)        σ² = mean((x − p)²) − mean(x − p)²
 /// ```
 ///
-/// The difference loses bits if the pivot is many σ away; then a second pass takes σ² about μ.
-fn statistics<T: Scalar>(x: &[T], g: &Group, one_over_n: T, mean: &mut [T], var: &mut [T]) {
-    let first = g.row(x, 0).chunks_exact(g.l).map(|run| sum(run) / T::from_usize(g.l));
-    let pivots = g.spread(first);
-    g.sums((x, x), &pivots, [&mut *mean, &mut *var], |x, _, p| [x - p, (x - p) * (x - p)]);
-    let mut far = false;
-    for (c, (mean, var)) in mean.iter_mut().zip(&mut *var).enumerate() {
-        let shift = *mean * one_over_n;
-        *mean = pivots[c * (g.l / g.run)] + shift;
-        *var = *var * one_over_n - shift * shift;
-        far |= shift * shift > T::from_f64(FAR) * *var;
-    }
-    if far {
-        g.sums((x, x), &g.spread(mean.iter().copied()), [&mut *var], |x, _, m| [(x - m) * (x - m)]);
-        var.iter_mut().for_each(|v| *v *= one_over_n);
+/// The difference loses bits if the pivot is many σ away; then a second pass takes the mean for a pivot.
+fn statistics<T: Scalar>(x: &[T], g: &Group, one_over_n: T, mean: &mut [Mean<T>], var: &mut [T]) {
+    let first = g.row(x, 0).chunks_exact(g.l).map(|run| T::from_f64(sum(run) / g.l as f64));
+    let mut pivots = g.spread(first);
+    for pass in 0..2 {
+        let mut shift = [T::ZERO; WIDE];
+        let shift = &mut shift[..mean.len()];
+        g.sums((x, x), &pivots, [&mut *shift, &mut *var], |x, _, p| [x - p, (x - p) * (x - p)]);
+        let mut far = false;
+        for (c, ((mean, shift), var)) in mean.iter_mut().zip(shift).zip(&mut *var).enumerate() {
+            let (pivot, shift) = (pivots[c * (g.l / g.run)], *shift * one_over_n);
+            *mean = sum_of(pivot, shift);
+            *var = *var * one_over_n - shift * shift;
+            far |= shift * shift > T::from_f64(FAR) * *var;
+        }
+        if !far || pass == 1 {
+            return;
+        }
+        pivots = g.spread(mean.iter().map(|&[high, _]| high));
     }
 }
 
@@ -301,11 +326,13 @@ pub fn batch_norm<T: Scalar>(
     sizes: Channels,
     eps: T,
     affine: Affine<'_, T>,
-    [mean, var, rstd]: [&mut [T]; 3],
+    mean: &mut [Mean<T>],
+    [var, rstd]: [&mut [T]; 2],
 ) {
     assert!(x.len() == sizes.volume() && y.len() == x.len() && mean.len() == sizes.c);
     if x.is_empty() {
-        return [mean, var, rstd].into_iter().for_each(|v| v.fill(T::ZERO));
+        mean.fill([T::ZERO; 2]);
+        return [var, rstd].into_iter().for_each(|v| v.fill(T::ZERO));
     }
     let (per, y) = (sizes.per_group(), Disjoint::new(y));
     let one_over_n = T::ONE / T::from_usize(sizes.count());
@@ -326,7 +353,7 @@ pub fn normalize_channels<T: Scalar>(
     x: &[T],
     y: &mut [T],
     sizes: Channels,
-    (mean, rstd): (&[T], &[T]),
+    (mean, rstd): (&[Mean<T>], &[T]),
     affine: Affine<'_, T>,
 ) {
     assert!(x.len() == sizes.volume() && y.len() == x.len() && mean.len() == sizes.c);
@@ -350,7 +377,7 @@ pub fn normalize_channels<T: Scalar>(
 pub fn batch_norm_gradient<T: Scalar>(
     (x, dy): (&[T], &[T]),
     sizes: Channels,
-    (mean, rstd): (&[T], &[T]),
+    (mean, rstd): (&[Mean<T>], &[T]),
     weight: Option<&[T]>,
     through: bool,
     [dw, db]: [&mut [T]; 2],
@@ -366,14 +393,17 @@ pub fn batch_norm_gradient<T: Scalar>(
         let channels = i * per..i * per + dw.len();
         let g = sizes.group(channels.clone());
         let (mean, rstd) = (&mean[channels.clone()], &rstd[channels.clone()]);
-        let m = g.spread(mean.iter().copied());
-        g.sums((x, dy), &m, [dw, db], |x, dy, m| [dy * (x - m), dy]);
-        dw.iter_mut().zip(rstd).for_each(|(dw, &r)| *dw *= r);
+        let m = g.spread(mean.iter().map(|&[high, _]| high));
+        g.sums((x, dy), &m, [&mut *dw, &mut *db], |x, dy, m| [dy * (x - m), dy]);
+        for (((dw, &db), &[_, low]), &r) in dw.iter_mut().zip(&*db).zip(mean).zip(rstd) {
+            *dw = (*dw - low * db) * r;
+        }
         let Some(dx) = &dx else { return };
-        // dx = a dy + b (x − μ) + k with a = γ ρ, b = −a ρ mean(dy x̂), k = −a mean(dy)
+        // dx = a dy + b (x − high) + k with a = γ ρ, b = −a ρ mean(dy x̂), k = −a mean(dy) − b low
         let a = || part(weight, &channels, T::ONE).zip(rstd).map(|(w, &r)| w * r);
-        let b = a().zip(rstd).zip(&*dw).map(|((a, &r), &dw)| -a * r * dw * by);
-        let abk = [g.spread(a()), g.spread(b), g.spread(a().zip(&*db).map(|(a, &db)| -a * db * by))];
+        let b = || a().zip(rstd).zip(&*dw).map(|((a, &r), &dw)| -a * r * dw * by);
+        let k = a().zip(&*db).zip(b()).zip(mean).map(|(((a, &db), b), &[_, low])| -a * db * by - b * low);
+        let abk = [g.spread(a()), g.spread(b()), g.spread(k)];
         for image in 0..g.n {
             // SAFETY: groups are of different channels, so no other piece has a part of this row.
             let dx = unsafe { dx.part(g.start(image), g.width) };

@@ -3,7 +3,9 @@
 mod batch;
 mod channels;
 mod layer;
+mod mean;
 
 pub use batch::{batch_norm, batch_norm_gradient, normalize_channels};
 pub use channels::{Affine, Channels};
-pub use layer::{layer_norm, layer_norm_gradient};
+pub use layer::{Shares, layer_norm, layer_norm_gradient};
+pub use mean::Mean;

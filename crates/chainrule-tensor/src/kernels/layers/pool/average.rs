@@ -3,7 +3,10 @@
 use super::{super::window::as_pair, in_blocks, planes_per_piece};
 use crate::{
     Scalar,
-    kernels::{kernel, reduce::sum},
+    kernels::{
+        kernel,
+        reduce::{DEPTH, add_rows, sum},
+    },
     par,
     shape::positions,
 };
@@ -67,21 +70,23 @@ kernel! {
         }
         for (y, row) in y.chunks_exact_mut(cut.cols.len()).zip(cut.rows) {
             let mut lines = x[row.start.min(row.end) * cut.width..row.end * cut.width].chunks_exact(cut.width);
-            match lines.next() {
-                Some(first) => line.copy_from_slice(first),
-                None => line.fill(T::ZERO),
-            }
-            for x in lines {
-                for (sum, &v) in line.iter_mut().zip(x) {
-                    *sum += v;
+            if lines.len() > DEPTH {
+                line.fill(T::ZERO);
+                add_rows(lines, line);
+            } else {
+                match lines.next() {
+                    Some(first) => line.copy_from_slice(first),
+                    None => line.fill(T::ZERO),
+                }
+                for x in lines {
+                    for (sum, &v) in line.iter_mut().zip(x) {
+                        *sum += v;
+                    }
                 }
             }
             for (y, col) in y.iter_mut().zip(cut.cols) {
-                let mut total = T::ZERO;
-                for &v in &line[col.start.min(col.end)..col.end] {
-                    total += v;
-                }
-                *y = total * cut.share(row, col);
+                let total = line[col.start.min(col.end)..col.end].iter().map(|v| v.to_f64()).sum();
+                *y = T::from_f64(total) * cut.share(row, col);
             }
         }
     }
@@ -189,7 +194,12 @@ pub fn average_pool<T: Scalar, const R: usize>(
     let (Some(size), Some([rows, cols])) = (as_pair(size, 1), as_pair(by_axis, ONE)) else {
         y.fill(T::ZERO);
         for (x, y) in x.chunks_exact(plane).zip(y.chunks_exact_mut(out)) {
-            each(size, by_axis, divisor, |o, i, share: T| y[o] += x[i] * share);
+            let mut mean = (0, 0.0);
+            each(size, by_axis, divisor, |o, i, share: T| {
+                let before = if mean.0 == o { mean.1 } else { 0.0 };
+                mean = (o, before + (x[i] * share).to_f64());
+                y[o] = T::from_f64(mean.1);
+            });
         }
         return;
     };
@@ -198,7 +208,7 @@ pub fn average_pool<T: Scalar, const R: usize>(
         let share = cut.share::<T>(&rows[0], &cols[0]);
         return par::for_chunks(y, per, |i, y| {
             let planes = x[i * per * plane..].chunks_exact(plane);
-            y.iter_mut().zip(planes).for_each(|(y, x)| *y = sum(x) * share);
+            y.iter_mut().zip(planes).for_each(|(y, x)| *y = T::from_f64(sum(x)) * share);
         });
     }
     let apart = apart(cut.width);
