@@ -44,6 +44,8 @@ pub trait Lanes: Copy {
     unsafe fn mul(self, b: Self) -> Self;
     /// max(self, 0); NaN stays.
     unsafe fn relu(self) -> Self;
+    /// The larger of self, which holds magnitudes, and |b|; NaN is larger than all.
+    unsafe fn larger(self, b: Self) -> Self;
     /// The sum of the lanes.
     unsafe fn sum(self) -> Self::T;
     /// The sums of the lanes of sixteen vectors, in vectors again: `each(i, v)` gets those from the i-th on.
@@ -159,6 +161,13 @@ macro_rules! portable {
             #[inline(always)]
             unsafe fn relu(self) -> Self {
                 Self(self.0.map(|v| if v < 0.0 { 0.0 } else { v }))
+            }
+            #[inline(always)]
+            unsafe fn larger(self, b: Self) -> Self {
+                // Magnitudes are in the order of their bits.
+                Self(std::array::from_fn(|i| {
+                    <$t>::from_bits(self.0[i].to_bits().max(b.0[i].abs().to_bits()))
+                }))
             }
             #[inline(always)]
             unsafe fn sum(self) -> $t {

@@ -123,6 +123,13 @@ lanes!(
     _mm512_mul_ps,
     _mm512_max_ps,
     |v| _mm512_reduce_add_ps(v),
+    unsafe fn larger(self, b: Self) -> Self {
+        // SAFETY: the processor has the instruction set. Magnitudes are in the order of their bits.
+        unsafe {
+            let bits = _mm512_and_si512(_mm512_castps_si512(b.0), _mm512_set1_epi32(i32::MAX));
+            Self(_mm512_castsi512_ps(_mm512_max_epu32(_mm512_castps_si512(self.0), bits)))
+        }
+    },
     unsafe fn transpose(from: *const f32, from_stride: usize, rows: usize, to: *mut f32, to_stride: usize) {
         // SAFETY: the caller vouches for the instruction set and the memory.
         unsafe { transpose_rows16(from, from_stride, rows, to, to_stride) }
@@ -248,6 +255,13 @@ lanes!(
         let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
         _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
     },
+    unsafe fn larger(self, b: Self) -> Self {
+        // SAFETY: the processor has the instruction set. Magnitudes are in the order of their bits.
+        unsafe {
+            let bits = _mm256_and_si256(_mm256_castps_si256(b.0), _mm256_set1_epi32(i32::MAX));
+            Self(_mm256_castsi256_ps(_mm256_max_epu32(_mm256_castps_si256(self.0), bits)))
+        }
+    },
     unsafe fn transpose(from: *const f32, from_stride: usize, rows: usize, to: *mut f32, to_stride: usize) {
         // SAFETY: the caller vouches for the instruction set and the memory.
         unsafe { transpose_rows8(from, from_stride, rows, to, to_stride) }
@@ -276,6 +290,14 @@ lanes!(
     |v| {
         let two = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd::<1>(v));
         _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)))
+    },
+    unsafe fn larger(self, b: Self) -> Self {
+        // SAFETY: the processor has the instruction set. Magnitudes are in the order of their bits, and positive as integers.
+        unsafe {
+            let bits = _mm256_and_si256(_mm256_castpd_si256(b.0), _mm256_set1_epi64x(i64::MAX));
+            let wins = _mm256_cmpgt_epi64(bits, _mm256_castpd_si256(self.0));
+            Self(_mm256_blendv_pd(self.0, _mm256_castsi256_pd(bits), _mm256_castsi256_pd(wins)))
+        }
     }
 );
 

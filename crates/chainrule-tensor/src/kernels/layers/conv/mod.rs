@@ -206,15 +206,20 @@ pub(in crate::kernels) fn forward<T: Scalar>(
     }
     g.expect(x, w.values, y);
     let pass = winograd::Pass::forward(g);
-    let Some(version) = w.version else {
-        return winograd::forward(isa, &pass, x, w.values, bias, y, &mut work.winograd);
+    let done = if let Some(version) = w.version {
+        let key = Some((version, g.channels, g.filters));
+        if work.prepared_for != key {
+            winograd::prepare(isa, &pass, w.values, &mut work.prepared);
+            work.prepared_for = key;
+        }
+        let w = (w.values, &work.prepared);
+        winograd::forward_prepared(isa, &pass, x, w, bias, y, &mut work.winograd)
+    } else {
+        winograd::forward(isa, &pass, x, w.values, bias, y, &mut work.winograd)
     };
-    let key = Some((version, g.channels, g.filters));
-    if work.prepared_for != key {
-        winograd::prepare(isa, &pass, w.values, &mut work.prepared);
-        work.prepared_for = key;
+    if !done {
+        windows_forward(isa, g, x, w.values, bias, y, work);
     }
-    winograd::forward_prepared(isa, &pass, x, &work.prepared, bias, y, &mut work.winograd);
 }
 
 /// [`conv_input_gradient`] of images.
@@ -229,10 +234,11 @@ pub(in crate::kernels) fn input_gradient<T: Scalar>(
     if winograd::serves_input_gradient(g) {
         g.expect(dx, w, dy);
         let pass = winograd::Pass::input_gradient(g);
-        winograd::forward(isa, &pass, dy, w, None, dx, &mut work.winograd);
-    } else {
-        windows_input_gradient(isa, g, w, dy, dx, work);
+        if winograd::forward(isa, &pass, dy, w, None, dx, &mut work.winograd) {
+            return;
+        }
     }
+    windows_input_gradient(isa, g, w, dy, dx, work);
 }
 
 /// [`conv_weight_gradient`] of images.

@@ -463,3 +463,68 @@ fn a_smaller_batch_after_a_larger_one_gives_its_own_bits() {
         }
     }
 }
+
+/// Finite wherever the definition is. Of sums that read the padding it counts 0 · ∞, as x with its padding written out.
+fn finite_where(got: &[f32], want: &[f64], what: &str) {
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        assert!(got.is_finite() || !want.is_finite(), "{what}: expected {want} at {i}, got {got}");
+    }
+}
+
+/// The image with its zero padding, and the convolution of it without any.
+fn padded(g: &Geometry<2>, x: &[f32]) -> (Geometry<2>, Vec<f64>) {
+    let [[top, bottom], [left, right]] = g.padding;
+    let [h, w] = g.input;
+    let bare = Geometry { input: [h + top + bottom, w + left + right], padding: [[0; 2]; 2], ..*g };
+    let mut to = vec![0.0; bare.x_len()];
+    for (i, &v) in x.iter().enumerate() {
+        let (plane, row, col) = (i / (h * w), i / w % h, i % w);
+        to[(plane * bare.input[0] + row + top) * bare.input[1] + col + left] = f64::from(v);
+    }
+    (bare, to)
+}
+
+#[test]
+fn an_infinite_pixel_reaches_what_sees_it_and_nothing_else() {
+    let cases = if cfg!(miri) { 3 } else { 100 };
+    for isa in isas() {
+        let draw = &mut Draw(3);
+        let mut work = Workspace::default();
+        for case in 0..cases {
+            let g = geometry(draw);
+            if g.x_len() == 0 || g.y_len() == 0 {
+                continue;
+            }
+            let wild = [f32::INFINITY, f32::NAN][case % 2];
+            let what = format!("{isa:?} {g:?}");
+            let (mut x, w) = (draw.values::<f32>(g.x_len()), draw.values::<f32>(g.w_len()));
+            let mut dy = draw.values::<f32>(g.y_len());
+            if case % 4 < 2 {
+                x[draw.below(g.x_len())] = wild;
+            } else {
+                dy[draw.below(g.y_len())] = wild;
+            }
+            let wide = |v: &[f32]| v.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
+            let (w64, dy64) = (wide(&w), wide(&dy));
+            let (bare, x64) = padded(&g, &x);
+            let (mut y, mut dx, mut dw) = (vec![0.0; g.y_len()], vec![0.0; g.x_len()], vec![0.0; g.w_len()]);
+            let (mut want_y, mut want_dx, mut want_dw) =
+                (vec![0.0; g.y_len()], vec![0.0; g.x_len()], vec![0.0; g.w_len()]);
+            direct::forward(&bare, &x64, &w64, None, &mut want_y);
+            direct::input_gradient(&g, &w64, &dy64, &mut want_dx);
+            direct::weight_gradient(&bare, &x64, &dy64, &mut want_dw);
+            windows_forward(isa, &g, &x, &w, None, &mut y, &mut work);
+            windows_input_gradient(isa, &g, &w, &dy, &mut dx, &mut work);
+            windows_weight_gradient(isa, &g, &x, &dy, &mut dw, &mut work);
+            finite_where(&y, &want_y, &format!("y of {what}"));
+            finite_where(&dx, &want_dx, &format!("dx of {what}"));
+            finite_where(&dw, &want_dw, &format!("dw of {what}"));
+            stacked(isa, &g, false, &w, None, (&x, &mut y));
+            finite_where(&y, &want_y, &format!("y by a stack of {what}"));
+            if g.stride == [1, 1] {
+                stacked(isa, &g, true, &w, None, (&dy, &mut dx));
+                finite_where(&dx, &want_dx, &format!("dx by a stack of {what}"));
+            }
+        }
+    }
+}

@@ -3,8 +3,10 @@
 use super::{
     Pass, Workspace, apart,
     panels::{Panels, transform_weights},
+    range::{self, Exempt, Strip, magnitudes},
     row,
     tiles::{self, Input, Output, Overlapping},
+    wide::replace,
 };
 use crate::{
     Scalar,
@@ -20,7 +22,7 @@ use crate::{
 use std::{
     ops::Range,
     ptr,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 /// Tiles of a block, about: V of 64 channels (36 · 56 · 64 elements, 504 KiB in f32) then stays in the second-level cache.
@@ -32,7 +34,7 @@ pub(super) fn plain<T: Scalar>(beta: T) -> RawEpilogue<T> {
     RawEpilogue { alpha: T::ONE, beta, row: ptr::null(), col: ptr::null(), relu: false }
 }
 
-/// The convolution with the filters as they are.
+/// The convolution with the filters as they are; false if one of them is not tame.
 pub(in crate::kernels::layers::conv) fn with_weights<T: Scalar>(
     isa: Isa,
     pass: &Pass,
@@ -41,23 +43,31 @@ pub(in crate::kernels::layers::conv) fn with_weights<T: Scalar>(
     bias: Option<&[T]>,
     y: &mut [T],
     work: &mut Workspace<T>,
-) {
+) -> bool {
     assert_eq!(w.len(), 9 * pass.inner * pass.outer, "the length of w");
-    if pass.images * pass.tiles()[0] * pass.tiles()[1] <= FEW {
-        return few(isa, pass, x, Filters::Plain(w), bias, y, work);
+    let tame = if pass.images * pass.tiles()[0] * pass.tiles()[1] <= FEW {
+        few(isa, pass, x, Filters::Plain(w), bias, y, work)
+    } else {
+        let mut u = std::mem::replace(&mut work.u, Buffer::new());
+        let tame = transform_weights(isa, pass, w, &mut u);
+        if tame {
+            many(isa, pass, x, u.as_slice(), bias, y, work);
+        }
+        work.u = u;
+        tame
+    };
+    if tame {
+        replace(isa, pass, (x, w, bias), y, work);
     }
-    let mut u = std::mem::replace(&mut work.u, Buffer::new());
-    transform_weights(isa, pass, w, &mut u);
-    many(isa, pass, x, u.as_slice(), bias, y, work);
-    work.u = u;
+    tame
 }
 
-/// The convolution with filters that were transformed.
+/// The convolution with filters that were transformed, and tame.
 pub(super) fn with_prepared<T: Scalar>(
     isa: Isa,
     pass: &Pass,
     x: &[T],
-    u: &[T],
+    (w, u): (&[T], &[T]),
     bias: Option<&[T]>,
     y: &mut [T],
     work: &mut Workspace<T>,
@@ -67,6 +77,7 @@ pub(super) fn with_prepared<T: Scalar>(
     } else {
         many(isa, pass, x, u, bias, y, work);
     }
+    replace(isa, pass, (x, w, bias), y, work);
 }
 
 #[derive(Clone, Copy)]
@@ -94,6 +105,8 @@ struct Job<'a, T> {
     padded: usize,
     spread: usize,
     flat: usize,
+    /// Elements of the magnitudes of a strip.
+    seen: usize,
 }
 
 // SAFETY: it represents shared borrows and an exclusive one, of which each thread has its own rows.
@@ -135,6 +148,7 @@ impl<'a, T: Scalar> Job<'a, T> {
             padded,
             spread: apart::<T>(padded + tiles::middle_len(across, lanes)),
             flat: apart::<T>(tiles::flat_len(in_image, across, lanes)),
+            seen: apart::<T>((4 * in_image + 2).min(pass.input[0]) * pass.input[1]),
         }
     }
 
@@ -146,6 +160,28 @@ impl<'a, T: Scalar> Job<'a, T> {
             let image = strip.start / down;
             (image, strip.start - image * down..strip.end - image * down, (strip.start - start) * across)
         })
+    }
+
+    /// Finds the exempt outputs of a block of rows of tiles.
+    ///
+    /// # Safety
+    /// The processor has the instruction set; no other thread has the `seen` elements at `slot`.
+    unsafe fn examine(&self, block: Range<usize>, exempt: &mut [Exempt], slot: *mut T) {
+        let pass = self.pass;
+        let [height, width] = pass.input;
+        for (image, tiles, first) in self.strips(block) {
+            let rows = range::rows_seen(&tiles, 6, pass.before[0], height);
+            let pixels = rows.len() * width;
+            // SAFETY: the rows lie in the image, and are not more than a block sees.
+            let magnitudes = unsafe {
+                let x = self.x.add(image * pass.inner * height * width + rows.start * width);
+                magnitudes(self.isa, x, (pass.inner, height * width), pixels, slot);
+                std::slice::from_raw_parts(slot, pixels)
+            };
+            let strip = Strip { magnitudes, rows, width, before: pass.before };
+            let exempt = &mut exempt[first..][..tiles.len() * self.across];
+            range::exempt(pass, &strip, tiles, exempt);
+        }
     }
 
     /// V of some channels of a block of rows of tiles.
@@ -253,15 +289,19 @@ fn many<T: Scalar>(
     let blocks = all.div_ceil(job.rows.max(1));
     let workers = par::threads().min(blocks);
     let v_len = 36 * job.v_plane;
-    let slot_len = v_len + job.spread.max(job.gather_len());
+    let slot_len = v_len + job.spread.max(job.gather_len()).max(job.seen);
     work.slots.reset(slot_len * workers);
-    let slots = Disjoint::new(work.slots.as_mut_slice());
+    work.exempt.clear();
+    work.exempt.resize(all * job.across, Exempt::default());
+    let (slots, exempt) = (Disjoint::new(work.slots.as_mut_slice()), Disjoint::new(&mut work.exempt));
     share(blocks, workers, |worker, block| {
         let block = block * job.rows..all.min((block + 1) * job.rows);
-        // SAFETY: each worker has its slot, each block its rows of y; u holds all panels.
+        // SAFETY: each worker has its slot, each block its rows of y and its tiles; u holds all panels.
         unsafe {
             let v = slots.pointer(worker * slot_len);
             let slot = v.add(v_len);
+            let exempt = exempt.part(block.start * job.across, block.len() * job.across);
+            job.examine(block.clone(), exempt, slot);
             job.spread(block.clone(), 0..pass.inner, v, slot);
             for panel in 0..job.panels.count {
                 let u = u.as_ptr().add(36 * panel * job.panels.plane);
@@ -271,7 +311,8 @@ fn many<T: Scalar>(
     });
 }
 
-/// Few tiles: threads share the channels, then the filters, which are transformed where they are used.
+/// Few tiles: threads share the channels, then the filters, which are transformed where they are used. False if one of them is
+/// not tame.
 fn few<T: Scalar>(
     isa: Isa,
     pass: &Pass,
@@ -280,22 +321,49 @@ fn few<T: Scalar>(
     bias: Option<&[T]>,
     y: &mut [T],
     work: &mut Workspace<T>,
-) {
+) -> bool {
     let job = &Job::new(isa, pass, FEW, x, bias, y);
     let all = 0..pass.images * job.down;
     let lanes = lanes::<T>(isa);
     let (groups, panels) = (pass.inner.div_ceil(lanes), job.panels.count);
     let workers = par::threads().min(groups.max(panels));
+    let plane = pass.input[0] * pass.input[1];
+    let pixels = apart::<T>(pass.images * plane);
     let u_len = if matches!(w, Filters::Plain(_)) { 36 * job.panels.plane } else { 0 };
     let slot_len = job.spread.max(u_len + job.gather_len());
     work.tiles.reset(36 * job.v_plane);
     work.slots.reset(slot_len * workers);
+    // Of each group of channels, then of all.
+    work.magnitudes.reset((groups + 1) * pixels);
+    work.exempt.clear();
+    work.exempt.resize(all.len() * job.across, Exempt::default());
     let (v, slots) = (Disjoint::new(work.tiles.as_mut_slice()), Disjoint::new(work.slots.as_mut_slice()));
+    let seen = Disjoint::new(work.magnitudes.as_mut_slice());
     share(groups, workers, |worker, group| {
         let channels = group * lanes..pass.inner.min((group + 1) * lanes);
-        // SAFETY: each worker has its slot, each group its channels of V.
-        unsafe { job.spread(all.clone(), channels, v.pointer(0), slots.pointer(worker * slot_len)) };
+        // SAFETY: each worker has its slot, each group its channels of V and its magnitudes.
+        unsafe {
+            for image in 0..pass.images {
+                let x = job.x.add((image * pass.inner + channels.start) * plane);
+                let to = seen.pointer(group * pixels + image * plane);
+                magnitudes(isa, x, (channels.len(), plane), plane, to);
+            }
+            job.spread(all.clone(), channels, v.pointer(0), slots.pointer(worker * slot_len));
+        }
     });
+    // SAFETY: the groups' magnitudes lie side by side before those of all channels, and no thread has them.
+    let seen = unsafe {
+        let to = seen.pointer(groups * pixels);
+        magnitudes(isa, seen.pointer(0), (groups, pixels), pass.images * plane, to);
+        std::slice::from_raw_parts(to, pass.images * plane)
+    };
+    for (image, magnitudes) in seen.chunks(plane.max(1)).enumerate() {
+        let strip = Strip { magnitudes, rows: 0..pass.input[0], width: pass.input[1], before: pass.before };
+        let tiles = job.down * job.across;
+        let exempt = &mut work.exempt[image * tiles..][..tiles];
+        range::exempt(pass, &strip, 0..job.down, exempt);
+    }
+    let tame = AtomicBool::new(true);
     share(panels, workers, |worker, panel| {
         // SAFETY: each worker has its slot, each panel its filters of y.
         unsafe {
@@ -303,13 +371,16 @@ fn few<T: Scalar>(
             let u = match w {
                 Filters::Prepared(u) => u.as_ptr().add(36 * panel * job.panels.plane),
                 Filters::Plain(w) => {
-                    job.panels.transform((isa, pass, w), panel, 0..pass.inner, slot);
+                    if !job.panels.transform((isa, pass, w), panel, 0..pass.inner, slot) {
+                        tame.store(false, Ordering::Relaxed);
+                    }
                     slot.cast_const()
                 }
             };
             job.gather(all.clone(), panel, u, v.pointer(0), slot.add(u_len));
         }
     });
+    tame.into_inner()
 }
 
 /// Calls `f(worker, piece)` once for each piece; a worker has one piece at a time.

@@ -3,9 +3,11 @@
 use super::{
     Pass, Workspace, apart,
     forward::{plain, strips},
+    range::{Strip, magnitudes, rows_seen, skipped},
     row,
     tiles::{self, Adjacent, Input, Overlapping},
     weights::Gradient,
+    wide::{add_gradient, outputs},
 };
 use crate::{
     Scalar,
@@ -49,29 +51,45 @@ pub(in crate::kernels::layers::conv) fn weight_gradient<T: Scalar>(
     let padded = tiles::padded_len(rows.min(down), across, lanes);
     let slot = apart::<T>(padded + tiles::middle_len(across, lanes));
     let groups = (channels.div_ceil(lanes), filters.div_ceil(lanes));
+    // Magnitudes of the strips of a block: of each group of channels of x, of all, and of dy likewise.
+    let in_image = rows.min(down);
+    let x_seen = apart::<T>((4 * in_image + 2).min(pass.input[0]) * pass.input[1]);
+    let dy_seen = apart::<T>((4 * in_image).min(pass.output[0]) * pass.output[1]);
+    let strip_seen = (groups.0 + 1) * x_seen + (groups.1 + 1) * dy_seen;
     let workers = par::threads();
     work.slots.reset(workers.max(1) * slot);
     work.tiles.reset(36 * (v_plane + m_plane));
     work.u.reset(36 * u_plane);
-    let [slots, v, u] =
-        [&mut work.slots, &mut work.tiles, &mut work.u].map(|b| Disjoint::new(b.as_mut_slice()));
-    let dw = Disjoint::new(dw);
+    work.magnitudes.reset((rows.div_ceil(down) + 1) * strip_seen);
+    work.gathered.places.clear();
+    let [slots, v, u, seen] = [&mut work.slots, &mut work.tiles, &mut work.u, &mut work.magnitudes]
+        .map(|b| Disjoint::new(b.as_mut_slice()));
+    let total = Disjoint::new(&mut *dw);
     for block in (0..all).step_by(rows) {
         let block = block..all.min(block + rows);
-        let spread = |strip: Range<usize>, group: usize, slot: *mut T| {
+        let spread = |number: usize, strip: Range<usize>, group: usize, slot: *mut T| {
             let image = strip.start / down;
             let first = (strip.start - block.start) * across;
+            let tiles = strip.start - image * down..strip.end - image * down;
             let is_x = group < groups.0;
             let c = lanes * if is_x { group } else { group - groups.0 };
             let (from, all, size) = if is_x { (x, channels, pass.input) } else { (dy, filters, pass.output) };
-            // SAFETY: the strip lies in the image; no other piece has its tiles and channels, nor the slot.
+            let before = if is_x { pass.before } else { [0, 0] };
+            let rows = rows_seen(&tiles, if is_x { 6 } else { 4 }, before[0], size[0]);
+            let to = number * strip_seen
+                + if is_x { group * x_seen } else { (groups.0 + 1) * x_seen + (group - groups.0) * dy_seen };
+            // SAFETY: the strip lies in the image; no other piece has its tiles, channels and magnitudes, nor the slot.
             unsafe {
+                let from = from.as_ptr().add((image * all + c) * plane(size));
+                let planes = (lanes.min(all - c), plane(size));
+                let first_pixel = from.add(rows.start * size[1]);
+                magnitudes(isa, first_pixel, planes, rows.len() * size[1], seen.pointer(to));
                 let job = Input {
-                    x: from.as_ptr().add((image * all + c) * plane(size)),
-                    channels: lanes.min(all - c),
+                    x: from,
+                    channels: planes.0,
                     size,
-                    before: if is_x { pass.before } else { [0, 0] },
-                    rows: strip.start - image * down..strip.end - image * down,
+                    before,
+                    rows: tiles,
                     across,
                     v: if is_x {
                         v.pointer(first * v_row + c)
@@ -91,12 +109,44 @@ pub(in crate::kernels::layers::conv) fn weight_gradient<T: Scalar>(
         par::for_each(workers, |worker| {
             let slot = slots.pointer(worker * slot); // a worker's own
             let share = |i: usize| i * all_groups / workers;
-            for strip in strips(block.clone(), down) {
+            for (number, strip) in strips(block.clone(), down).enumerate() {
                 for group in share(worker)..share(worker + 1) {
-                    spread(strip.clone(), group, slot);
+                    spread(number, strip.clone(), group, slot);
                 }
             }
         });
+        for (number, strip) in strips(block.clone(), down).enumerate() {
+            let (image, first) = (strip.start / down, (strip.start - block.start) * across);
+            let tiles = strip.start - image * down..strip.end - image * down;
+            let of_all = |is_x: bool| {
+                let (groups, apart, from, side, size, before) = if is_x {
+                    (groups.0, x_seen, 0, 6, pass.input, pass.before)
+                } else {
+                    (groups.1, dy_seen, (groups.0 + 1) * x_seen, 4, pass.output, [0, 0])
+                };
+                let rows = rows_seen(&tiles, side, before[0], size[0]);
+                let pixels = rows.len() * size[1];
+                let from = number * strip_seen + from;
+                // SAFETY: the groups' magnitudes lie side by side before those of all channels, and no thread has them.
+                let magnitudes = unsafe {
+                    let to = seen.pointer(from + groups * apart);
+                    magnitudes(isa, seen.pointer(from), (groups, apart), pixels, to);
+                    std::slice::from_raw_parts(to, pixels)
+                };
+                Strip { magnitudes, rows, width: size[1], before }
+            };
+            skipped(pass, (&of_all(true), &of_all(false)), tiles.clone(), |row, t, bits| {
+                let tile = first + (row - tiles.start) * across + t;
+                for p in 0..36 {
+                    // SAFETY: the tile's channels and filters, which no thread has; all bits zero are the value 0.
+                    unsafe {
+                        v.pointer(p * v_plane + tile * v_row).write_bytes(0, channels);
+                        v.pointer(36 * v_plane + p * m_plane + tile * m_row).write_bytes(0, filters);
+                    }
+                }
+                work.gathered.places.extend(outputs(pass, (image * down + row) * across + t, bits));
+            });
+        }
         let (depth, first) = (block.len() * across, block.start == 0);
         let mr = tile_rows(filters, most_rows::<T>(isa)[1]);
         par::for_each(36, |p| {
@@ -130,9 +180,10 @@ pub(in crate::kernels::layers::conv) fn weight_gradient<T: Scalar>(
         for k in 8 * i..filters.min(8 * i + 8) {
             // SAFETY: filter k of U and of dw, which no other piece has.
             unsafe {
-                let (u, dw) = (u.pointer(k * v_row), dw.pointer(9 * k * channels));
+                let (u, dw) = (u.pointer(k * v_row), total.pointer(9 * k * channels));
                 dispatch(isa, &Gradient { u, plane: u_plane, channels, dw });
             }
         }
     });
+    add_gradient(isa, pass, (x, dy), dw, &mut work.gathered);
 }

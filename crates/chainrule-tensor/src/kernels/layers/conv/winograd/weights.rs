@@ -29,6 +29,8 @@ pub(super) struct Weights<T> {
     pub u: *mut T,
     pub plane: usize,
     pub width: usize,
+    /// Becomes the sum of the squares of their elements.
+    pub squares: *mut T,
 }
 
 impl<T: Scalar> Kernel for Weights<T> {
@@ -51,6 +53,7 @@ unsafe fn spread<L: Lanes>(j: &Weights<L::T>) {
     unsafe {
         let mut taps = [L::splat(L::T::ZERO); 16 * 9];
         let taps = taps.as_mut_ptr().cast::<L::T>();
+        let mut squares = [L::splat(L::T::ZERO); 3];
         for k in (0..j.columns).step_by(L::N) {
             let columns = L::N.min(j.columns - k);
             let group = if j.row == 9 { L::N } else { 1 };
@@ -60,6 +63,9 @@ unsafe fn spread<L: Lanes>(j: &Weights<L::T>) {
                 transpose::<L>(j.w.add(first), j.len - first, j.column, columns, 9 * rows, taps);
                 for i in 0..rows {
                     let mut g = load::<L, 9>(taps.add(9 * i * L::N), L::N);
+                    for (i, &g) in g.iter().enumerate() {
+                        squares[i % 3] = g.mul_add(g, squares[i % 3]);
+                    }
                     if j.flipped {
                         g.reverse();
                     }
@@ -75,6 +81,8 @@ unsafe fn spread<L: Lanes>(j: &Weights<L::T>) {
                 }
             }
         }
+        let [a, b, c] = squares;
+        *j.squares = a.add(b).add(c).sum();
     }
 }
 
