@@ -6,7 +6,7 @@ use crate::{
 };
 use chainrule_core::{
     Args, Error, Grads, Optimizer, OptimizerState, Param, ParamId, Parameters, Path, Result, Scalar, Spec,
-    StateValue, StateVisitor, Tensor,
+    StateValue, StateVisitor, Tensor, text,
 };
 use std::{
     collections::{BTreeMap, HashSet},
@@ -334,9 +334,13 @@ impl<R: Rule<T>, T: Scalar> Optimizer<T> for Driver<R, T> {
             entries.push(entry);
             Ok(())
         })?;
-        wrong.extend(state.iter().map(|(path, name, _)| format!("unexpected {name} of `{path}`")));
+        let unexpected = |(path, name, _): (&str, &str, _)| {
+            format!("unexpected {} of {}", text::name(name), text::quote(path))
+        };
+        wrong.extend(state.iter().map(unexpected));
         if !wrong.is_empty() {
-            return Err(Error::state(format!("{}: optimizer state: {}", R::KIND, wrong.join("; "))));
+            let text = format!("{}: optimizer state: {}", R::KIND, wrong.join("; "));
+            return Err(Error::state(text::message(&text)));
         }
         entries.sort_unstable_by_key(|e| e.id);
         self.entries = entries;

@@ -1,5 +1,6 @@
 //! The one error type of the workspace.
 
+use crate::text;
 use std::{fmt, io, sync::Arc};
 
 /// What went wrong, in one word of memory. Look at [`Error::kind`] to tell the cases apart.
@@ -55,13 +56,16 @@ kinds! {
     not_recorded => NotRecorded,
     /// A [`Kind::State`] error.
     state => State,
-    /// A [`Kind::Format`] error.
-    format => Format,
 }
 
 impl Error {
     fn new(kind: Kind) -> Self {
         Self(Box::new(Inner { path: Vec::new(), kind }))
+    }
+
+    /// A [`Kind::Format`] error. What the text quotes comes from a file: it is cut and escaped as [`text::message`] does.
+    pub fn format(text: impl AsRef<str>) -> Self {
+        Self::new(Kind::Format(text::message(text.as_ref())))
     }
 
     /// A [`Kind::Io`] error, with what was being done ("read train-images.gz").
@@ -90,7 +94,8 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.0.path.is_empty() {
-            write!(f, "in layer `{}`: ", self.path())?;
+            // Names may come from a file.
+            write!(f, "in layer `{}`: ", text::message(&self.path()))?;
         }
         match &self.0.kind {
             Kind::Shape(s)
