@@ -36,7 +36,7 @@ fn stripes() -> Result<()> {
         let along = if image % 2 == 0 { row } else { column };
         ((along + image / 2) % 2) as f32 + 0.3 * rng.normal() as f32
     });
-    let data = Dataset::classification(x, (0..n).map(|image| image % 2), 2)?;
+    let data = Dataset::classification(x, (0..n).map(|image| image % 2).collect::<Vec<_>>(), 2)?;
     let model = Sequential::new()
         .add(Conv2d::new(1, 4, 3).padding(1))
         .add(BatchNorm2d::new(4))

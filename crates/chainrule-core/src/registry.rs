@@ -276,10 +276,7 @@ impl<T: Scalar> Registry<T> {
 
     fn build<V>(&self, what: &str, kinds: &Kinds<T, V>, spec: &Spec) -> Result<V> {
         let entry = kinds.get(spec.kind()).ok_or_else(|| {
-            Error::value(format!(
-                "expected a registered kind of {what}, got {}",
-                text::quote(spec.kind())
-            ))
+            Error::value(format!("expected a registered kind of {what}, got {}", text::quote(spec.kind())))
         })?;
         let args = Args { spec, registry: self, read: RefCell::new(vec![false; spec.attributes().len()]) };
         let built = (entry.build)(&args)?;

@@ -291,7 +291,7 @@ fn find(target: &Column, names: &StringRecord, columns: usize, header: bool) -> 
         Error::value(match target {
             Column::Named(name) if header => {
                 let known = names.iter().map(text::name).collect::<Vec<_>>();
-                text::message(&format!("csv: target column: expected one of {known:?}, got {}", quote(name)))
+                format!("csv: target column: expected one of {known:?}, got {}", quote(name))
             }
             Column::Named(name) => {
                 format!("csv: target column: expected a header to find `{name}` in, got none")

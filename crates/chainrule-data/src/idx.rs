@@ -178,7 +178,10 @@ impl<'s> Header<'s> {
             return fail(format!("idx header: expected 4 bytes of magic number, got {}", head.len()));
         }
         if head[..2] != [0, 0] {
-            return fail(format!("idx magic number: expected bytes 00 00, got {:02x} {:02x}", head[0], head[1]));
+            return fail(format!(
+                "idx magic number: expected bytes 00 00, got {:02x} {:02x}",
+                head[0], head[1]
+            ));
         }
         let Some(kind) = Kind::new(head[2]) else {
             return fail(format!("idx type: expected 08, 09, 0b, 0c, 0d or 0e, got {:02x}", head[2]));

@@ -62,7 +62,8 @@ struct File(PathBuf);
 
 impl File {
     fn new(name: &str, bytes: &[u8]) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("memory-{}-{name}", std::process::id()));
+        let path =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("memory-{}-{name}", std::process::id()));
         std::fs::write(&path, bytes).unwrap();
         Self(path)
     }

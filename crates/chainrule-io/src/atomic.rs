@@ -255,7 +255,8 @@ mod tests {
         // Tests of this process count on at the same time: enough names are taken.
         let own = |i| temporary_name(process::id(), i);
         let names = (0..200).map(|i| format!(".chainrule-{}-{i}.tmp", process::id()));
-        let nearly = ["", "-", "-x-0", "-1-2-0000000000000000", "--1-0-0"].map(|s| format!(".chainrule{s}.tmp"));
+        let nearly =
+            ["", "-", "-x-0", "-1-2-0000000000000000", "--1-0-0"].map(|s| format!(".chainrule{s}.tmp"));
         let theirs: Vec<_> = names.chain(nearly).map(|name| folder.0.join(name)).collect();
         theirs.iter().for_each(|path| fs::write(path, b"theirs").unwrap());
         // A folder and a link of such a name are no temporary files.

@@ -64,7 +64,10 @@ impl Header {
             let (from, to) = entry.place;
             let bits = entry.shape.iter().try_fold(entry.dtype.bitsize(), |n, &axis| n.checked_mul(axis));
             let Some(bits) = bits.filter(|bits| bits.is_multiple_of(8)) else {
-                return Err(of(entry, "expected a shape of whole bytes that memory holds, got another".into()));
+                return Err(of(
+                    entry,
+                    "expected a shape of whole bytes that memory holds, got another".into(),
+                ));
             };
             if from != end || to.checked_sub(from) != Some(bits / 8) {
                 let text = format!("expected {} bytes from {end} on, got {from} to {to}", bits / 8);
@@ -177,7 +180,9 @@ impl<'de> Visitor<'de> for Axes {
         let mut axes = Vec::new();
         while let Some(axis) = seq.next_element()? {
             if axes.len() == MOST_AXES {
-                return Err(de::Error::custom(format!("expected a shape of at most {MOST_AXES} axes, got more")));
+                return Err(de::Error::custom(format!(
+                    "expected a shape of at most {MOST_AXES} axes, got more"
+                )));
             }
             axes.push(axis);
         }
@@ -259,7 +264,9 @@ mod tests {
         assert!(refused(r#"{"__metadata__":{"a":1}}"#).contains("string"));
         assert!(refused("{} {}").contains("trailing"));
         let axes = "1,".repeat(MOST_AXES);
-        assert!(refused(&tensor(&format!(r#""dtype":"U8","shape":[{axes}1],"data_offsets":[0,1]"#)))
-            .contains("at most 64 axes"));
+        assert!(
+            refused(&tensor(&format!(r#""dtype":"U8","shape":[{axes}1],"data_offsets":[0,1]"#)))
+                .contains("at most 64 axes")
+        );
     }
 }

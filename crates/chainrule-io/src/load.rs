@@ -7,10 +7,7 @@ use crate::{
     rule::Rename,
     source::{self, Source},
 };
-use chainrule_core::{
-    Error, ParamId, Parameters, Result, Scalar, Shape, Tensor,
-    text::{self, quote},
-};
+use chainrule_core::{Error, ParamId, Parameters, Result, Scalar, Shape, Tensor, text::quote};
 use safetensors::Dtype;
 use std::{
     borrow::Cow,
@@ -181,11 +178,11 @@ impl<'a> Load<'a> {
             let tensor = source.tensor(from, *stored, target.shape, target.counter)?;
             match loaded.get(&target.id) {
                 Some(other) if *other != tensor => {
-                    return Err(Error::state(text::message(&format!(
+                    return Err(Error::state(format!(
                         "{}: expected the same values under all names of one parameter, got others in {}",
                         source.name,
                         quote(from)
-                    ))));
+                    )));
                 }
                 Some(_) => {}
                 None => _ = loaded.insert(target.id, tensor),
@@ -215,9 +212,10 @@ impl<'a> Load<'a> {
         let mut tensors: BTreeMap<Cow<'_, str>, &Entry> = BTreeMap::new();
         for entry in source.header.tensors() {
             let name = &*entry.name;
-            let path = self.renames.iter().fold(Cow::Borrowed(name), |name, rename| {
-                Cow::Owned(rename.apply(name.into_owned()))
-            });
+            let path = self
+                .renames
+                .iter()
+                .fold(Cow::Borrowed(name), |name, rename| Cow::Owned(rename.apply(name.into_owned())));
             if self.skip.as_ref().is_some_and(|which| which(name)) {
                 leave(name, Reason::Skipped);
                 if let Some((path, _)) = targets.get_key_value(&*path) {
@@ -269,8 +267,7 @@ impl<'a> Load<'a> {
         match problems.finish() {
             None => Ok(plan),
             Some(problems) => {
-                let text = format!("{} and the model do not fit: {problems}", source.name);
-                Err(Error::state(text::message(&text)))
+                Err(Error::state(format!("{} and the model do not fit: {problems}", source.name)))
             }
         }
     }

@@ -1,7 +1,7 @@
 //! A safetensors file that is read tensor by tensor, after its header was checked.
 
 use crate::{dtype, header::Header};
-use chainrule_core::{Error, Result, Scalar, Shape, Tensor, text};
+use chainrule_core::{Error, Result, Scalar, Shape, Tensor, text::quote};
 use safetensors::Dtype;
 use std::{
     fs::{self, File},
@@ -86,9 +86,7 @@ impl<R: Read + Seek> Source<R> {
             .seek(SeekFrom::Start(self.start + begin as u64))
             .and_then(|_| self.reader.read_exact(&mut bytes));
         read.map_err(|e| Error::io(e, format!("read {}", self.name)))?;
-        let wrong = |text: String| {
-            Error::value(text::message(&format!("{}: tensor {}: {text}", self.name, text::quote(name))))
-        };
+        let wrong = |text: String| Error::value(format!("{}: tensor {}: {text}", self.name, quote(name)));
         let values = if counter {
             let count = bytes.first_chunk().map_or(0, |&b| i64::from_le_bytes(b));
             let exact = dtype::count(count).ok_or_else(|| {

@@ -110,37 +110,49 @@ fn strictly(what: &str, bytes: &[u8]) -> String {
 
 #[test]
 fn a_header_full_of_small_tensors() {
-    let full =
-        entries(|i| format!(r#""{i:x}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#));
+    let full = entries(|i| format!(r#""{i:x}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#));
     let error = strictly("small tensors", &full);
     assert!(error.contains("unexpected `0` [0]") && error.contains(" more"), "{error}");
     refused("skipped", &full, |bytes| {
-        Load::new().skip(|_| true).from_bytes(&mut one(), bytes).map(|report| {
-            panic!("{} left, and `weight` is not missing", report.left.len())
-        })
+        Load::new()
+            .skip(|_| true)
+            .from_bytes(&mut one(), bytes)
+            .map(|report| panic!("{} left, and `weight` is not missing", report.left.len()))
     });
 }
 
 #[test]
 fn a_header_full_of_one_thing() {
-    strictly("a long shape", &entries(|i| match i {
-        0 => r#""a":{"dtype":"U8","data_offsets":[0,1],"shape":[1"#.into(),
-        _ => "1".into(),
-    }));
+    strictly(
+        "a long shape",
+        &entries(|i| match i {
+            0 => r#""a":{"dtype":"U8","data_offsets":[0,1],"shape":[1"#.into(),
+            _ => "1".into(),
+        }),
+    );
     let ones = "1,".repeat(HEADER / 2 - 40);
-    strictly("a long shape", &file(format!(r#"{{"a":{{"dtype":"U8","data_offsets":[0,1],"shape":[{ones}1]}}}}"#)));
+    strictly(
+        "a long shape",
+        &file(format!(r#"{{"a":{{"dtype":"U8","data_offsets":[0,1],"shape":[{ones}1]}}}}"#)),
+    );
     let name = |c: &str| c.repeat((HEADER - 80) / c.len());
     for c in ["n", "\\u001b", "é", "\\\\"] {
         let name = name(c);
-        strictly("a long name", &file(format!(r#"{{"{name}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}}}"#)));
+        strictly(
+            "a long name",
+            &file(format!(r#"{{"{name}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}}}"#)),
+        );
         strictly("a long type", &file(format!(r#"{{"a":{{"dtype":"{name}"}}}}"#)));
         strictly("a long field", &file(format!(r#"{{"a":{{"{name}":1}}}}"#)));
         strictly("metadata", &file(format!(r#"{{"__metadata__":{{"a":"{name}"}}}}"#)));
     }
-    strictly("metadata of many entries", &entries(|i| match i {
-        0 => r#""__metadata__":{"":"""#.into(),
-        _ => format!(r#""{i:x}":"""#),
-    }));
+    strictly(
+        "metadata of many entries",
+        &entries(|i| match i {
+            0 => r#""__metadata__":{"":"""#.into(),
+            _ => format!(r#""{i:x}":"""#),
+        }),
+    );
     strictly("open brackets", &file("[".repeat(HEADER)));
     strictly("an unknown field", &file(format!(r#"{{"a":{{"b":[{}"#, "0,".repeat(HEADER / 2 - 40))));
 }
@@ -152,7 +164,9 @@ fn an_architecture_as_long_as_a_header() {
         refused(what, &file(header), |bytes| model_from_bytes(&Registry::<f32>::new(), bytes).map(drop))
     };
     let spec = |kind: &str, attributes: &str| {
-        format!(r#"{{"version":1,"model":{{"kind":"{kind}","attributes":{{{attributes}}},"children":{{}}}}}}"#)
+        format!(
+            r#"{{"version":1,"model":{{"kind":"{kind}","attributes":{{{attributes}}},"children":{{}}}}}}"#
+        )
     };
     build("a long kind", spec(&"k".repeat(HEADER / 2), ""));
     build("many values", spec("A", &format!(r#""a":[{}0]"#, "0,".repeat(HEADER / 4))));

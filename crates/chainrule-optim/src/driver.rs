@@ -244,7 +244,7 @@ impl<R: Rule<T>, T: Scalar> Optimizer<T> for Driver<R, T> {
                     d = apply(terms, w, g, direction);
                     terms = Terms::NEUTRAL;
                 }
-                entry.steps += 1;
+                entry.steps = entry.steps.saturating_add(1); // from a file it may be any
                 let (t, state) = (entry.steps, &mut state.tensors[..]);
                 rule.update(Update { path, shape: &shape, w, g: d, state, t, rate, terms });
                 Ok(())
@@ -339,8 +339,7 @@ impl<R: Rule<T>, T: Scalar> Optimizer<T> for Driver<R, T> {
         };
         wrong.extend(state.iter().map(unexpected));
         if !wrong.is_empty() {
-            let text = format!("{}: optimizer state: {}", R::KIND, wrong.join("; "));
-            return Err(Error::state(text::message(&text)));
+            return Err(Error::state(format!("{}: optimizer state: {}", R::KIND, wrong.join("; "))));
         }
         entries.sort_unstable_by_key(|e| e.id);
         self.entries = entries;

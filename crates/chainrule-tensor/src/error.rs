@@ -4,6 +4,9 @@ use crate::text;
 use std::{fmt, io, sync::Arc};
 
 /// What went wrong, in one word of memory. Look at [`Error::kind`] to tell the cases apart.
+///
+/// A text may quote a file: every constructor cuts it at 8000 characters and escapes control characters, see
+/// [`text::message`].
 #[derive(Clone)]
 pub struct Error(Box<Inner>);
 
@@ -40,7 +43,9 @@ pub enum Kind {
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident => $kind:ident),* $(,)?) => {
         impl Error {
-            $($(#[$doc])* pub fn $name(text: impl Into<String>) -> Self { Self::new(Kind::$kind(text.into())) })*
+            $($(#[$doc])* pub fn $name(text: impl AsRef<str>) -> Self {
+                Self::new(Kind::$kind(text::message(text.as_ref())))
+            })*
         }
     };
 }
@@ -56,16 +61,13 @@ kinds! {
     not_recorded => NotRecorded,
     /// A [`Kind::State`] error.
     state => State,
+    /// A [`Kind::Format`] error.
+    format => Format,
 }
 
 impl Error {
     fn new(kind: Kind) -> Self {
         Self(Box::new(Inner { path: Vec::new(), kind }))
-    }
-
-    /// A [`Kind::Format`] error. What the text quotes comes from a file: it is cut and escaped as [`text::message`] does.
-    pub fn format(text: impl AsRef<str>) -> Self {
-        Self::new(Kind::Format(text::message(text.as_ref())))
     }
 
     /// A [`Kind::Io`] error, with what was being done ("read train-images.gz").

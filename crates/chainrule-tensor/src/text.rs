@@ -1,5 +1,5 @@
-//! Text of a file in a message: cut, and without control characters. Every decoder's messages go through here, those of kind
-//! [`Format`](crate::Kind::Format) by their constructor.
+//! Text of a file in a message: cut, and without control characters. The constructors of [`Error`](crate::Error) call
+//! [`message`], so that no decoder has to think of it; they quote names by [`quote`].
 
 /// The longest name that a message quotes, in characters: longer than any that a framework writes, and a few lines of a
 /// terminal.

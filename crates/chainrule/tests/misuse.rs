@@ -115,7 +115,11 @@ impl Table {
             Ok(Err(error)) => {
                 let text = error.to_string();
                 if text.chars().count() > MESSAGE || text.contains(char::is_control) {
-                    fault(format!("a message of {} bytes: {:.300}", text.len(), text.escape_debug().to_string()));
+                    fault(format!(
+                        "a message of {} bytes: {:.300}",
+                        text.len(),
+                        text.escape_debug().to_string()
+                    ));
                 }
             }
             Ok(Ok(())) => {}
@@ -149,8 +153,20 @@ impl Drop for Table {
 fn hostile() -> Vec<Value> {
     let ints = [0, 1, -1, 2, 3, 1 << 16, 1 << 31, 1 << 32, 1 << 40, i64::MAX - 1, i64::MAX, i64::MIN];
     let floats = [
-        0.0, -0.0, 0.5, 1.0, -1.0, 1e300, -1e300, 1e-300, 5e-324, 1.0 - 1e-16, f64::MAX, f64::INFINITY,
-        f64::NEG_INFINITY, f64::NAN,
+        0.0,
+        -0.0,
+        0.5,
+        1.0,
+        -1.0,
+        1e300,
+        -1e300,
+        1e-300,
+        5e-324,
+        1.0 - 1e-16,
+        f64::MAX,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        f64::NAN,
     ];
     let lists = [
         vec![],
@@ -267,11 +283,8 @@ fn run<T: Scalar>(module: &BoxModule<T>, xs: &[Tensor<T>]) -> Result<()> {
     let dys: Vec<_> = ys.iter().map(|y| Tensor::full(*y.shape(), T::ONE)).collect();
     let dys: Vec<_> = dys.iter().map(Some).collect();
     let mut dxs = vec![Tensor::default(); xs.len()];
-    let mut dxs: Vec<_> = dxs
-        .iter_mut()
-        .enumerate()
-        .map(|(i, dx)| module.differentiable_input(i).then_some(dx))
-        .collect();
+    let mut dxs: Vec<_> =
+        dxs.iter_mut().enumerate().map(|(i, dx)| module.differentiable_input(i).then_some(dx)).collect();
     let mut grads = Grads::new(module);
     module.pull(ModuleCall::new(module, &xs, &ys, &dys)?, &mut state, &mut grads, &mut dxs)
 }
@@ -351,7 +364,9 @@ fn initialisers_give_finite_values_or_an_error() {
     }) {
         let linear = Spec::new("Linear").with("in_features", 3).with("out_features", 2);
         let spec = linear.with("bias", true).with("weight_init", init);
-        let Ok(model) = registry::<f32>().build_module(&spec).and_then(|model| model.init(1)) else { continue };
+        let Ok(model) = registry::<f32>().build_module(&spec).and_then(|model| model.init(1)) else {
+            continue;
+        };
         table.case(&|| short(&spec), 0, || {
             model.try_visit(&mut |path, p| {
                 assert!(p.value()?.iter().all(|v| v.is_finite()), "{path} is {:?}", p.value()?);
@@ -520,7 +535,8 @@ fn damaged(file: &[u8], rng: &mut Rng) -> Vec<u8> {
             4 => _ = bytes.drain(at..end),
             5 => {
                 // A length, of either order.
-                let v = [0, 1, n as u64, n as u64 + 1, 1 << 24, 1 << 31, 1 << 40, u64::MAX / 8, u64::MAX][rng.below(9)];
+                let v = [0, 1, n as u64, n as u64 + 1, 1 << 24, 1 << 31, 1 << 40, u64::MAX / 8, u64::MAX]
+                    [rng.below(9)];
                 let v = if rng.below(2) == 0 { v.to_le_bytes() } else { v.to_be_bytes() };
                 let (start, width) = (if rng.below(2) == 0 { 0 } else { at }, [4, 8][rng.below(2)]);
                 let end = (start + width).min(n);
@@ -530,7 +546,8 @@ fn damaged(file: &[u8], rng: &mut Rng) -> Vec<u8> {
                 // A number in text: the next run of digits.
                 if let Some(start) = (at..n).find(|&i| bytes[i].is_ascii_digit()) {
                     let digits = bytes[start..].iter().take_while(|b| b.is_ascii_digit()).count();
-                    let other = ["0", "1", "7", "-1", "65536", "4294967296", "9223372036854775807", "1e300", "NaN"];
+                    let other =
+                        ["0", "1", "7", "-1", "65536", "4294967296", "9223372036854775807", "1e300", "NaN"];
                     bytes.splice(start..start + digits, other[rng.below(9)].bytes());
                 }
             }
@@ -570,12 +587,11 @@ fn decode(bytes: &[u8]) -> Result<()> {
         let text = report.to_string();
         assert!(!text.replace('\n', "").contains(char::is_control), "{text:?}");
     }));
-    outcomes.push(io::model_from_bytes(&registry::<f32>(), bytes).and_then(|model| {
+    outcomes.push(io::model_from_bytes(&registry::<f32>(), bytes).map(|model| {
         // What was loaded can be saved, and runs or says why not.
         let saved = io::model_to_bytes(&model).expect("what was loaded can be saved");
         io::model_from_bytes(&registry::<f32>(), &saved).expect("what was saved can be loaded");
         let _ = model.infer(&Tensor::zeros([2, 1, 4, 4]));
-        Ok(())
     }));
     outcomes.push(Idx::read(bytes).map(|idx| drop(idx.tensor::<f32>())));
     #[cfg(feature = "csv")]
@@ -588,7 +604,11 @@ fn decode(bytes: &[u8]) -> Result<()> {
     // All messages are looked at; one of several is the outcome.
     let wrong = outcomes.iter().filter_map(|o| o.as_ref().err()).map(ToString::to_string);
     for text in wrong {
-        assert!(text.chars().count() <= MESSAGE && !text.contains(char::is_control), "{:.300}", format!("{text:?}"));
+        assert!(
+            text.chars().count() <= MESSAGE && !text.contains(char::is_control),
+            "{:.300}",
+            format!("{text:?}")
+        );
     }
     outcomes.pop().unwrap_or(Ok(()))
 }
@@ -642,13 +662,13 @@ fn decoders_of_damaged_files() {
     let (mut table, corpus) = (Table::new(), corpus());
     for (name, bytes) in &corpus[..6] {
         assert!(name.starts_with("what") || decodes(bytes), "{name} is not whole");
-        for n in 0..bytes.len() {
+        for n in (0..bytes.len()).filter(|n| *n < 64 || n % 11 == 0) {
             table.case(&|| format!("{name}, cut at {n}"), n, || decode(&bytes[..n]));
         }
     }
     let mut rng = Rng::new(4);
     let mut cases = 0;
-    while cases < 6000 || table.more() {
+    while cases < 2400 || table.more() {
         // Two of three are made of files that one of the decoders reads.
         let (name, bytes) = &corpus[if cases % 3 == 0 { rng.below(corpus.len()) } else { rng.below(5) }];
         let seed = rng.bits();
