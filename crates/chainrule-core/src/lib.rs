@@ -62,7 +62,9 @@ mod summary;
 mod target;
 
 pub use boxed::{AnyState, BoxModule};
-pub use chainrule_tensor::{self as tensor, Error, Fan, Init, Kind, Result, Rng, Scalar, Shape, Tensor};
+pub use chainrule_tensor::{
+    self as tensor, Error, Fan, Init, Kind, Result, Rng, Scalar, Shape, Tensor, text,
+};
 pub use context::Context;
 pub use grads::Grads;
 pub use layer::{Call, InPlace, Layer};

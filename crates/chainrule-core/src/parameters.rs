@@ -89,12 +89,15 @@ pub trait Parameters {
     /// no other layer's start.
     ///
     /// # Errors
-    /// As [`Parameters::validate`].
+    /// An initialiser that could give a value that is not finite, or as [`Parameters::validate`].
     fn init(mut self, seed: u64) -> Result<Self>
     where
         Self: Sized,
     {
         self.validate()?;
+        self.try_visit(&mut |path, param| {
+            param.initializer().check::<Self::T>().map_err(|e| e.in_layer(path.to_string()))
+        })?;
         self.visit_mut(&mut |path, param| param.fill(&mut Rng::keyed(seed, path)));
         Ok(self)
     }

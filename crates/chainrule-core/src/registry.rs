@@ -4,7 +4,7 @@ use crate::{
     BoxModule, Error, Init, Module, Objective, Optimizer, Reduction, Result, Schedule, Shape, Spec, Tensor,
     Value,
 };
-use chainrule_tensor::{Fan, Scalar};
+use chainrule_tensor::{Fan, Scalar, text};
 use std::{cell::RefCell, collections::BTreeMap, fmt};
 
 /// What the catalogue says of a kind.
@@ -276,10 +276,7 @@ impl<T: Scalar> Registry<T> {
 
     fn build<V>(&self, what: &str, kinds: &Kinds<T, V>, spec: &Spec) -> Result<V> {
         let entry = kinds.get(spec.kind()).ok_or_else(|| {
-            Error::value(format!(
-                "expected a registered kind of {what}, got `{}`",
-                spec.kind().escape_debug()
-            ))
+            Error::value(format!("expected a registered kind of {what}, got {}", text::quote(spec.kind())))
         })?;
         let args = Args { spec, registry: self, read: RefCell::new(vec![false; spec.attributes().len()]) };
         let built = (entry.build)(&args)?;
@@ -376,6 +373,7 @@ impl<'a, T: Scalar> Args<'a, T> {
     }
 
     fn wrong(&self, name: &str, expected: &str, got: &str) -> Error {
+        let got = text::name(got);
         Error::value(format!("{}: attribute `{name}`: expected {expected}, got {got}", self.spec.kind()))
     }
 
@@ -383,9 +381,9 @@ impl<'a, T: Scalar> Args<'a, T> {
         match self.read.borrow().iter().position(|read| !read) {
             None => Ok(()),
             Some(at) => Err(Error::value(format!(
-                "{}: unknown attribute `{}`",
+                "{}: unknown attribute {}",
                 self.spec.kind(),
-                self.spec.attributes()[at].0.escape_debug()
+                text::quote(&self.spec.attributes()[at].0)
             ))),
         }
     }

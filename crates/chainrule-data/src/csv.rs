@@ -2,7 +2,10 @@
 
 use crate::Dataset;
 use ::csv::{ErrorKind, ReaderBuilder, StringRecord, Terminator};
-use chainrule_tensor::{Error, Result, Scalar, Tensor};
+use chainrule_tensor::{
+    Error, Result, Scalar, Tensor,
+    text::{self, quote},
+};
 use std::{
     collections::{BTreeMap, HashMap},
     io::Read,
@@ -180,10 +183,9 @@ impl Csv {
             };
             for (column, cell) in record.iter().enumerate() {
                 let place = |expected: &str, got: &str| {
-                    let name = names.get(column).map(|n| format!(" ({n})")).unwrap_or_default();
-                    let column = column + 1;
+                    let (name, column, got) = (label(&names, column), column + 1, quote(got));
                     Error::format(format!(
-                        "csv: line {line}, column {column}{name}: expected {expected}, got `{got}`"
+                        "csv: line {line}, column {column}{name}: expected {expected}, got {got}"
                     ))
                 };
                 if column == target {
@@ -250,14 +252,17 @@ fn canonical(label: &str) -> Option<String> {
 fn check_quotes(record: &StringRecord, names: &StringRecord, line: u64) -> Result<()> {
     match record.iter().position(|cell| cell.contains('\n')) {
         None => Ok(()),
-        Some(column) => {
-            let name = names.get(column).map(|n| format!(" ({n})")).unwrap_or_default();
-            Err(Error::format(format!(
-                "csv: line {line}, column {}{name}: expected a closing quote on the same line, got none",
-                column + 1
-            )))
-        }
+        Some(column) => Err(Error::format(format!(
+            "csv: line {line}, column {}{}: expected a closing quote on the same line, got none",
+            column + 1,
+            label(names, column)
+        ))),
     }
+}
+
+/// The name of a column, for an error.
+fn label(names: &StringRecord, column: usize) -> String {
+    names.get(column).map(|name| format!(" ({})", text::name(name))).unwrap_or_default()
 }
 
 /// Whether all columns that have a name have different ones.
@@ -266,7 +271,8 @@ fn check_names(names: &StringRecord) -> Result<()> {
     for (column, name) in names.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
         if let Some(first) = seen.insert(name, column) {
             return Err(Error::format(format!(
-                "csv: line 1: expected columns of different names, got `{name}` in columns {} and {}",
+                "csv: line 1: expected columns of different names, got {} in columns {} and {}",
+                quote(name),
                 first + 1,
                 column + 1
             )));
@@ -284,10 +290,8 @@ fn find(target: &Column, names: &StringRecord, columns: usize, header: bool) -> 
     found.ok_or_else(|| {
         Error::value(match target {
             Column::Named(name) if header => {
-                format!(
-                    "csv: target column: expected one of {:?}, got `{name}`",
-                    names.iter().collect::<Vec<_>>()
-                )
+                let known = names.iter().map(text::name).collect::<Vec<_>>();
+                format!("csv: target column: expected one of {known:?}, got {}", quote(name))
             }
             Column::Named(name) => {
                 format!("csv: target column: expected a header to find `{name}` in, got none")

@@ -5,9 +5,13 @@
 //! one byte each        u32, big-endian  big-endian, row-major
 //! ```
 //!
-//! Memory follows what the file really holds, not what its header says.
+//! Memory follows what the file really holds, not what its header says: reading stops where the header's counts end, and a
+//! compressed file may hold 256 MiB, or a hundred times its size if that is more. MNIST's hold 5 times theirs; what is
+//! compressed better has to be unpacked first.
 
 use chainrule_tensor::{Error, Result, Scalar, Shape, Tensor};
+#[cfg(feature = "gzip")]
+use std::{cell::Cell, rc::Rc};
 use std::{
     fs::File,
     io::{self, ErrorKind, Read},
@@ -70,10 +74,7 @@ impl Idx {
     /// The file cannot be read; otherwise as [`Idx::read`], with the file's name in front. A file that is too small for
     /// what its header says is refused before its data are read.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let file = File::open(path).map_err(|e| Error::io(e, format!("open {}", path.display())))?;
-        let size = file.metadata().ok().filter(|m| m.is_file()).map(|m| m.len());
-        read(file, size, &path.display().to_string())
+        Header::open(path.as_ref())?.finish()
     }
 
     /// Reads from anywhere, plain or compressed with gzip, up to the end.
@@ -87,9 +88,9 @@ impl Idx {
     ///
     /// # Errors
     /// Another format, a header or data that are cut or longer than the header says, axes whose volume overflows, a
-    /// damaged compression, or a source that fails. The text names the field.
+    /// damaged compression or one beyond the limit, or a source that fails. The text names the field.
     pub fn read(source: impl Read) -> Result<Self> {
-        read(source, None, "idx")
+        Header::read(source, None, "idx".into())?.finish()
     }
 
     /// The element type.
@@ -133,73 +134,151 @@ impl Idx {
 /// Deflate makes at most 1,032 bytes of one.
 const MOST_COMPRESSED: u64 = 1032;
 
-fn read(mut source: impl Read, size: Option<u64>, name: &str) -> Result<Idx> {
-    let start = take(&mut source, 2, name)?;
-    let whole = start.as_slice().chain(source);
-    if start == [0x1f, 0x8b] {
-        gzip(whole, size.map(|s| s.saturating_mul(MOST_COMPRESSED)), name)
-    } else {
-        plain(whole, size, name)
+/// How much more a compressed file may hold than its size, and what it may hold in any case.
+const MOST_RATIO: u64 = 100;
+const ALWAYS: u64 = 256 << 20;
+
+/// A file whose header was read, and whose data come next.
+pub(crate) struct Header<'s> {
+    pub(crate) kind: Kind,
+    pub(crate) shape: Shape,
+    /// The bytes of the data.
+    length: usize,
+    source: Box<dyn Read + 's>,
+    name: String,
+}
+
+impl Header<'static> {
+    /// Of a file.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|e| Error::io(e, format!("open {}", path.display())))?;
+        let size = file.metadata().ok().filter(|m| m.is_file()).map(|m| m.len());
+        Header::read(file, size, path.display().to_string())
+    }
+}
+
+impl<'s> Header<'s> {
+    fn read(mut source: impl Read + 's, size: Option<u64>, name: String) -> Result<Self> {
+        let start = take(&mut source, 2, &name)?;
+        let compressed = start == [0x1f, 0x8b];
+        let whole = io::Cursor::new(start).chain(source);
+        if compressed {
+            let most = size.map(|size| size.saturating_mul(MOST_COMPRESSED));
+            Self::plain(gzip(whole, &name)?, most, name)
+        } else {
+            Self::plain(Box::new(whole), size, name)
+        }
+    }
+
+    /// `most`: the bytes that the source can give at most, when that is known.
+    fn plain(mut source: Box<dyn Read + 's>, most: Option<u64>, name: String) -> Result<Self> {
+        let fail = |text: String| Err(Error::format(format!("{name}: {text}")));
+        let head = take(&mut source, 4, &name)?;
+        if head.len() < 4 {
+            return fail(format!("idx header: expected 4 bytes of magic number, got {}", head.len()));
+        }
+        if head[..2] != [0, 0] {
+            return fail(format!(
+                "idx magic number: expected bytes 00 00, got {:02x} {:02x}",
+                head[0], head[1]
+            ));
+        }
+        let Some(kind) = Kind::new(head[2]) else {
+            return fail(format!("idx type: expected 08, 09, 0b, 0c, 0d or 0e, got {:02x}", head[2]));
+        };
+        let rank = usize::from(head[3]);
+        if !(1..=Shape::MAX_RANK).contains(&rank) {
+            return fail(format!("idx rank: expected 1 to {} axes, got {rank}", Shape::MAX_RANK));
+        }
+        let axes = take(&mut source, 4 * rank, &name)?;
+        if axes.len() < 4 * rank {
+            return fail(format!(
+                "idx header: axis {}: expected {} bytes of {rank} axes, got {}",
+                axes.len() / 4,
+                4 * rank,
+                axes.len()
+            ));
+        }
+        let axes: Vec<usize> = axes.as_chunks().0.iter().map(|&a| u32::from_be_bytes(a) as usize).collect();
+        let expected = axes.iter().try_fold(kind.size(), |v, &a| v.checked_mul(a));
+        let (Ok(shape), Some(length)) = (Shape::new(&axes), expected) else {
+            return fail(format!("idx header: expected axes whose volume fits in memory, got {axes:?}"));
+        };
+        let most = most.map(|m| m.saturating_sub(4 + 4 * rank as u64));
+        if let Some(most) = most.filter(|&m| m < length as u64) {
+            return fail(format!(
+                "idx data: expected {length} bytes for {shape}, got a file of at most {most}"
+            ));
+        }
+        Ok(Self { kind, shape, length, source, name })
+    }
+
+    /// The data too, and the end of the file after them.
+    pub(crate) fn finish(self) -> Result<Idx> {
+        let Self { kind, shape, length, mut source, name } = self;
+        let fail = |text: String| Err(Error::format(format!("{name}: {text}")));
+        let bytes = take(&mut source, length, &name)?;
+        if bytes.len() < length {
+            return fail(format!("idx data: expected {length} bytes for {shape}, got {}", bytes.len()));
+        }
+        if !take(&mut source, 1, &name)?.is_empty() {
+            return fail(format!("idx data: expected the end after {length} bytes for {shape}, got more"));
+        }
+        Ok(Idx { kind, shape, bytes })
     }
 }
 
 #[cfg(feature = "gzip")]
-fn gzip(source: impl Read, most: Option<u64>, name: &str) -> Result<Idx> {
-    plain(flate2::read::MultiGzDecoder::new(source), most, name)
+fn gzip<'s>(source: impl Read + 's, _: &str) -> Result<Box<dyn Read + 's>> {
+    let read = Rc::new(Cell::new(0));
+    let source = Counted { source, read: Rc::clone(&read) };
+    Ok(Box::new(Unpacked { source: flate2::read::MultiGzDecoder::new(source), read, given: 0 }))
 }
 
 #[cfg(not(feature = "gzip"))]
-fn gzip(_: impl Read, _: Option<u64>, name: &str) -> Result<Idx> {
+fn gzip<'s>(_: impl Read + 's, name: &str) -> Result<Box<dyn Read + 's>> {
     Err(Error::format(format!(
         "{name}: gzip: expected the feature `gzip` of chainrule-data, got a build without it"
     )))
 }
 
-/// `most`: the bytes that the source can give at most, when that is known.
-fn plain(mut source: impl Read, most: Option<u64>, name: &str) -> Result<Idx> {
-    let fail = |text: String| Err(Error::format(format!("{name}: {text}")));
-    let head = take(&mut source, 4, name)?;
-    if head.len() < 4 {
-        return fail(format!("idx header: expected 4 bytes of magic number, got {}", head.len()));
+/// Counts what is read.
+#[cfg(feature = "gzip")]
+struct Counted<R> {
+    source: R,
+    read: Rc<Cell<u64>>,
+}
+
+#[cfg(feature = "gzip")]
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let n = self.source.read(bytes)?;
+        self.read.set(self.read.get().saturating_add(n as u64));
+        Ok(n)
     }
-    if head[..2] != [0, 0] {
-        return fail(format!("idx magic number: expected bytes 00 00, got {:02x} {:02x}", head[0], head[1]));
+}
+
+/// What a decompressor gives, up to the limit.
+#[cfg(feature = "gzip")]
+struct Unpacked<R> {
+    source: R,
+    /// How many compressed bytes it took.
+    read: Rc<Cell<u64>>,
+    given: u64,
+}
+
+#[cfg(feature = "gzip")]
+impl<R: Read> Read for Unpacked<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let n = self.source.read(bytes)?;
+        self.given = self.given.saturating_add(n as u64);
+        let most = ALWAYS.max(self.read.get().saturating_mul(MOST_RATIO));
+        if self.given > most {
+            let text = format!("more than {most} bytes from {}: unpack it first", self.read.get());
+            return Err(io::Error::new(ErrorKind::InvalidData, text));
+        }
+        Ok(n)
     }
-    let Some(kind) = Kind::new(head[2]) else {
-        return fail(format!("idx type: expected 08, 09, 0b, 0c, 0d or 0e, got {:02x}", head[2]));
-    };
-    let rank = usize::from(head[3]);
-    if !(1..=Shape::MAX_RANK).contains(&rank) {
-        return fail(format!("idx rank: expected 1 to {} axes, got {rank}", Shape::MAX_RANK));
-    }
-    let axes = take(&mut source, 4 * rank, name)?;
-    if axes.len() < 4 * rank {
-        return fail(format!(
-            "idx header: axis {}: expected {} bytes of {rank} axes, got {}",
-            axes.len() / 4,
-            4 * rank,
-            axes.len()
-        ));
-    }
-    let axes: Vec<usize> = axes.as_chunks().0.iter().map(|&a| u32::from_be_bytes(a) as usize).collect();
-    let expected = axes.iter().try_fold(kind.size(), |v, &a| v.checked_mul(a));
-    let (Ok(shape), Some(expected)) = (Shape::new(&axes), expected) else {
-        return fail(format!("idx header: expected axes whose volume fits in memory, got {axes:?}"));
-    };
-    let most = most.map(|m| m.saturating_sub(4 + 4 * rank as u64));
-    if let Some(most) = most.filter(|&m| m < expected as u64) {
-        return fail(format!(
-            "idx data: expected {expected} bytes for {shape}, got a file of at most {most}"
-        ));
-    }
-    let bytes = take(&mut source, expected, name)?;
-    if bytes.len() < expected {
-        return fail(format!("idx data: expected {expected} bytes for {shape}, got {}", bytes.len()));
-    }
-    if !take(&mut source, 1, name)?.is_empty() {
-        return fail(format!("idx data: expected the end after {expected} bytes for {shape}, got more"));
-    }
-    Ok(Idx { kind, shape, bytes })
 }
 
 /// Up to `n` bytes, fewer at the end of the source; memory grows with what comes.

@@ -2,7 +2,7 @@
 
 use crate::{
     Bytes, Dataset,
-    idx::{Idx, Kind},
+    idx::{Header, Kind},
 };
 use chainrule_tensor::{Error, Result, Scalar};
 use std::{
@@ -55,34 +55,35 @@ pub fn labelled_images<T: Scalar>(
     classes: usize,
 ) -> Result<Dataset<T>> {
     let (images, labels) = (images.as_ref(), labels.as_ref());
-    let y = bytes(labels, "labels", 1)?;
-    let x = bytes(images, "images", 3)?;
-    let [n, h, w] = x.shape()[..] else { unreachable!("there are three axes") };
-    if y.shape()[0] != n {
+    // Both headers come before the data of either.
+    let (y, x) = (header(labels, "labels", 1)?, header(images, "images", 3)?);
+    let [n, h, w] = x.shape[..] else { unreachable!("there are three axes") };
+    if y.shape[0] != n {
         return Err(Error::format(format!(
             "{}: idx header: labels: expected {n}, one for each image of {}, got {}",
             labels.display(),
             images.display(),
-            y.shape()[0]
+            y.shape[0]
         )));
     }
+    let (y, x) = (y.finish()?, x.finish()?);
     let (_, _, pixels) = x.into_parts();
     let x = Bytes::new([n, 1, h, w], pixels, |v| T::from_f64(f64::from(v) / 255.0))?;
     let y: Vec<usize> = y.bytes().iter().map(|&c| c.into()).collect();
     Dataset::classification(x, y, classes)
 }
 
-/// An idx file of bytes with the given number of axes.
-fn bytes(path: &Path, what: &str, rank: usize) -> Result<Idx> {
-    let idx = Idx::open(path)?;
+/// The header of an idx file of bytes with the given number of axes.
+fn header(path: &Path, what: &str, rank: usize) -> Result<Header<'static>> {
+    let header = Header::open(path)?;
     let fail = |text| Err(Error::format(format!("{}: idx {text}", path.display())));
-    if idx.kind() != Kind::U8 {
-        return fail(format!("type: {what}: expected U8, got {:?}", idx.kind()));
+    if header.kind != Kind::U8 {
+        return fail(format!("type: {what}: expected U8, got {:?}", header.kind));
     }
-    if idx.shape().len() != rank {
-        return fail(format!("rank: {what}: expected {rank} axes, got {}", idx.shape()));
+    if header.shape.len() != rank {
+        return fail(format!("rank: {what}: expected {rank} axes, got {}", header.shape));
     }
-    Ok(idx)
+    Ok(header)
 }
 
 fn find(dir: &Path, name: &str) -> Result<PathBuf> {

@@ -7,8 +7,7 @@
 //! Whole numbers and reals are told apart by a point or an exponent, and come back exactly. Infinities and NaN, which JSON
 //! does not have, are `{"float":"inf"}`, `{"float":"-inf"}` and `{"float":"nan"}`. Attributes and children keep their order.
 
-use crate::text::{message, quote};
-use chainrule_core::{Error, Result, Spec, Value};
+use chainrule_core::{Error, Result, Spec, Value, text::quote};
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use std::{cell::Cell, collections::HashSet, fmt};
 
@@ -149,7 +148,7 @@ pub(crate) fn parse(text: &str) -> Result<Spec> {
     let nodes = Cell::new(0);
     let mut json = serde_json::Deserializer::from_str(text);
     let parsed = json.deserialize_map(File { nodes: &nodes }).and_then(|spec| json.end().map(|()| spec));
-    parsed.map_err(|e| Error::format(message(&format!("architecture: {e}"))))
+    parsed.map_err(|e| Error::format(format!("architecture: {e}")))
 }
 
 /// The outermost object.

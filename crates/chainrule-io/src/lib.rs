@@ -32,6 +32,7 @@
 
 mod atomic;
 mod dtype;
+mod header;
 mod json;
 mod load;
 mod model;
@@ -39,9 +40,8 @@ mod report;
 mod rule;
 mod save;
 mod source;
-mod text;
 
-pub use atomic::write_atomically;
+pub use atomic::{check_writable, write_atomically};
 pub use load::{Load, from_bytes, load};
 pub use model::{load_model, model_from_bytes, model_to_bytes, save_model};
 pub use report::{Left, Reason, Report, Taken};

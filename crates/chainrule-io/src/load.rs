@@ -2,14 +2,15 @@
 
 use crate::{
     dtype,
+    header::Entry,
     report::{Left, Reason, Report, Taken},
     rule::Rename,
     source::{self, Source},
-    text::{self, quote},
 };
-use chainrule_core::{Error, ParamId, Parameters, Result, Scalar, Shape, Tensor};
-use safetensors::tensor::{Dtype, TensorInfo};
+use chainrule_core::{Error, ParamId, Parameters, Result, Scalar, Shape, Tensor, text::quote};
+use safetensors::Dtype;
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fmt,
     io::{Read, Seek},
@@ -173,15 +174,15 @@ impl<'a> Load<'a> {
     ) -> Result<Report> {
         let plan = self.plan(model, &source)?;
         let mut loaded: BTreeMap<ParamId, Tensor<P::T>> = BTreeMap::new();
-        for (Taken { from, .. }, target, info) in &plan.taken {
-            let tensor = source.tensor(from, info, target.shape, target.counter)?;
+        for (Taken { from, .. }, target, stored) in &plan.taken {
+            let tensor = source.tensor(from, *stored, target.shape, target.counter)?;
             match loaded.get(&target.id) {
                 Some(other) if *other != tensor => {
-                    return Err(Error::state(text::message(&format!(
+                    return Err(Error::state(format!(
                         "{}: expected the same values under all names of one parameter, got others in {}",
                         source.name,
                         quote(from)
-                    ))));
+                    )));
                 }
                 Some(_) => {}
                 None => _ = loaded.insert(target.id, tensor),
@@ -202,69 +203,73 @@ impl<'a> Load<'a> {
 
     /// What goes where, if header and model fit together as far as they must.
     fn plan<P: Parameters + ?Sized, R>(&self, model: &P, source: &Source<R>) -> Result<Plan> {
-        let mut problems = Vec::new();
+        let mut problems = Problems::default();
         let targets = targets(model, &mut problems);
         let mut plan = Plan::default();
         let mut leave = |name: &str, reason: Reason| plan.left.push(Left { name: name.into(), reason });
         // What keeps its values by the caller's word is not missing.
         let (mut found, mut kept) = (BTreeSet::new(), BTreeSet::new());
-        let mut tensors: BTreeMap<String, (String, &TensorInfo)> = BTreeMap::new();
-        let mut names = source.header.offset_keys();
-        names.sort_unstable();
-        for name in names {
-            let Some(info) = source.header.info(&name) else { continue };
-            let path = self.renames.iter().fold(name.clone(), |name, rename| rename.apply(name));
-            if self.skip.as_ref().is_some_and(|which| which(&name)) {
-                leave(&name, Reason::Skipped);
-                kept.insert(path);
-            } else if let Some((other, _)) = tensors.get(&path) {
-                let [path, other, name] = [&path, other, &name].map(|name| quote(name));
-                problems.push(format!("expected one tensor for {path}, got {other} and {name}"));
+        let mut tensors: BTreeMap<Cow<'_, str>, &Entry> = BTreeMap::new();
+        for entry in source.header.tensors() {
+            let name = &*entry.name;
+            let path = self
+                .renames
+                .iter()
+                .fold(Cow::Borrowed(name), |name, rename| Cow::Owned(rename.apply(name.into_owned())));
+            if self.skip.as_ref().is_some_and(|which| which(name)) {
+                leave(name, Reason::Skipped);
+                if let Some((path, _)) = targets.get_key_value(&*path) {
+                    kept.insert(path.as_str());
+                }
+            } else if let Some(other) = tensors.get(&path) {
+                problems.add(|| {
+                    let [path, other, name] = [&*path, &*other.name, name].map(quote);
+                    format!("expected one tensor for {path}, got {other} and {name}")
+                });
             } else {
-                tensors.insert(path, (name, info));
+                tensors.insert(path, entry);
             }
         }
-        for (path, (from, info)) in tensors {
-            match targets.get(&path).map(|target| (target, target.mismatch::<P::T>(info))) {
-                Some((target, None)) => {
-                    found.insert(target.id);
-                    plan.taken.push((Taken { path, from }, *target, info.clone()));
+        for (path, entry) in tensors {
+            let name = &*entry.name;
+            let Some((path, target)) = targets.get_key_value(&*path) else {
+                if self.unexpected.as_ref().is_some_and(|which| which(name)) {
+                    leave(name, Reason::Unexpected);
+                } else {
+                    problems.add(|| format!("unexpected {} {:?}", quote(name), entry.shape));
                 }
-                Some((_, Some((expected, got)))) if self.skip_mismatched => {
-                    leave(&from, Reason::Mismatched { expected, got });
-                    kept.insert(path);
-                }
-                Some((_, Some((expected, got)))) => {
-                    problems.push(format!("expected {} {expected}, got {got}", quote(&path)));
-                    kept.insert(path);
-                }
-                None if self.unexpected.as_ref().is_some_and(|which| which(&from)) => {
-                    leave(&from, Reason::Unexpected);
-                }
-                None => problems.push(format!("unexpected {} {:?}", quote(&from), info.shape)),
+                continue;
+            };
+            let Some((expected, got)) = target.mismatch::<P::T>(entry) else {
+                found.insert(target.id);
+                let taken = Taken { path: path.clone(), from: name.into() };
+                plan.taken.push((taken, *target, (entry.dtype, entry.place)));
+                continue;
+            };
+            kept.insert(path.as_str());
+            if self.skip_mismatched {
+                leave(name, Reason::Mismatched { expected, got });
+            } else {
+                problems.add(|| format!("expected {} {expected}, got {got}", quote(path)));
             }
         }
         for (path, target) in &targets {
-            if found.contains(&target.id) || kept.contains(path) {
+            if found.contains(&target.id) || kept.contains(path.as_str()) {
                 continue;
             }
             let allowed = self.missing.as_ref().is_some_and(|which| which(path));
             if allowed || (target.counter && !self.strict) {
                 leave(path, Reason::Missing);
             } else {
-                problems.push(format!("missing {} {}", quote(path), target.shape));
+                problems.add(|| format!("missing {} {}", quote(path), target.shape));
             }
         }
-        if problems.is_empty() {
-            return Ok(plan);
+        match problems.finish() {
+            None => Ok(plan),
+            Some(problems) => {
+                Err(Error::state(format!("{} and the model do not fit: {problems}", source.name)))
+            }
         }
-        let n = problems.len();
-        if n > MOST_PROBLEMS {
-            problems.truncate(MOST_PROBLEMS);
-            problems.push(format!("and {} more", n - MOST_PROBLEMS));
-        }
-        let text = format!("{} and the model do not fit: {}", source.name, problems.join("; "));
-        Err(Error::state(text::message(&text)))
     }
 }
 
@@ -280,6 +285,26 @@ impl fmt::Debug for Load<'_> {
 /// As many problems as one error lists: enough to see that a prefix is wrong.
 const MOST_PROBLEMS: usize = 50;
 
+/// What does not fit: the first of many, and how many more.
+#[derive(Default)]
+struct Problems {
+    first: Vec<String>,
+    more: usize,
+}
+
+impl Problems {
+    fn add(&mut self, text: impl FnOnce() -> String) {
+        if self.first.len() < MOST_PROBLEMS { self.first.push(text()) } else { self.more += 1 }
+    }
+
+    fn finish(mut self) -> Option<String> {
+        if self.more > 0 {
+            self.first.push(format!("and {} more", self.more));
+        }
+        (!self.first.is_empty()).then(|| self.first.join("; "))
+    }
+}
+
 /// What a model wants under a path.
 #[derive(Clone, Copy)]
 struct Target {
@@ -290,17 +315,17 @@ struct Target {
 
 #[derive(Default)]
 struct Plan {
-    taken: Vec<(Taken, Target, TensorInfo)>,
+    taken: Vec<(Taken, Target, (Dtype, (usize, usize)))>,
     left: Vec<Left>,
 }
 
-fn targets<P: Parameters + ?Sized>(model: &P, problems: &mut Vec<String>) -> BTreeMap<String, Target> {
+fn targets<P: Parameters + ?Sized>(model: &P, problems: &mut Problems) -> BTreeMap<String, Target> {
     let mut targets: BTreeMap<String, Target> = BTreeMap::new();
     model.visit(&mut |path, param| {
         let new = Target { id: param.id(), shape: *param.shape(), counter: param.is_counter() };
         let path = path.to_string();
         if targets.get(&path).is_some_and(|old| old.id != new.id) {
-            problems.push(format!("two parameters of the model are named {}", quote(&path)));
+            problems.add(|| format!("two parameters of the model are named {}", quote(&path)));
         }
         targets.insert(path, new);
     });
@@ -309,8 +334,8 @@ fn targets<P: Parameters + ?Sized>(model: &P, problems: &mut Vec<String>) -> BTr
 
 impl Target {
     /// What was expected and what the file has, if they differ.
-    fn mismatch<T: Scalar>(&self, info: &TensorInfo) -> Option<(String, String)> {
-        if info.shape != self.shape[..] {
+    fn mismatch<T: Scalar>(&self, info: &Entry) -> Option<(String, String)> {
+        if info.shape[..] != self.shape[..] {
             return Some((self.shape.to_string(), format!("{:?}", info.shape)));
         }
         let expected = match self.counter {

@@ -1,20 +1,18 @@
 //! Models with their architecture: files that load without the code that built them.
 
 use crate::{
+    header::ARCHITECTURE,
     json,
     load::strictly,
     save,
     source::{self, Source},
-    text, write_atomically,
+    write_atomically,
 };
 use chainrule_core::{BoxModule, Error, Module, Registry, Result, Scalar};
 use std::{
     io::{Read, Seek},
     path::Path,
 };
-
-/// The entry of a file's metadata that holds the architecture.
-const KEY: &str = "chainrule.model";
 
 /// Saves a model, its architecture and its weights, in one safetensors file. [`load_model`] needs no more to build it again;
 /// [`load`](crate::load()) and PyTorch read the weights alone.
@@ -30,7 +28,7 @@ pub fn save_model(model: &(impl Module + ?Sized), path: impl AsRef<Path>) -> Res
 /// # Errors
 /// As [`save_model`], the operating system aside.
 pub fn model_to_bytes(model: &(impl Module + ?Sized)) -> Result<Vec<u8>> {
-    save::with_metadata(model, [(KEY.to_owned(), json::write(&model.to_spec())?)])
+    save::with_metadata(model, [(ARCHITECTURE.to_owned(), json::write(&model.to_spec())?)])
 }
 
 /// Loads a model that [`save_model`] saved, in either scalar type. The registry knows its kinds of layers, those from
@@ -51,15 +49,16 @@ pub fn model_from_bytes<T: Scalar>(registry: &Registry<T>, bytes: &[u8]) -> Resu
     build(registry, source::of_bytes(bytes)?)
 }
 
-fn build<T: Scalar, R: Read + Seek>(registry: &Registry<T>, source: Source<R>) -> Result<BoxModule<T>> {
-    let wrong = |text: String| Error::format(text::message(&format!("{}: {text}", source.name)));
-    let entry = source.header.metadata().as_ref().and_then(|metadata| metadata.get(KEY));
+fn build<T: Scalar, R: Read + Seek>(registry: &Registry<T>, mut source: Source<R>) -> Result<BoxModule<T>> {
+    let entry = source.header.architecture.take();
+    let wrong = |text: String| Error::format(format!("{}: {text}", source.name));
     let text = entry.ok_or_else(|| {
         wrong(format!(
-            "expected an entry `{KEY}` in the metadata, got none: the file holds weights alone, which `load` reads"
+            "expected an entry `{ARCHITECTURE}` in the metadata, got none: the file holds weights alone, which `load` reads"
         ))
     })?;
-    let spec = json::parse(text).map_err(|e| wrong(e.to_string()))?;
+    let spec = json::parse(&text).map_err(|e| wrong(e.to_string()))?;
+    drop(text);
     let mut model = registry.build_module(&spec).map_err(|e| wrong(format!("architecture: {e}")))?;
     strictly(&mut model, source)?;
     Ok(model)

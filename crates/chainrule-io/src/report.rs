@@ -1,6 +1,6 @@
 //! What loading took and what it left.
 
-use crate::text::quote;
+use chainrule_core::text::quote;
 use std::fmt;
 
 /// What [`Load`](crate::Load) took from a file, and what it left. Prints as a list.

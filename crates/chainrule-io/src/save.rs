@@ -2,16 +2,13 @@
 
 use crate::{
     dtype,
+    header::METADATA,
     source::{LONGEST_HEADER, check_finite},
-    text::quote,
     write_atomically,
 };
-use chainrule_core::{Error, Param, ParamId, Parameters, Result, Scalar};
+use chainrule_core::{Error, Param, ParamId, Parameters, Result, Scalar, text::quote};
 use safetensors::{Dtype, tensor::TensorView};
 use std::{collections::BTreeMap, path::Path};
-
-/// The key of a header that is not a tensor.
-const METADATA: &str = "__metadata__";
 
 /// Saves every parameter and buffer of a model as safetensors, under its path and in its own scalar type; counters as I64.
 /// A parameter that is used twice is saved under each of its names.

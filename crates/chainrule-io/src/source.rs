@@ -1,11 +1,11 @@
 //! A safetensors file that is read tensor by tensor, after its header was checked.
 
-use crate::{dtype, text};
-use chainrule_core::{Error, Result, Scalar, Shape, Tensor};
-use safetensors::tensor::{Metadata, TensorInfo};
+use crate::{dtype, header::Header};
+use chainrule_core::{Error, Result, Scalar, Shape, Tensor, text::quote};
+use safetensors::Dtype;
 use std::{
-    fs::File,
-    io::{BufReader, Cursor, Read, Seek, SeekFrom},
+    fs::{self, File},
+    io::{self, BufReader, Cursor, ErrorKind, Read, Seek, SeekFrom},
     path::Path,
 };
 
@@ -19,12 +19,16 @@ pub(crate) struct Source<R> {
     start: u64,
     /// For errors.
     pub name: String,
-    pub header: Metadata,
+    pub header: Header,
 }
 
 pub(crate) fn open(path: &Path) -> Result<Source<BufReader<File>>> {
     let name = path.display().to_string();
     let open = || {
+        // Opening a pipe waits for whoever writes to it, and a device has no end.
+        if !fs::metadata(path)?.is_file() {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "expected a regular file, got another kind"));
+        }
         let file = File::open(path)?;
         let length = file.metadata()?.len();
         Ok((BufReader::new(file), length))
@@ -40,7 +44,7 @@ pub(crate) fn of_bytes(bytes: &[u8]) -> Result<Source<Cursor<&[u8]>>> {
 impl<R: Read + Seek> Source<R> {
     /// Of the header only its length is not checked by its parser.
     fn new(mut reader: R, length: u64, name: String) -> Result<Self> {
-        let wrong = |text: String| Error::format(text::message(&format!("{name}: {text}")));
+        let wrong = |text: String| Error::format(format!("{name}: {text}"));
         let io = |e| Error::io(e, format!("read {name}"));
         let mut prefix = [0; 8];
         if length < 8 {
@@ -60,8 +64,8 @@ impl<R: Read + Seek> Source<R> {
         }
         let mut bytes = vec![0; n as usize];
         reader.read_exact(&mut bytes).map_err(io)?;
-        let header: Metadata = serde_json::from_slice(&bytes).map_err(|e| wrong(format!("header: {e}")))?;
-        let (expected, got) = (header.data_len() as u64, length - 8 - n);
+        let header = Header::parse(&bytes).map_err(wrong)?;
+        let (expected, got) = (header.length, length - 8 - n);
         if expected != got {
             return Err(wrong(format!("expected {expected} bytes of values after the header, got {got}")));
         }
@@ -72,20 +76,17 @@ impl<R: Read + Seek> Source<R> {
     pub fn tensor<T: Scalar>(
         &mut self,
         name: &str,
-        info: &TensorInfo,
+        (dtype, (begin, end)): (Dtype, (usize, usize)),
         shape: Shape,
         counter: bool,
     ) -> Result<Tensor<T>> {
-        let (begin, end) = info.data_offsets;
         let mut bytes = vec![0; end - begin];
         let read = self
             .reader
             .seek(SeekFrom::Start(self.start + begin as u64))
             .and_then(|_| self.reader.read_exact(&mut bytes));
         read.map_err(|e| Error::io(e, format!("read {}", self.name)))?;
-        let wrong = |text: String| {
-            Error::value(text::message(&format!("{}: tensor {}: {text}", self.name, text::quote(name))))
-        };
+        let wrong = |text: String| Error::value(format!("{}: tensor {}: {text}", self.name, quote(name)));
         let values = if counter {
             let count = bytes.first_chunk().map_or(0, |&b| i64::from_le_bytes(b));
             let exact = dtype::count(count).ok_or_else(|| {
@@ -93,7 +94,7 @@ impl<R: Read + Seek> Source<R> {
             })?;
             vec![exact]
         } else {
-            dtype::decode(info.dtype, &bytes)
+            dtype::decode(dtype, &bytes)
         };
         check_finite(&values).map_err(|e| wrong(e.to_string()))?;
         Tensor::from_vec(shape, values)

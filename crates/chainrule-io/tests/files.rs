@@ -173,6 +173,53 @@ fn a_parameter_used_twice_is_saved_under_both_names_and_one_is_enough_to_load() 
 }
 
 #[test]
+fn what_is_saved_can_be_loaded_whatever_the_names_and_counts() {
+    for name in ["", ".", "__metadata__", "\u{1b}[2J\"\\\n", "é\u{202e}", &"long".repeat(25_000)] {
+        let tied = Some(&*name.to_owned().leak());
+        let model = Layered::<f32> { tied, ..Layered::new() }.init(3).unwrap();
+        let mut other = Layered::<f32> { tied, ..Layered::new() };
+        from_bytes(&mut other, &to_bytes(&model).unwrap()).unwrap();
+        assert_eq!(values(&other), values(&model), "{name:.20?}");
+    }
+    fn counts<T: Scalar>() {
+        for power in 0..70 {
+            let mut model = Layered::<T>::new().init(3).unwrap();
+            model.count.value_mut().unwrap()[0] = T::from_f64(2f64.powi(power));
+            if let Ok(bytes) = to_bytes(&model) {
+                from_bytes(&mut Layered::<T>::new(), &bytes).unwrap();
+            }
+        }
+        // And what can be loaded can be saved.
+        for count in (0..63).flat_map(|power| [(1i64 << power) - 1, 1 << power]) {
+            let mut bytes = to_bytes(&Layered::<T>::new().init(3).unwrap()).unwrap();
+            let at = bytes.len() - 9 * size_of::<T>() - 8;
+            bytes[at..at + 8].copy_from_slice(&count.to_le_bytes());
+            let mut model = Layered::<T>::new();
+            if from_bytes(&mut model, &bytes).is_ok() {
+                assert_eq!(model.count.value().unwrap()[0].to_f64(), count as f64);
+                assert_eq!(to_bytes(&model).unwrap(), bytes);
+            }
+        }
+    }
+    counts::<f32>();
+    counts::<f64>();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_or_a_device_is_not_waited_for() {
+    for path in ["/dev/null", "/dev/zero"] {
+        let error = load(&mut Layered::<f32>::new(), path).unwrap_err().to_string();
+        assert!(error.contains("expected a regular file"), "{error}");
+    }
+    let pipe = temporary("pipe");
+    if std::process::Command::new("mkfifo").arg(&pipe).status().is_ok_and(|status| status.success()) {
+        assert!(load(&mut Layered::<f32>::new(), &pipe).is_err());
+        fs::remove_file(pipe).unwrap();
+    }
+}
+
+#[test]
 fn a_file_cut_anywhere_is_an_error() {
     let bytes = to_bytes(&Layered::<f32>::new().init(3).unwrap()).unwrap();
     (0..bytes.len()).for_each(|n| _ = refused(&bytes[..n]));

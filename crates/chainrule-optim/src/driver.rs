@@ -6,7 +6,7 @@ use crate::{
 };
 use chainrule_core::{
     Args, Error, Grads, Optimizer, OptimizerState, Param, ParamId, Parameters, Path, Result, Scalar, Spec,
-    StateValue, StateVisitor, Tensor,
+    StateValue, StateVisitor, Tensor, text,
 };
 use std::{
     collections::{BTreeMap, HashSet},
@@ -244,7 +244,7 @@ impl<R: Rule<T>, T: Scalar> Optimizer<T> for Driver<R, T> {
                     d = apply(terms, w, g, direction);
                     terms = Terms::NEUTRAL;
                 }
-                entry.steps += 1;
+                entry.steps = entry.steps.saturating_add(1); // from a file it may be any
                 let (t, state) = (entry.steps, &mut state.tensors[..]);
                 rule.update(Update { path, shape: &shape, w, g: d, state, t, rate, terms });
                 Ok(())
@@ -334,7 +334,10 @@ impl<R: Rule<T>, T: Scalar> Optimizer<T> for Driver<R, T> {
             entries.push(entry);
             Ok(())
         })?;
-        wrong.extend(state.iter().map(|(path, name, _)| format!("unexpected {name} of `{path}`")));
+        let unexpected = |(path, name, _): (&str, &str, _)| {
+            format!("unexpected {} of {}", text::name(name), text::quote(path))
+        };
+        wrong.extend(state.iter().map(unexpected));
         if !wrong.is_empty() {
             return Err(Error::state(format!("{}: optimizer state: {}", R::KIND, wrong.join("; "))));
         }

@@ -1,8 +1,12 @@
 //! The one error type of the workspace.
 
+use crate::text;
 use std::{fmt, io, sync::Arc};
 
 /// What went wrong, in one word of memory. Look at [`Error::kind`] to tell the cases apart.
+///
+/// A text may quote a file: every constructor cuts it at 8000 characters and escapes control characters, see
+/// [`text::message`].
 #[derive(Clone)]
 pub struct Error(Box<Inner>);
 
@@ -39,7 +43,9 @@ pub enum Kind {
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident => $kind:ident),* $(,)?) => {
         impl Error {
-            $($(#[$doc])* pub fn $name(text: impl Into<String>) -> Self { Self::new(Kind::$kind(text.into())) })*
+            $($(#[$doc])* pub fn $name(text: impl AsRef<str>) -> Self {
+                Self::new(Kind::$kind(text::message(text.as_ref())))
+            })*
         }
     };
 }
@@ -90,7 +96,8 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.0.path.is_empty() {
-            write!(f, "in layer `{}`: ", self.path())?;
+            // Names may come from a file.
+            write!(f, "in layer `{}`: ", text::message(&self.path()))?;
         }
         match &self.0.kind {
             Kind::Shape(s)

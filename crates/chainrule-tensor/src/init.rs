@@ -1,6 +1,6 @@
 //! Initialisers.
 
-use crate::{Rng, Scalar, Tensor};
+use crate::{Error, Result, Rng, Scalar, Tensor};
 
 /// How a parameter is filled. The fans of a shape `(out, in, kernel…)` are `in·Πkernel` and `out·Πkernel`.
 ///
@@ -108,6 +108,35 @@ impl Init {
         Self::Orthogonal { gain: 1.0 }
     }
 
+    /// Whether every value that it can give is finite in a scalar type.
+    ///
+    /// ```
+    /// use chainrule_tensor::Init;
+    /// assert!(Init::Constant(1e300).check::<f64>().is_ok() && Init::Constant(1e300).check::<f32>().is_err());
+    /// assert!(Init::Normal { mean: 0.0, std: -1.0 }.check::<f32>().is_err());
+    /// ```
+    ///
+    /// # Errors
+    /// A number that is not finite or too large, a standard deviation below 0, or an upper bound below the lower.
+    pub fn check<T: Scalar>(&self) -> Result<()> {
+        let finite = |v: f64| T::from_f64(v).is_finite();
+        let fits = match *self {
+            Self::Constant(v) | Self::Orthogonal { gain: v } => finite(v),
+            Self::Uniform { low, high } => finite(low) && finite(high) && low <= high && finite(high - low),
+            Self::Normal { mean, std } | Self::TruncatedNormal { mean, std } => {
+                std >= 0.0 && finite(mean - FARTHEST * std) && finite(mean + FARTHEST * std)
+            }
+            Self::ScaledUniform { gain, .. } | Self::ScaledNormal { gain, .. } => finite(FARTHEST * gain),
+        };
+        if fits {
+            return Ok(());
+        }
+        Err(Error::value(format!(
+            "expected an initialiser whose values are finite in {}, its spread at least 0, got {self:?}",
+            T::NAME
+        )))
+    }
+
     /// Fills a tensor from a stream.
     pub fn fill<T: Scalar>(&self, out: &mut Tensor<T>, rng: &mut Rng) {
         let fans = fans(out.shape());
@@ -136,6 +165,9 @@ impl Init {
         }
     }
 }
+
+/// More standard deviations than a normal value from 64 random bits can be away from its mean.
+const FARTHEST: f64 = 16.0;
 
 fn draw<T: Scalar>(out: &mut Tensor<T>, mut f: impl FnMut() -> f64) {
     out.data_mut().iter_mut().for_each(|v| *v = T::from_f64(f()));

@@ -20,6 +20,7 @@ mod rng;
 mod scalar;
 mod shape;
 mod tensor;
+pub mod text;
 
 pub use error::{Error, Kind, Result};
 pub use init::{Fan, Init};

@@ -255,7 +255,7 @@ impl<T: Scalar> Tensor<T> {
         ArrayViewMutD::from_shape(IxDyn(&shape), self.data_mut()).expect("data fill the shape")
     }
 
-    /// The index of the largest element of each row along the last axis; the first of equals.
+    /// The index of the largest element of each row along the last axis; the first of equals, and of NaN if there is one.
     pub fn argmax_rows(&self) -> Vec<usize> {
         let width = self.shape.last().copied().unwrap_or(1).max(1);
         self.data().chunks(width).map(crate::kernels::reduce::argmax).collect()

@@ -3,7 +3,7 @@
 use crate::{Epoch, History, best::Best};
 use chainrule_core::{Error, Parameters, Result};
 use std::{
-    fs::{self, OpenOptions},
+    fs,
     ops::ControlFlow,
     path::{Path, PathBuf},
 };
@@ -119,15 +119,13 @@ impl<M: Parameters> Callback<M> for Checkpoint {
     }
 }
 
-/// Makes the folder of a file, and finds out whether files can be made there.
+/// Makes the folder of a file, and finds out whether the file can be written there.
 fn make_writable(path: &Path) -> Result<()> {
-    let fail = |e, what: &Path| Error::io(e, format!("checkpoint: write into {}", what.display()));
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(|e| fail(e, folder))?;
+    fs::create_dir_all(folder)
+        .map_err(|e| Error::io(e, format!("checkpoint: write into {}", folder.display())))?;
     if path.file_name().is_none() || path.is_dir() {
         return Err(Error::value(format!("checkpoint: expected the name of a file, got {}", path.display())));
     }
-    let probe = folder.join(format!(".chainrule-probe-{}", std::process::id()));
-    OpenOptions::new().write(true).create(true).truncate(true).open(&probe).map_err(|e| fail(e, folder))?;
-    fs::remove_file(&probe).map_err(|e| fail(e, folder))
+    chainrule_io::check_writable(path)
 }

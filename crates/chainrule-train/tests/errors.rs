@@ -46,6 +46,8 @@ fn settings_that_make_no_sense_are_errors() {
     );
     std::fs::remove_file(file).unwrap();
     assert!(text(flowers().callback(Checkpoint::new(std::env::temp_dir()))).contains("the name of a file"));
+    #[cfg(unix)]
+    assert!(text(flowers().callback(Checkpoint::new("/dev/null"))).contains("expected a regular file"));
 }
 
 #[test]

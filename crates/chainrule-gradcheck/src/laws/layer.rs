@@ -120,6 +120,22 @@ where
     out
 }
 
+/// Tests the laws about calls that do not fit alone, [`Law::WrongCalls`] and [`Law::ForeignCache`], and returns what was
+/// broken: for a table of all layers, where the others would take too long.
+pub fn call_laws<M: Module<T = f64> + Clone>(case: &Case, build: &dyn Fn() -> M) -> Vec<Violation> {
+    let subject = match Subject::new(case, build()) {
+        Ok(subject) => subject,
+        Err(error) => {
+            let what = format!("the layer refuses the case {:?}: {error}", case.inputs);
+            return vec![Violation { law: Law::Shapes, what }];
+        }
+    };
+    let mut out = Vec::new();
+    hold(Law::ForeignCache, &mut out, || both(case, |cx| calls::foreign_cache(&subject, &build, cx)));
+    hold(Law::WrongCalls, &mut out, || both(case, |cx| calls::wrong_calls(&subject, cx)));
+    out
+}
+
 fn differences<M: Module<T = f64> + Clone>(subject: &Subject<'_, M>, cx: Context) -> Result<[Report; 2]> {
     let check = Check::new().seed(subject.case.seed).context(cx);
     check.inputs_and_parameters(subject.module.clone(), subject.xs.clone())

@@ -64,7 +64,7 @@ mod stream;
 
 pub use case::{Case, TargetKind, Values};
 pub use chainrule_core::BoxModule;
-pub use layer::layer_laws;
+pub use layer::{call_laws, layer_laws};
 pub use loss::{LossCase, loss_laws};
 pub use objective::objective_laws;
 

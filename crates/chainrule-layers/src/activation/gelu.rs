@@ -10,7 +10,7 @@
 //!
 //! Stores nothing. Derivation: docs/layers/activation/gelu.md.
 
-use super::pointwise::{self, Pointwise};
+use super::pointwise::{self, Pointwise, above, within};
 use chainrule_core::{
     Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Result, Scalar, Shape, Spec, Tensor,
 };
@@ -123,12 +123,12 @@ struct Exact;
 impl<T: Scalar> Pointwise<T> for Exact {
     #[inline(always)]
     fn value<const FMA: bool>(self, x: T) -> T {
-        T::from_f64(0.5) * x * (T::ONE + (x * T::from_f64(FRAC_1_SQRT_2)).v_erf::<FMA>()) // x Φ(x)
+        T::from_f64(0.5) * above(x) * (T::ONE + (x * T::from_f64(FRAC_1_SQRT_2)).v_erf::<FMA>()) // x Φ(x)
     }
 
     #[inline(always)]
     fn slope<const FMA: bool>(self, x: T) -> T {
-        let half = T::from_f64(0.5);
+        let (x, half) = (within(x), T::from_f64(0.5));
         let phi = T::from_f64(0.5 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2) * (half * x * x).v_exp_neg::<FMA>();
         half * (T::ONE + (x * T::from_f64(FRAC_1_SQRT_2)).v_erf::<FMA>()) + x * phi // Φ + x φ
     }
@@ -140,12 +140,12 @@ struct ByTanh;
 impl<T: Scalar> Pointwise<T> for ByTanh {
     #[inline(always)]
     fn value<const FMA: bool>(self, x: T) -> T {
-        T::from_f64(0.5) * x * (T::ONE + inner(x).0.v_tanh::<FMA>())
+        T::from_f64(0.5) * above(x) * (T::ONE + inner(x).0.v_tanh::<FMA>())
     }
 
     #[inline(always)]
     fn slope<const FMA: bool>(self, x: T) -> T {
-        let half = T::from_f64(0.5);
+        let (x, half) = (within(x), T::from_f64(0.5));
         let (u, du) = inner(x);
         let t = u.v_tanh::<FMA>();
         half * (T::ONE + t) + half * x * (T::ONE - t * t) * du

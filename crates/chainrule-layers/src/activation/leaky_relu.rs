@@ -5,7 +5,7 @@
 //! ∂E/∂x = ∂E/∂y (1 for x > 0, a otherwise)
 //! ```
 //!
-//! Stores nothing. Derivation: docs/layers/activation/leaky_relu.md.
+//! NaN propagates, in both directions. Stores nothing. Derivation: docs/layers/activation/leaky_relu.md.
 
 use super::{
     finite,
@@ -61,7 +61,8 @@ impl<T: Scalar> Pointwise<T> for LeakyRelu<T> {
 
     #[inline(always)]
     fn slope<const FMA: bool>(self, x: T) -> T {
-        if x > T::ZERO { T::ONE } else { T::from_f64(self.negative_slope) }
+        let slope = if x > T::ZERO { T::ONE } else { T::from_f64(self.negative_slope) };
+        if x.is_nan() { x } else { slope }
     }
 }
 

@@ -15,6 +15,23 @@ pub(super) trait Pointwise<T>: Copy + Sync {
     fn slope<const FMA: bool>(self, v: T) -> T;
 }
 
+/// Where sigmoids, tanh and Φ have long been 0 or 1 in both scalar types.
+const FAR: f64 = 1e4;
+
+/// x, or −[`FAR`] beyond: a factor that meets 0 there gives 0, and not −∞ · 0. NaN stays.
+#[inline(always)]
+pub(super) fn above<T: Scalar>(x: T) -> T {
+    let low = T::from_f64(-FAR);
+    if x < low { low } else { x }
+}
+
+/// x within ±[`FAR`], as [`above`] on both sides.
+#[inline(always)]
+pub(super) fn within<T: Scalar>(x: T) -> T {
+    let (x, high) = (above(x), T::from_f64(FAR));
+    if x > high { high } else { x }
+}
+
 /// The hyper-parameters of a pointwise layer, for `Layer::check` and `Layer::spec`.
 pub(super) trait Settings {
     /// Whether their values are valid.

@@ -5,7 +5,7 @@
 //! ∂E/∂x = ∂E/∂y [y > 0]
 //! ```
 //!
-//! At 0 the derivative is 0; NaN propagates. Stores nothing. Derivation: docs/layers/activation/relu.md.
+//! At 0 the derivative is 0; NaN propagates, in both directions. Stores nothing. Derivation: docs/layers/activation/relu.md.
 
 use super::pointwise::{Pointwise, Settings, examples, pointwise};
 use chainrule_core::{Args, Example, Facts, FromSpec, Result, Scalar, Spec};
@@ -48,7 +48,7 @@ impl<T: Scalar> Pointwise<T> for Relu<T> {
 
     #[inline(always)]
     fn slope<const FMA: bool>(self, y: T) -> T {
-        if y > T::ZERO { T::ONE } else { T::ZERO }
+        if y > T::ZERO { T::ONE } else { y } // y is 0 or NaN
     }
 }
 

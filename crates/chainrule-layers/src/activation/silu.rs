@@ -7,7 +7,7 @@
 //!
 //! Stores nothing. Derivation: docs/layers/activation/silu.md.
 
-use super::pointwise::{Pointwise, Settings, examples, pointwise};
+use super::pointwise::{Pointwise, Settings, above, examples, pointwise, within};
 use chainrule_core::{Args, Example, Facts, FromSpec, Result, Scalar, Spec};
 use std::marker::PhantomData;
 
@@ -43,13 +43,13 @@ impl<T: Scalar> Default for Silu<T> {
 impl<T: Scalar> Pointwise<T> for Silu<T> {
     #[inline(always)]
     fn value<const FMA: bool>(self, x: T) -> T {
-        x * x.v_sigmoid::<FMA>()
+        above(x) * x.v_sigmoid::<FMA>()
     }
 
     #[inline(always)]
     fn slope<const FMA: bool>(self, x: T) -> T {
         let s = x.v_sigmoid::<FMA>();
-        s * (T::ONE + x * (T::ONE - s))
+        s * (T::ONE + within(x) * (T::ONE - s))
     }
 }
 

@@ -210,11 +210,18 @@ pub fn add_planes_to<T: Scalar>(x: &[T], plane: usize, out: &mut [T]) {
     });
 }
 
-/// The index of the largest element, the first of equals; 0 of nothing.
+/// Whether a value takes the place of the largest before it: it is larger, or the first NaN. NaN is above all, as in
+/// PyTorch.
+#[inline]
+pub fn exceeds<T: Scalar>(v: T, largest: T) -> bool {
+    v > largest || (v.is_nan() && !largest.is_nan())
+}
+
+/// The index of the largest element, the first of equals; of the first NaN if there is one; 0 of nothing.
 pub fn argmax<T: Scalar>(x: &[T]) -> usize {
     let mut best = 0;
-    for (i, v) in x.iter().enumerate() {
-        if *v > x[best] {
+    for (i, &v) in x.iter().enumerate() {
+        if exceeds(v, x[best]) {
             best = i;
         }
     }
@@ -255,6 +262,17 @@ mod tests {
         add_planes_to(&x, 4, &mut out); // two images of three planes of four
         assert_eq!(out, [160.0, 92.0, 124.0]);
         assert_eq!(argmax(&[1.0f32, 3.0, 3.0]), 1);
+        assert_eq!(argmax::<f32>(&[]), 0);
+        for at in 0..4 {
+            // Wherever it stands, and the first of several.
+            for rest in [f64::NEG_INFINITY, 1.0, f64::INFINITY] {
+                let mut x = [rest; 4];
+                x[at..].fill(f64::NAN);
+                assert_eq!(argmax(&x), at);
+                x[at + 1..].fill(f64::INFINITY);
+                assert_eq!(argmax(&x), at);
+            }
+        }
         for bad in [f32::NAN, f32::INFINITY] {
             for at in [0, 20, 32] {
                 let mut x = [1.0f32; 33];

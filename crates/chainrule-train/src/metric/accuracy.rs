@@ -99,6 +99,18 @@ mod tests {
     }
 
     #[test]
+    fn nan_is_the_largest_wherever_it_stands_on_every_layout() {
+        let mut accuracy = Accuracy::new();
+        for at in 0..3 {
+            let row = [0, 1, 2].map(|c| if c == at { f64::NAN } else { f64::INFINITY });
+            accuracy.add(&Tensor::from([row]), (&[at]).into()).unwrap();
+            let planes = Tensor::from([row.map(|v| [v, 1.0])]); // (1, 3, 2)
+            accuracy.add(&planes, (&[at, 0]).into()).unwrap();
+        }
+        assert_eq!(Metric::<f64>::value(&accuracy), 1.0);
+    }
+
+    #[test]
     fn a_metric_of_another_output_has_another_name() {
         let names = [Accuracy::new(), Accuracy::of(1), Accuracy::of(2).named("digit")];
         assert_eq!(names.map(|m| Metric::<f32>::name(&m).to_owned()), ["accuracy", "accuracy_1", "digit"]);

@@ -14,7 +14,8 @@ pub struct BinaryAccuracy {
 }
 
 impl BinaryAccuracy {
-    /// Outputs above `threshold` mean 1: 0 for logits, 0.5 for probabilities. Targets above 0.5 mean 1.
+    /// Outputs above `threshold` mean 1: 0 for logits, 0.5 for probabilities. Targets above 0.5 mean 1. NaN is on no side, and
+    /// never right.
     pub fn new(threshold: f64) -> Self {
         Self { head: Head::new("accuracy", 0), threshold, right: 0, all: 0 }
     }
@@ -49,7 +50,7 @@ impl<T: Scalar> Metric<T> for BinaryAccuracy {
 
     fn add(&mut self, y: &Tensor<T>, target: Target<'_, T>) -> Result<()> {
         for (y, t) in pairs("binary accuracy", y, target)? {
-            self.right += usize::from((y > self.threshold) == (t > 0.5));
+            self.right += usize::from(!y.is_nan() && (y > self.threshold) == (t > 0.5));
             self.all += 1;
         }
         Ok(())
@@ -70,5 +71,7 @@ mod tests {
         let (y, t) = (Tensor::from([0.4, 0.6]), Tensor::from([1.0, 1.0]));
         assert_eq!(measured(BinaryAccuracy::new(0.5), &y, &t), 0.5);
         assert_eq!(measured(BinaryAccuracy::new(0.0), &y, &t), 1.0);
+        let (y, t) = (Tensor::from([f64::NAN, f64::NAN, -1.0]), Tensor::from([0.0, 1.0, 0.0]));
+        assert_eq!(measured(BinaryAccuracy::new(0.0), &y, &t), 1.0 / 3.0);
     }
 }

@@ -13,7 +13,7 @@ pub(crate) use panel::{Mask, Panel};
 pub use r_squared::RSquared;
 
 use chainrule_core::{Classes, Error, Result, Scalar, Target, Tensor};
-use chainrule_tensor::kernels::reduce::argmax;
+use chainrule_tensor::kernels::reduce::{argmax, exceeds};
 
 /// A value measured over the batches of an epoch.
 ///
@@ -104,14 +104,14 @@ fn rows<T: Scalar>(y: &Tensor<T>) -> Result<(usize, usize, usize)> {
     }
 }
 
-/// The class of a row's largest element.
+/// The class of a row's largest element, of NaN if there is one.
 fn class_of<T: Scalar>(y: &Tensor<T>, row: usize, classes: usize, inner: usize) -> usize {
     if inner == 1 {
         return argmax(&y.data()[row * classes..][..classes]);
     }
     let start = row / inner * classes * inner + row % inner;
     let at = |c: usize| y.data()[start + c * inner];
-    (1..classes).fold(0, |best, c| if at(c) > at(best) { c } else { best })
+    (1..classes).fold(0, |best, c| if exceeds(at(c), at(best)) { c } else { best })
 }
 
 /// Calls `f(predicted, true)` with the classes of a batch, ignored ones included.
