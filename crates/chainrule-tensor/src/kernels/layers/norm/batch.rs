@@ -303,7 +303,8 @@ pub fn batch_norm<T: Scalar>(
     affine: Affine<'_, T>,
     [mean, var, rstd]: [&mut [T]; 3],
 ) {
-    assert!(x.len() == sizes.volume() && y.len() == x.len() && mean.len() == sizes.c);
+    assert!(x.len() == sizes.volume() && y.len() == x.len(), "x and y are as long as {sizes:?} says");
+    assert!([&*mean, var, rstd].iter().all(|v| v.len() == sizes.c), "statistics have one element a channel");
     if x.is_empty() {
         return [mean, var, rstd].into_iter().for_each(|v| v.fill(T::ZERO));
     }
@@ -329,7 +330,8 @@ pub fn normalize_channels<T: Scalar>(
     (mean, rstd): (&[T], &[T]),
     affine: Affine<'_, T>,
 ) {
-    assert!(x.len() == sizes.volume() && y.len() == x.len() && mean.len() == sizes.c);
+    assert!(x.len() == sizes.volume() && y.len() == x.len(), "x and y are as long as {sizes:?} says");
+    assert!([mean, rstd].iter().all(|v| v.len() == sizes.c), "statistics have one element a channel");
     if x.is_empty() {
         return;
     }
@@ -356,7 +358,10 @@ pub fn batch_norm_gradient<T: Scalar>(
     [dw, db]: [&mut [T]; 2],
     dx: Option<&mut [T]>,
 ) {
-    assert!(x.len() == sizes.volume() && dy.len() == x.len() && mean.len() == sizes.c);
+    let dx_len = dx.as_ref().map_or(x.len(), |dx| dx.len());
+    let fit = x.len() == sizes.volume() && dy.len() == x.len() && dx_len == x.len();
+    assert!(fit, "x, dy and dx are as long as {sizes:?} says");
+    assert!([mean, rstd, dw, db].iter().all(|v| v.len() == sizes.c), "statistics have one element a channel");
     if x.is_empty() {
         return [dw, db].into_iter().for_each(|v| v.fill(T::ZERO));
     }

@@ -49,8 +49,9 @@ pub(in crate::kernels::layers::conv) fn weight_gradient<T: Scalar>(
     let padded = tiles::padded_len(rows.min(down), across, lanes);
     let slot = apart::<T>(padded + tiles::middle_len(across, lanes));
     let groups = (channels.div_ceil(lanes), filters.div_ceil(lanes));
-    let workers = par::threads();
-    work.slots.reset(workers.max(1) * slot);
+    let all_groups = groups.0 + groups.1;
+    let workers = par::threads().min(all_groups);
+    work.slots.reset(workers * slot);
     work.tiles.reset(36 * (v_plane + m_plane));
     work.u.reset(36 * u_plane);
     let [slots, v, u] =
@@ -86,8 +87,6 @@ pub(in crate::kernels::layers::conv) fn weight_gradient<T: Scalar>(
                 if is_x { dispatch(isa, &Overlapping(job)) } else { dispatch(isa, &Adjacent(job)) }
             }
         };
-        let all_groups = groups.0 + groups.1;
-        let workers = workers.min(all_groups);
         par::for_each(workers, |worker| {
             let slot = slots.pointer(worker * slot); // a worker's own
             let share = |i: usize| i * all_groups / workers;
