@@ -14,11 +14,13 @@ use std::{
 };
 
 thread_local!(static LIMIT: Cell<usize> = const { Cell::new(0) });
+/// Most threads that work together, this one included, whatever limit is set: the pool starts no more.
+pub const MOST_THREADS: usize = pool::MOST + 1;
 /// The limit inside a piece: one thread, and no way up from there.
 const INSIDE: usize = usize::MAX;
 static DEFAULT: AtomicUsize = AtomicUsize::new(0);
 
-/// How many threads a kernel called from here may use: 1 inside one of several pieces.
+/// How many threads a kernel called from here may use, at most [`MOST_THREADS`]: 1 inside one of several pieces.
 pub fn threads() -> usize {
     match LIMIT.get() {
         0 => match DEFAULT.load(Ordering::Relaxed) {
@@ -39,21 +41,24 @@ fn from_environment() -> usize {
         .iter()
         .find_map(|name| std::env::var(name).ok()?.parse().ok().filter(|&n: &usize| n > 0))
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+        .min(MOST_THREADS)
 }
 
-/// Sets how many threads kernels use from now on, in the whole program; 0 goes back to the environment's answer.
+/// Sets how many threads kernels use from now on, in the whole program: [`MOST_THREADS`] where `n` is larger; 0 goes back to the
+/// environment's answer.
 pub fn set_threads(n: usize) {
-    DEFAULT.store(n, Ordering::Relaxed);
+    DEFAULT.store(n.min(MOST_THREADS), Ordering::Relaxed);
 }
 
-/// Runs `f` with kernels that it calls on this thread limited to `n` threads; inside a piece the limit stays 1.
+/// Runs `f` with kernels that it calls on this thread limited to `n` threads, of 1 to [`MOST_THREADS`]; inside a piece the
+/// limit stays 1.
 ///
 /// ```
 /// use chainrule_tensor::par;
 /// assert_eq!(par::with_threads(1, par::threads), 1);
 /// ```
 pub fn with_threads<R>(n: usize, f: impl FnOnce() -> R) -> R {
-    limited(if LIMIT.get() == INSIDE { INSIDE } else { n.clamp(1, INSIDE - 1) }, f)
+    limited(if LIMIT.get() == INSIDE { INSIDE } else { n.clamp(1, MOST_THREADS) }, f)
 }
 
 fn limited<R>(limit: usize, f: impl FnOnce() -> R) -> R {
@@ -70,10 +75,12 @@ fn limited<R>(limit: usize, f: impl FnOnce() -> R) -> R {
 /// Calls `f(0)`, …, `f(pieces − 1)`, each once, in any order and on any thread.
 ///
 /// # Panics
-/// If a piece panics, with its payload; pieces not begun by then are left out.
+/// If a piece panics, with its payload; pieces not begun by then are left out. Of several payloads the first is kept, and the others
+/// are leaked rather than dropped: a destructor may panic too.
 pub fn for_each(pieces: usize, f: impl Fn(usize) + Sync) {
     let threads = threads();
-    if pieces < 2 || threads < 2 {
+    // The pool's count of pieces runs on by one for each thread.
+    if pieces < 2 || threads < 2 || pieces > isize::MAX as usize {
         return (0..pieces).for_each(f);
     }
     limited(INSIDE, || {
@@ -104,7 +111,7 @@ pub fn for_chunks<V: Send>(data: &mut [V], length: usize, f: impl Fn(usize, &mut
 ///
 /// # Panics
 /// As [`for_each`].
-pub fn for_chunks2<V: Send, W: Send>(
+pub(crate) fn for_chunks2<V: Send, W: Send>(
     (a, a_length): (&mut [V], usize),
     (b, b_length): (&mut [W], usize),
     f: impl Fn(usize, &mut [V], &mut [W]) + Sync,
@@ -119,7 +126,7 @@ pub fn for_chunks2<V: Send, W: Send>(
 ///
 /// # Panics
 /// As [`for_each`].
-pub fn for_chunks3<V: Send, W: Send, X: Send>(
+pub(crate) fn for_chunks3<V: Send, W: Send, X: Send>(
     (a, a_length): (&mut [V], usize),
     (b, b_length): (&mut [W], usize),
     (c, c_length): (&mut [X], usize),
@@ -198,6 +205,56 @@ mod tests {
             for_each(6, |i| _ = count.fetch_add(i, Ordering::Relaxed));
             assert_eq!(count.into_inner(), 15);
         });
+    }
+
+    /// A payload whose destructor panics.
+    struct Bomb(usize);
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("the payload of piece {} is dropped", self.0);
+        }
+    }
+
+    #[test]
+    fn of_several_payloads_the_first_is_kept_and_none_is_dropped() {
+        for round in 0..50 {
+            let (pieces, begun, ended) = (3, AtomicUsize::new(0), AtomicUsize::new(0));
+            let caught = with_threads(pieces, || {
+                catch_unwind(AssertUnwindSafe(|| {
+                    for_each(pieces, |i| {
+                        begun.fetch_add(1, Ordering::SeqCst);
+                        // All pieces panic, at about the same time, if there are as many threads.
+                        let start = std::time::Instant::now();
+                        while begun.load(Ordering::SeqCst) < pieces && start.elapsed().as_millis() < 20 {
+                            std::hint::spin_loop();
+                        }
+                        ended.fetch_add(1, Ordering::SeqCst);
+                        std::panic::panic_any(Bomb(i));
+                    });
+                }))
+            });
+            // No piece runs any more, and the pool goes on with all its threads.
+            assert_eq!(begun.load(Ordering::SeqCst), ended.load(Ordering::SeqCst), "round {round}");
+            let payload = caught.unwrap_err().downcast::<Bomb>().unwrap();
+            assert!(payload.0 < pieces);
+            std::mem::forget(payload);
+            let count = AtomicUsize::new(0);
+            with_threads(pieces, || for_each(100, |i| _ = count.fetch_add(i, Ordering::Relaxed)));
+            assert_eq!(count.into_inner(), 4950);
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_is_limited() {
+        for n in [MOST_THREADS, MOST_THREADS + 1, 1 << 60, usize::MAX - 1, usize::MAX] {
+            assert_eq!(with_threads(n, threads), MOST_THREADS);
+        }
+        assert_eq!(with_threads(0, threads), 1);
+        // Two pieces are for two threads, and no more are started.
+        let count = AtomicUsize::new(0);
+        with_threads(usize::MAX, || for_each(2, |i| _ = count.fetch_add(i + 1, Ordering::Relaxed)));
+        assert_eq!(count.into_inner(), 3);
     }
 
     #[test]

@@ -212,10 +212,11 @@ impl<T: Scalar> Conv2d<T> {
         }
     }
 
-    /// The geometry and the input that the kernels see: x, or x padded.
+    /// The geometry and the input that the kernels see for an output (N, out, …): x, or x padded.
     fn padded<'a>(
         &self,
         x: &'a Tensor<T>,
+        output: &[usize],
         padded: &'a mut Tensor<T>,
         sources: &mut [Vec<usize>; 2],
     ) -> (Geometry<2>, &'a [T]) {
@@ -223,14 +224,27 @@ impl<T: Scalar> Conv2d<T> {
         if !self.pads(sides) {
             return (self.geometry(&shape, sides), x.data());
         }
-        let mut larger = shape;
+        let (mut larger, mut geometry) = (shape, self.geometry(&shape, [[0; 2]; 2]));
         for (axis, sources) in sources.iter_mut().enumerate() {
-            self.padding_mode.sources(shape[axis + 2], sides[axis], sources);
+            let (n, [before, after]) = (shape[axis + 2], sides[axis]);
+            let (kernel, stride, dilation) = (self.kernel[axis], self.stride[axis], self.dilation[axis]);
+            let (windows, all) = (output[axis + 2], before + n + after);
+            sources.clear();
+            // Where windows or taps are far apart they read a part of the padded axis, which is laid out window by window.
+            let read = windows.saturating_mul(kernel);
+            if read < all {
+                let place = |i: usize| i / kernel * stride + i % kernel * dilation;
+                sources.extend((0..read).map(|i| self.padding_mode.source(place(i), n, before)));
+                (geometry.stride[axis], geometry.dilation[axis]) = (kernel, 1);
+            } else {
+                sources.extend((0..all).map(|i| self.padding_mode.source(i, n, before)));
+            }
+            geometry.input[axis] = sources.len();
             larger = larger.with(axis + 2, sources.len());
         }
         let [rows, cols] = sources;
         pad(x.data(), padded.reset(larger), [shape[2], shape[3]], [rows, cols]);
-        (self.geometry(&larger, [[0; 2]; 2]), padded.data())
+        (geometry, padded.data())
     }
 }
 
@@ -290,9 +304,10 @@ impl<T: Scalar> Layer for Conv2d<T> {
     }
 
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, cache: &mut Self::Cache, cx: Context) -> Result<()> {
-        let y = y.reset(self.output_shape(x.shape())?);
+        let shape = self.output_shape(x.shape())?;
+        let y = y.reset(shape);
         let ConvCache { work, padded, sources, .. } = cache;
-        let (geometry, x) = self.padded(x, padded, sources);
+        let (geometry, x) = self.padded(x, &shape, padded, sources);
         let bias = self.bias.as_ref().map(Param::value).transpose()?; // (K)
         let w = self.weight.value()?;
         // In training the weight is another one in every pass.
@@ -311,7 +326,7 @@ impl<T: Scalar> Layer for Conv2d<T> {
     ) -> Result<()> {
         let (shape, dy) = (*call.x.shape(), call.dy.data());
         let ConvCache { work, padded, dpadded, sources } = cache;
-        let (geometry, x) = self.padded(call.x, padded, sources);
+        let (geometry, x) = self.padded(call.x, call.dy.shape(), padded, sources);
         if let Some(dw) = grads.of(&self.weight) {
             conv_weight_gradient(&geometry, x, dy, dw, work); // dW += dy ⋆ x
         }
@@ -321,7 +336,7 @@ impl<T: Scalar> Layer for Conv2d<T> {
         }
         let Some(dx) = dx else { return Ok(()) };
         let (dx, w) = (dx.reset(shape), self.weight.value()?);
-        if geometry.input[..] == shape[2..] {
+        if !self.pads(self.padding.sides(self.span())) {
             conv_input_gradient(&geometry, w, dy, dx, work); // dx = Wᵀ ⋆ dy
         } else {
             conv_input_gradient(&geometry, w, dy, dpadded.reset(*padded.shape()), work);

@@ -141,15 +141,14 @@ impl PaddingMode {
         Ok(())
     }
 
-    /// The source of each element of a padded axis of `n` elements; `check` has passed.
-    pub(super) fn sources(self, n: usize, [before, after]: [usize; 2], out: &mut Vec<usize>) {
-        out.clear();
-        out.extend((0..before + n + after).map(|i| match self {
+    /// The source of element `i` of an axis of `n` elements that begins with `before` padded ones; `check` has passed.
+    pub(super) fn source(self, i: usize, n: usize, before: usize) -> usize {
+        match self {
             Self::Reflect if i < before => before - i,
             Self::Reflect if i >= before + n => 2 * (n - 1) - (i - before),
             Self::Circular => (i + n - before) % n,
             _ => i.saturating_sub(before).min(n - 1),
-        }));
+        }
     }
 }
 
@@ -158,10 +157,8 @@ mod tests {
     use super::*;
 
     fn sources(mode: PaddingMode, n: usize, sides: [usize; 2]) -> Vec<usize> {
-        let mut out = Vec::new();
         mode.check("Conv2d", n, sides).unwrap();
-        mode.sources(n, sides, &mut out);
-        out
+        (0..sides[0] + n + sides[1]).map(|i| mode.source(i, n, sides[0])).collect()
     }
 
     #[test]

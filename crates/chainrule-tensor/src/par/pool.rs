@@ -17,7 +17,7 @@
 use std::{
     any::Any,
     cell::UnsafeCell,
-    hint,
+    hint, mem,
     panic::{self, AssertUnwindSafe},
     sync::{
         Condvar, Mutex, MutexGuard, PoisonError,
@@ -35,7 +35,7 @@ const RUNNING_MASK: u64 = SLOT - 1;
 const SLOTS_MASK: u64 = EPOCH - SLOT;
 
 /// Most workers that are ever started: they fit into the state word's count.
-const MOST: usize = 1023;
+pub(super) const MOST: usize = 1023;
 /// How long an idle worker spins for the next job before it parks: longer than the gap between two kernels of a
 /// small network. Waking one costs the caller 7 µs, and 20 µs on a virtual machine.
 const SPIN: Duration = Duration::from_micros(200);
@@ -145,7 +145,8 @@ impl Pool {
         workers.min(target)
     }
 
-    /// Claims pieces until none are left. A panic ends the job: it is kept, and the pieces not yet begun are dropped.
+    /// Claims pieces until none are left, and never unwinds. A panic ends the job: its payload is kept if it is the first, and the
+    /// pieces not yet begun are left out.
     fn work(&self, job: Job) {
         loop {
             let i = self.next.fetch_add(1, Ordering::Relaxed);
@@ -156,7 +157,13 @@ impl Pool {
             let outcome = panic::catch_unwind(AssertUnwindSafe(|| unsafe { (job.call)(job.f, i) }));
             if let Err(payload) = outcome {
                 self.next.store(job.pieces, Ordering::Relaxed);
-                *self.panicked.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
+                let mut kept = self.panicked.lock().unwrap_or_else(PoisonError::into_inner);
+                match *kept {
+                    // Dropping it may panic: the caller would leave its borrow while pieces run, a worker would not say that it
+                    // has ended.
+                    Some(_) => mem::forget(payload),
+                    None => *kept = Some(payload),
+                }
                 return;
             }
         }

@@ -43,7 +43,7 @@ pub struct Mat<'a, T> {
     col_stride: usize,
 }
 
-/// A matrix that is written to. No two elements may share a place.
+/// A matrix that is written to. No two of its elements share a place.
 #[derive(Debug)]
 pub struct MatMut<'a, T> {
     data: &'a mut [T],
@@ -53,18 +53,20 @@ pub struct MatMut<'a, T> {
     col_stride: usize,
 }
 
-/// Panics unless the last element of the matrix lies within `len`.
+/// Panics unless the last element of the matrix lies within `len`; returns the strides, 0 where there are no elements.
 #[inline]
-fn check(len: usize, rows: usize, cols: usize, row_stride: usize, col_stride: usize) {
-    if rows > 0 && cols > 0 {
-        let last = (rows - 1)
-            .checked_mul(row_stride)
-            .and_then(|r| (cols - 1).checked_mul(col_stride).and_then(|c| r.checked_add(c)));
-        assert!(
-            last.is_some_and(|last| last < len),
-            "a {rows} × {cols} matrix of strides ({row_stride}, {col_stride}) does not fit in {len} elements"
-        );
+fn check(len: usize, [rows, cols]: [usize; 2], [row_stride, col_stride]: [usize; 2]) -> [usize; 2] {
+    if rows == 0 || cols == 0 {
+        return [0; 2];
     }
+    let last = (rows - 1)
+        .checked_mul(row_stride)
+        .and_then(|r| (cols - 1).checked_mul(col_stride).and_then(|c| r.checked_add(c)));
+    assert!(
+        last.is_some_and(|last| last < len),
+        "a {rows} × {cols} matrix of strides ({row_stride}, {col_stride}) does not fit in {len} elements"
+    );
+    [row_stride, col_stride]
 }
 
 impl<'a, T> Mat<'a, T> {
@@ -83,7 +85,7 @@ impl<'a, T> Mat<'a, T> {
     /// If the slice is too short.
     #[inline]
     pub fn strided(data: &'a [T], rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Self {
-        check(data.len(), rows, cols, row_stride, col_stride);
+        let [row_stride, col_stride] = check(data.len(), [rows, cols], [row_stride, col_stride]);
         Self { data, rows, cols, row_stride, col_stride }
     }
 
@@ -123,11 +125,18 @@ impl<'a, T> MatMut<'a, T> {
         row_stride: usize,
         col_stride: usize,
     ) -> Self {
-        check(data.len(), rows, cols, row_stride, col_stride);
-        let disjoint = rows <= 1
-            || cols <= 1
-            || (col_stride > 0 && row_stride >= cols * col_stride)
-            || (row_stride > 0 && col_stride >= rows * row_stride);
+        let [row_stride, col_stride] = check(data.len(), [rows, cols], [row_stride, col_stride]);
+        // Within an axis, and across both: the shorter stride runs through its axis before the longer takes a step. The last
+        // element lies in the slice, so that the products fit.
+        let disjoint = match (rows, cols) {
+            (0, _) | (_, 0) | (1, 1) => true,
+            (_, 1) => row_stride > 0,
+            (1, _) => col_stride > 0,
+            _ => {
+                (col_stride > 0 && row_stride >= cols * col_stride)
+                    || (row_stride > 0 && col_stride >= rows * row_stride)
+            }
+        };
         assert!(disjoint, "elements of a matrix that is written to must not share a place");
         Self { data, rows, cols, row_stride, col_stride }
     }

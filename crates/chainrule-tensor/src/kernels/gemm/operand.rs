@@ -79,6 +79,8 @@ impl<T: Scalar> Panels<T> {
     }
 
     fn reset(&mut self, len: usize, inner: usize, width: usize, isa: Isa) {
+        // Products trust these sizes: a panic on the way leaves an operand of no elements.
+        self.len = 0;
         self.buffer.reset(Pack::<T>::len(len, inner, width));
         (self.len, self.inner, self.width, self.isa) = (len, inner, width, isa);
     }
@@ -113,9 +115,6 @@ fn panel_width<T: Scalar>(isa: Isa, cols: usize) -> usize {
 pub struct PackedA<T>(Panels<T>);
 
 /// A right operand that is packed once and multiplied many times. Its memory is kept from one packing to the next.
-///
-/// It is laid out in panels of [`width`](Self::width) columns, each row by row: element (k, j) of a matrix of K rows at
-/// `(j / width)·K·width + k·width + j % width`. A caller may write the panels itself, see [`reset`](Self::reset).
 pub struct PackedB<T>(Panels<T>);
 
 impl<T: Scalar> Default for PackedA<T> {
@@ -138,6 +137,9 @@ impl<T: Scalar> PackedA<T> {
     }
 
     /// Packs a matrix.
+    ///
+    /// # Panics
+    /// If its elements do not fit in memory; those of a matrix of stride 0 need not.
     pub fn pack(&mut self, a: Mat<'_, T>) {
         self.pack_for(isa(), a);
     }
@@ -160,6 +162,9 @@ impl<T: Scalar> PackedB<T> {
     }
 
     /// Packs a matrix.
+    ///
+    /// # Panics
+    /// If its elements do not fit in memory; those of a matrix of stride 0 need not.
     pub fn pack(&mut self, b: Mat<'_, T>) {
         self.pack_for(isa(), b);
     }
@@ -167,18 +172,5 @@ impl<T: Scalar> PackedB<T> {
     pub(super) fn pack_for(&mut self, isa: Isa, b: Mat<'_, T>) {
         self.0.reset(b.cols, b.rows, panel_width::<T>(isa, b.cols), isa);
         self.0.pack(Right::from(b).side);
-    }
-
-    /// Makes room for a matrix of `inner` rows and `cols` columns and returns the panels for the caller to write, those
-    /// columns of the last panel beyond the matrix included: their elements are read, and their values do not matter.
-    pub fn reset(&mut self, inner: usize, cols: usize) -> &mut [T] {
-        self.0.reset(cols, inner, panel_width::<T>(isa(), cols), isa());
-        self.0.buffer.as_mut_slice()
-    }
-
-    /// Columns of a panel.
-    #[must_use]
-    pub fn width(&self) -> usize {
-        self.0.width
     }
 }

@@ -24,8 +24,15 @@ pub struct Pack<T> {
 
 impl<T> Pack<T> {
     /// Elements that packing takes.
+    ///
+    /// # Panics
+    /// If they do not fit in memory: a matrix of stride 0 may have more elements than any slice.
     pub(super) fn len(n: usize, k: usize, width: usize) -> usize {
-        n.div_ceil(width) * width * k
+        let len = n.div_ceil(width).checked_mul(width).and_then(|n| n.checked_mul(k));
+        let fits = len.filter(|&len| len <= isize::MAX as usize / size_of::<T>());
+        fits.unwrap_or_else(|| {
+            panic!("expected a matrix to pack that fits in memory, got {n} × {k} elements")
+        })
     }
 }
 
@@ -153,10 +160,17 @@ impl<T: Scalar> Buffer<T> {
     }
 
     /// Makes it `len` elements long; their values are left over or zero.
+    ///
+    /// # Panics
+    /// If they do not fit in memory; it is then empty.
     pub(in crate::kernels) fn reset(&mut self, len: usize) {
+        self.len = 0;
         let lines = len.div_ceil(64 / size_of::<T>());
         if self.lines.len() < lines {
             self.lines.clear();
+            if self.lines.try_reserve(lines).is_err() {
+                panic!("expected panels that fit in memory, got {len} elements");
+            }
             self.lines.resize(lines, Line([0; 64]));
         }
         self.len = len;

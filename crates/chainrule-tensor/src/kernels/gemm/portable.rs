@@ -58,7 +58,8 @@ pub type Gemm<T> = unsafe fn(
 /// # Safety
 /// As [`run`].
 unsafe fn multiply<T: Scalar>(p: &Product<T>) {
-    let stride = |s: usize| s as isize; // a stride that is used leads to an element, so that it fits
+    // A stride that is used leads to an element, so that it fits; that of an axis of one element may be anything.
+    let stride = |s: usize| isize::try_from(s).unwrap_or(1);
     let (a, b) = (&p.a, &p.b);
     // SAFETY: the elements that `p` names are valid, and those of C are disjoint and borrowed exclusively.
     unsafe {

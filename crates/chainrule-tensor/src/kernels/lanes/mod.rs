@@ -6,6 +6,7 @@ use super::{
     Isa,
     dispatch::dispatch,
     gemm::{Block, Dots, Gemm, Pack, Scratch},
+    isa,
     layers::conv::{self, Filters, Geometry, Workspace},
 };
 use std::{cell::Cell, thread::LocalKey};
@@ -208,8 +209,8 @@ pub trait Vectors: Sized + 'static {
     /// Memory for packing, of which each thread has its own.
     fn scratch() -> &'static LocalKey<Cell<Scratch<Self>>>;
 
+    // Whoever is generic over a scalar can call these, so that they take the instruction set from the processor.
     fn forward(
-        isa: Isa,
         g: &Geometry<2>,
         x: &[Self],
         w: Filters<'_, Self>,
@@ -217,22 +218,8 @@ pub trait Vectors: Sized + 'static {
         y: &mut [Self],
         work: &mut Workspace<Self>,
     );
-    fn input_gradient(
-        isa: Isa,
-        g: &Geometry<2>,
-        w: &[Self],
-        dy: &[Self],
-        dx: &mut [Self],
-        work: &mut Workspace<Self>,
-    );
-    fn weight_gradient(
-        isa: Isa,
-        g: &Geometry<2>,
-        x: &[Self],
-        dy: &[Self],
-        dw: &mut [Self],
-        work: &mut Workspace<Self>,
-    );
+    fn input_gradient(g: &Geometry<2>, w: &[Self], dy: &[Self], dx: &mut [Self], work: &mut Workspace<Self>);
+    fn weight_gradient(g: &Geometry<2>, x: &[Self], dy: &[Self], dw: &mut [Self], work: &mut Workspace<Self>);
 }
 
 macro_rules! vectors {
@@ -268,7 +255,6 @@ macro_rules! vectors {
             }
 
             fn forward(
-                isa: Isa,
                 g: &Geometry<2>,
                 x: &[$t],
                 w: Filters<'_, $t>,
@@ -276,27 +262,25 @@ macro_rules! vectors {
                 y: &mut [$t],
                 work: &mut Workspace<$t>,
             ) {
-                conv::forward(isa, g, x, w, bias, y, work);
+                conv::forward(isa(), g, x, w, bias, y, work);
             }
             fn input_gradient(
-                isa: Isa,
                 g: &Geometry<2>,
                 w: &[$t],
                 dy: &[$t],
                 dx: &mut [$t],
                 work: &mut Workspace<$t>,
             ) {
-                conv::input_gradient(isa, g, w, dy, dx, work);
+                conv::input_gradient(isa(), g, w, dy, dx, work);
             }
             fn weight_gradient(
-                isa: Isa,
                 g: &Geometry<2>,
                 x: &[$t],
                 dy: &[$t],
                 dw: &mut [$t],
                 work: &mut Workspace<$t>,
             ) {
-                conv::weight_gradient(isa, g, x, dy, dw, work);
+                conv::weight_gradient(isa(), g, x, dy, dw, work);
             }
         }
     };

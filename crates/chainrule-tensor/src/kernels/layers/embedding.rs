@@ -31,18 +31,23 @@ pub fn row_indices<T: Scalar>(x: &[T], rows: usize, out: &mut [u32]) -> Result<(
     Ok(())
 }
 
+/// Whether so many elements are `rows` rows of d elements each.
+fn is_rows(len: usize, rows: usize, d: usize) -> bool {
+    d > 0 && rows.checked_mul(d) == Some(len)
+}
+
 /// Row i of y is row `ids[i]` of the table, both of width d.
 ///
 /// # Panics
 /// If the lengths do not fit together or a row is not in the table.
 pub fn gather<T: Scalar>(table: &[T], d: usize, ids: &[u32], y: &mut [T]) {
-    assert_eq!(y.len(), ids.len() * d);
+    assert!(is_rows(y.len(), ids.len(), d), "y is a row of {d} elements for each index");
     let per = PIECE.div_ceil(d);
     par::for_chunks(y, per * d, |i, y| {
         let ids = &ids[i * per..];
         for (i, (y, &id)) in y.chunks_exact_mut(d).zip(ids).enumerate() {
             if let Some(&next) = ids.get(i + AHEAD) {
-                prefetch(table.as_ptr().wrapping_add(next as usize * d), d.min(MOST));
+                prefetch(table.as_ptr().wrapping_add((next as usize).wrapping_mul(d)), d.min(MOST));
             }
             y.copy_from_slice(&table[id as usize * d..][..d]);
         }
@@ -54,7 +59,7 @@ pub fn gather<T: Scalar>(table: &[T], d: usize, ids: &[u32], y: &mut [T]) {
 /// # Panics
 /// If the lengths do not fit together or a row is not in the table.
 pub fn scatter_add<T: Scalar>(ids: &[u32], dy: &[T], d: usize, skip: Option<u32>, dw: &mut [T]) {
-    assert_eq!(dy.len(), ids.len() * d);
+    assert!(is_rows(dy.len(), ids.len(), d), "dy is a row of {d} elements for each index");
     if ids.len() > LONG {
         return scatter_add_sorted(ids, dy, d, skip, dw);
     }
@@ -93,7 +98,7 @@ fn scatter_add_sorted<T: Scalar>(ids: &[u32], dy: &[T], d: usize, skip: Option<u
 /// Sets rows of a table of width d to zero.
 ///
 /// # Panics
-/// If a row is not in the table.
+/// If a row is not in the table, or d is 0.
 pub fn zero_rows<T: Scalar>(ids: &[u32], d: usize, table: &mut [T]) {
     for_rows(ids, d, table, |_, _, row| row.fill(T::ZERO));
 }
@@ -102,7 +107,15 @@ pub fn zero_rows<T: Scalar>(ids: &[u32], d: usize, table: &mut [T]) {
 /// the piece of its index's remainder, which goes over all indices: the same bits for any number of pieces, and whole
 /// rows, which stream from memory faster than halves.
 fn for_rows<T: Scalar>(ids: &[u32], d: usize, table: &mut [T], f: impl Fn(usize, u32, &mut [T]) + Sync) {
-    let pieces = (ids.len() * d / PIECE).clamp(1, par::threads());
+    assert!(d > 0, "a row has an element at least");
+    // Where any index has a place, whether or not it lies in the table, which is checked where it is used.
+    let fits = (u32::MAX as usize).checked_mul(d).is_some();
+    let inside = |&id: &u32| (id as usize) < table.len() / d;
+    assert!(
+        fits || ids.iter().all(inside),
+        "expected rows that lie within the table, got {d} elements a row"
+    );
+    let pieces = (ids.len().saturating_mul(d) / PIECE).clamp(1, par::threads());
     let table = Disjoint::new(table);
     par::for_each(pieces, |piece| {
         let own = |id: u32| id as usize % pieces == piece;
@@ -110,7 +123,7 @@ fn for_rows<T: Scalar>(ids: &[u32], d: usize, table: &mut [T], f: impl Fn(usize,
             if let Some(&next) = ids.get(i + AHEAD * pieces)
                 && own(next)
             {
-                table.prefetch(next as usize * d, d.min(MOST));
+                table.prefetch((next as usize).wrapping_mul(d), d.min(MOST));
             }
             if own(id) {
                 // SAFETY: other pieces have other rows, and this one drops a row before it takes the next.

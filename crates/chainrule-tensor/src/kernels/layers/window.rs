@@ -1,6 +1,7 @@
 //! How windows slide over the axes of an image: the sizes that convolutions and pools share.
 
 use crate::{Error, Result};
+use std::ops::Range;
 
 /// Windows that slide over R axes, outermost first: 1 for sequences, 2 for images, 3 for volumes.
 ///
@@ -34,7 +35,7 @@ impl<const R: usize> Window<R> {
 
     /// How many elements a window spans along an axis; `usize::MAX` beyond that.
     #[must_use]
-    pub fn reach(&self, axis: usize) -> usize {
+    pub(super) fn reach(&self, axis: usize) -> usize {
         self.dilation[axis].saturating_mul(self.kernel[axis].saturating_sub(1)).saturating_add(1)
     }
 
@@ -79,7 +80,7 @@ impl<const R: usize> Window<R> {
 
     /// Windows over a sequence as windows over an image of height 1, and windows over images as they are.
     #[must_use]
-    pub fn as_images(&self) -> Option<Window<2>> {
+    pub(super) fn as_images(&self) -> Option<Window<2>> {
         Some(Window {
             input: as_pair(self.input, 1)?,
             kernel: as_pair(self.kernel, 1)?,
@@ -90,11 +91,19 @@ impl<const R: usize> Window<R> {
         })
     }
 
-    /// The element that tap `t` of window `o` reads along an axis, if it lies on the axis.
+    /// The taps of window `o` that lie on an axis.
     #[inline]
-    pub(super) fn place(&self, axis: usize, o: usize, t: usize) -> Option<usize> {
-        let place = o * self.stride[axis] + t * self.dilation[axis];
-        place.checked_sub(self.padding[axis][0]).filter(|&i| i < self.input[axis])
+    pub(super) fn taps(&self, axis: usize, o: usize) -> Range<usize> {
+        let (begin, before, dilation) = (o * self.stride[axis], self.padding[axis][0], self.dilation[axis]);
+        let first = before.saturating_sub(begin).div_ceil(dilation).min(self.kernel[axis]);
+        let end = (before + self.input[axis]).saturating_sub(begin).div_ceil(dilation).min(self.kernel[axis]);
+        first..end.max(first)
+    }
+
+    /// The element that tap `t` of window `o` reads along an axis, on which it lies.
+    #[inline]
+    pub(super) fn place(&self, axis: usize, o: usize, t: usize) -> usize {
+        o * self.stride[axis] + t * self.dilation[axis] - self.padding[axis][0]
     }
 }
 
@@ -105,6 +114,22 @@ pub(super) fn as_pair<V: Copy, const R: usize>(by_axis: [V; R], height: V) -> Op
         [h, w] => Some([h, w]),
         _ => None,
     }
+}
+
+/// The elements of a plane of x and of y, with axes of these lengths.
+///
+/// # Panics
+/// Unless x and y of these lengths are as many whole planes.
+pub(super) fn planes<const R: usize>(axes: [[usize; R]; 2], [x, y]: [usize; 2]) -> (usize, usize) {
+    let volume = |axes: [usize; R]| axes.iter().try_fold(1usize, |v, &n| v.checked_mul(n));
+    let [plane, out] = axes.map(volume).map(|n| n.unwrap_or(usize::MAX)); // no length of a slice
+    let fit = match [plane, out] {
+        [0, _] => x == 0 && y == 0,
+        [_, 0] => x.is_multiple_of(plane) && y == 0,
+        _ => x.is_multiple_of(plane) && y.is_multiple_of(out) && x / plane == y / out,
+    };
+    assert!(fit, "expected as many planes of {:?} as of {:?}, got {x} and {y} elements", axes[0], axes[1]);
+    (plane, out)
 }
 
 #[cfg(test)]
@@ -121,6 +146,28 @@ mod tests {
         // The third window would begin in the padding behind the axis.
         assert_eq!(over(5, 2, 3, 1, true), [2]);
         assert_eq!(over(1, 4, 2, 0, true), [0]);
+    }
+
+    #[test]
+    fn the_taps_of_a_window_are_those_on_the_axis() {
+        for (n, kernel, stride, padding, dilation) in [
+            (5, 3, 1, 1, 1),
+            (1, 5, 1, 2, 1),
+            (4, 3, 2, 3, 3),
+            (2, 7, 3, 5, 2),
+            (3, 2, 4, 9, 6),
+            (6, 1, 2, 0, 4),
+        ] {
+            let (stride, dilation, padding) = ([stride], [dilation], [[padding, padding + 1]]);
+            let window = Window { stride, dilation, padding, ..Window::new([n], [kernel]) };
+            for o in 0..window.output()[0] {
+                let place = |t: usize| (o * stride[0] + t * dilation[0]).checked_sub(padding[0][0]);
+                let on = |t: &usize| place(*t).is_some_and(|i| i < n);
+                let taps = window.taps(0, o);
+                assert!(taps.clone().eq((0..kernel).filter(on)), "{window:?} {o}");
+                assert!(taps.into_iter().all(|t| place(t) == Some(window.place(0, o, t))));
+            }
+        }
     }
 
     #[test]

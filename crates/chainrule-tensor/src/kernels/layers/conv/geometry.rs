@@ -38,10 +38,13 @@ fn volume(sizes: impl IntoIterator<Item = usize>) -> usize {
     product.unwrap_or(usize::MAX)
 }
 
+/// The length of an axis with its padding up to which the zeros on it are never skipped.
+const SMALL: usize = 64;
+
 impl<const R: usize> Geometry<R> {
     /// How its windows slide.
     #[must_use]
-    pub fn window(&self) -> Window<R> {
+    pub(super) fn window(&self) -> Window<R> {
         let &Self { input, kernel, stride, dilation, padding, .. } = self;
         Window { input, kernel, stride, dilation, padding, ceil: false }
     }
@@ -54,19 +57,19 @@ impl<const R: usize> Geometry<R> {
 
     /// How many pixels a window spans along an axis.
     #[must_use]
-    pub fn reach(&self, axis: usize) -> usize {
+    pub(super) fn reach(&self, axis: usize) -> usize {
         self.window().reach(axis)
     }
 
     /// Channels of a group, C/groups.
     #[must_use]
-    pub fn group_channels(&self) -> usize {
+    pub(super) fn group_channels(&self) -> usize {
         self.channels / self.groups
     }
 
     /// Filters of a group, K/groups.
     #[must_use]
-    pub fn group_filters(&self) -> usize {
+    pub(super) fn group_filters(&self) -> usize {
         self.filters / self.groups
     }
 
@@ -100,29 +103,87 @@ impl<const R: usize> Geometry<R> {
     /// # Errors
     /// A kernel, stride or dilation of 0, groups that do not divide channels and filters, or sizes that overflow.
     pub fn check(&self) -> Result<()> {
+        self.checked().map(drop)
+    }
+
+    /// [`check`](Self::check), and then [`sparse`](Self::sparse).
+    fn checked(&self) -> Result<[bool; 2]> {
         self.window().check()?;
-        let Self { channels, filters, groups, .. } = *self;
+        let Self { images, channels, filters, groups, .. } = *self;
         if groups == 0 || channels % groups != 0 || filters % groups != 0 {
             return Err(Error::value(format!(
                 "expected groups that divide {channels} channels and {filters} filters, got {groups}"
             )));
         }
-        // Images are copied with their padding into rows of whole strides.
-        let padded = std::array::from_fn::<_, R, _>(|axis| {
-            (self.input[axis] + self.padding[axis][0] + self.padding[axis][1])
-                .saturating_add(self.stride[axis])
-        });
-        let frame = volume([self.images.max(1), channels].into_iter().chain(padded));
-        let output = volume([self.images.max(1), filters].into_iter().chain(self.output()));
-        if [frame, output, self.w_len()].iter().any(|&len| len > isize::MAX as usize / 8) {
+        let (images, sparse) = (images.max(1), self.sparse());
+        // Images are copied with the zeros around them: x into rows of whole strides, of which none is longer than the padded axis if
+        // it is taken at all, dy for every element of x that a tap reads. Where the image is sparse it is not copied.
+        let copied = |axis: usize| {
+            let n = self.input[axis];
+            let padded = n + self.padding[axis][0] + self.padding[axis][1];
+            match sparse {
+                [false, false] => 4 * padded,
+                [false, true] => 2 * padded,
+                [true, false] => n + self.reach(axis) + 2,
+                [true, true] => n,
+            }
+        };
+        let copies = volume([images, channels.max(filters)].into_iter().chain((0..R).map(copied)));
+        let output = volume([images, filters].into_iter().chain(self.output()));
+        let lengths = [copies, output, self.w_len()];
+        if lengths.into_iter().chain(self.stride).any(|len| len > isize::MAX as usize / 8) {
             return Err(Error::shape(format!("expected sizes that fit in memory, got {self:?}")));
         }
-        Ok(())
+        Ok(sparse)
+    }
+
+    /// Whether y and ∂W, and whether ∂X, are sums over so few pixels that the definition is the cheaper way. It skips the zeros
+    /// around an image, which the fast ways copy and multiply, but takes up to 64 times as long for a product.
+    pub(super) fn sparse(&self) -> [bool; 2] {
+        // The usual sizes: little to copy and to multiply in any case; or half of what windows see are pixels, and there are half
+        // as many windows as the stride allows.
+        let usual = |axis: usize| {
+            let (n, sides) = (self.input[axis], self.padding[axis][0].saturating_add(self.padding[axis][1]));
+            n.saturating_add(sides) <= SMALL || (sides <= n && self.reach(axis) <= n / 2)
+        };
+        if (0..R).all(usual) {
+            return [false; 2];
+        }
+        self.is_mostly_zeros()
+    }
+
+    #[cold]
+    fn is_mostly_zeros(&self) -> [bool; 2] {
+        let (output, real) = (self.output(), |n: usize| n as f64);
+        let [mut x, mut y, mut taps, mut seen] = [1.0; 4];
+        // Elements of the frames of x and dy, and products of a pair of channels, zeros included.
+        let (mut frames, mut products) = ([1.0; 2], [1.0; 2]);
+        for axis in 0..R {
+            let (n, out, kernel) = (self.input[axis], output[axis], self.kernel[axis]);
+            let (stride, dilation) = (self.stride[axis].max(1), self.dilation[axis].max(1));
+            // A window has at most n/dilation taps on the axis, and a tap is there in at most n/stride windows.
+            let by_window = real(out) * real(kernel.min(n.div_ceil(dilation)));
+            let by_tap = real(kernel) * real(out.min(n.div_ceil(stride)));
+            (x, y, taps) = (x * real(n), y * real(out), taps * real(kernel));
+            seen *= by_window.min(by_tap);
+            let reach = real(self.reach(axis));
+            frames[0] *= real(out.saturating_sub(1)) * real(stride) + reach;
+            frames[1] *= (real(n) + reach) / real(stride) + 1.0;
+            products[0] *= real(out) * real(kernel);
+            products[1] *= real(n) * real(kernel.div_ceil(stride));
+        }
+        let (channels, filters) = (real(self.channels), real(self.filters));
+        let pairs = channels * filters / real(self.groups.max(1));
+        let needed = 64.0 * (pairs * (seen + taps) + channels * x + filters * y);
+        [
+            pairs * products[0] + channels * frames[0] > needed,
+            pairs * products[1] + filters * frames[1] > needed,
+        ]
     }
 
     /// A convolution of sequences as one of images of height 1, and one of images as it is.
     #[must_use]
-    pub fn as_images(&self) -> Option<Geometry<2>> {
+    pub(super) fn as_images(&self) -> Option<Geometry<2>> {
         Some(Geometry {
             images: self.images,
             channels: self.channels,
@@ -136,13 +197,12 @@ impl<const R: usize> Geometry<R> {
         })
     }
 
-    /// Panics unless the sizes make sense and the slices are as long as they say.
-    pub(super) fn expect<T>(&self, x: &[T], w: &[T], y: &[T]) {
-        if let Err(error) = self.check() {
-            panic!("{error}");
-        }
+    /// Panics unless the sizes make sense and the slices are as long as they say; returns [`sparse`](Self::sparse).
+    pub(super) fn expect<T>(&self, x: &[T], w: &[T], y: &[T]) -> [bool; 2] {
+        let sparse = self.checked().unwrap_or_else(|error| panic!("{error}"));
         let sizes = [self.x_len(), self.w_len(), self.y_len()];
         assert_eq!([x.len(), w.len(), y.len()], sizes, "x, w and y are as long as {self:?} says");
+        sparse
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     layout::Transpose,
     spread::Spread,
     taps::Taps,
-    windows::{Target, Way},
+    windows::{self, Target, Way},
 };
 use crate::{
     Scalar,
@@ -81,12 +81,11 @@ impl Plan {
         let small = filters * taps * lanes * g.groups <= SUMS / SHARES as usize;
         self.way = if along <= spread && small { Way::Along } else { Way::Spread };
         self.single = g.is_single() && taps * filters >= 256;
-        let phases = if self.way == Way::Along { g.stride[1] } else { 1 };
         let lo: [isize; 2] = std::array::from_fn(|axis| -(g.padding[axis][0] as isize));
         let hi = std::array::from_fn(|axis| {
             lo[axis] + ((g.output()[axis] - 1) * g.stride[axis] + g.reach(axis)) as isize
         });
-        let frame = Frame::new::<T>(g.input, g.group_channels(), lo, hi, phases);
+        let frame = Frame::new::<T>(g.input, g.group_channels(), lo, hi, windows::phases(self.way, g));
         self.frame = frame;
         (self.block, self.sums) = match self.way {
             _ if self.single => (2 * lanes, 2 * lanes * taps),

@@ -32,7 +32,7 @@ pub use geometry::Geometry;
 
 use crate::{
     Scalar,
-    kernels::{Isa, gemm::Buffer, isa, lanes::lanes},
+    kernels::{Isa, gemm::Buffer, lanes::lanes},
     par,
 };
 use correlate::{Correlation, Packed};
@@ -43,6 +43,8 @@ use windows::{Target, Windows};
 /// Multiply-adds below which a convolution stays in its thread: at the peak of a Zen 4 core (59 a nanosecond) they take 18 µs, and
 /// waking another thread takes 7 µs.
 const SERIAL: u64 = 1 << 20;
+/// Multiply-adds of a piece at least: 1 µs at that peak, where handing it out takes 0.3 µs.
+const PIECE: u64 = SERIAL / 16;
 
 /// Filters, and a version that is another one whenever their values may have changed. What [`conv`] derives from the filters
 /// is kept under it; without a version it is derived anew in every call.
@@ -142,12 +144,8 @@ pub fn conv<T: Scalar, const R: usize>(
     work: &mut Workspace<T>,
 ) {
     match g.as_images() {
-        Some(g) => T::forward(isa(), &g, x, w, bias, y, work),
-        None => {
-            g.expect(x, w.values, y);
-            assert!(bias.is_none_or(|b| b.len() == g.filters), "a bias has one element a filter");
-            direct::forward(g, x, w.values, bias, y);
-        }
+        Some(g) => T::forward(&g, x, w, bias, y, work),
+        None => direct::forward(g, x, w.values, bias, y),
     }
 }
 
@@ -163,11 +161,8 @@ pub fn conv_input_gradient<T: Scalar, const R: usize>(
     work: &mut Workspace<T>,
 ) {
     match g.as_images() {
-        Some(g) => T::input_gradient(isa(), &g, w, dy, dx, work),
-        None => {
-            g.expect(dx, w, dy);
-            direct::input_gradient(g, w, dy, dx);
-        }
+        Some(g) => T::input_gradient(&g, w, dy, dx, work),
+        None => direct::input_gradient(g, w, dy, dx),
     }
 }
 
@@ -183,11 +178,8 @@ pub fn conv_weight_gradient<T: Scalar, const R: usize>(
     work: &mut Workspace<T>,
 ) {
     match g.as_images() {
-        Some(g) => T::weight_gradient(isa(), &g, x, dy, dw, work),
-        None => {
-            g.expect(x, dw, dy);
-            direct::weight_gradient(g, x, dy, dw);
-        }
+        Some(g) => T::weight_gradient(&g, x, dy, dw, work),
+        None => direct::weight_gradient(g, x, dy, dw),
     }
 }
 
@@ -209,6 +201,7 @@ pub(in crate::kernels) fn forward<T: Scalar>(
     let done = if let Some(version) = w.version {
         let key = Some((version, g.channels, g.filters));
         if work.prepared_for != key {
+            work.prepared_for = None; // as long as they are not prepared
             winograd::prepare(isa, &pass, w.values, &mut work.prepared);
             work.prepared_for = key;
         }
@@ -258,7 +251,7 @@ pub(in crate::kernels) fn weight_gradient<T: Scalar>(
     }
 }
 
-/// Sums over windows of x.
+/// Sums over windows of x, by the definition where the image is little of them.
 fn windows_forward<T: Scalar>(
     isa: Isa,
     g: &Geometry<2>,
@@ -268,10 +261,13 @@ fn windows_forward<T: Scalar>(
     y: &mut [T],
     work: &mut Workspace<T>,
 ) {
-    g.expect(x, w, y);
+    let [sparse, _] = g.expect(x, w, y);
     assert!(bias.is_none_or(|b| b.len() == g.filters), "a bias has one element a filter");
     if y.is_empty() {
         return;
+    }
+    if sparse {
+        return direct::forward(g, x, w, bias, y);
     }
     let tables = Tables {
         stack: Some((&mut work.forward_stack, Stack::forward)),
@@ -281,7 +277,7 @@ fn windows_forward<T: Scalar>(
     unsafe { tables.sum(isa, g, (w, bias), (x, y), &mut work.packed, &mut work.slots) };
 }
 
-/// Sums over windows of dy.
+/// Sums over windows of dy, by the definition where the image is little of them.
 fn windows_input_gradient<T: Scalar>(
     isa: Isa,
     g: &Geometry<2>,
@@ -290,9 +286,12 @@ fn windows_input_gradient<T: Scalar>(
     dx: &mut [T],
     work: &mut Workspace<T>,
 ) {
-    g.expect(dx, w, dy);
+    let [_, sparse] = g.expect(dx, w, dy);
     if dx.is_empty() || dy.is_empty() {
         return dx.fill(T::ZERO);
+    }
+    if sparse {
+        return direct::input_gradient(g, w, dy, dx);
     }
     let stacked = g.stride == [1, 1];
     let tables = Tables {
@@ -360,9 +359,12 @@ fn windows_weight_gradient<T: Scalar>(
     dw: &mut [T],
     work: &mut Workspace<T>,
 ) {
-    g.expect(x, dw, dy);
+    let [sparse, _] = g.expect(x, dw, dy);
     if dy.is_empty() || dw.is_empty() {
         return;
+    }
+    if sparse {
+        return direct::weight_gradient(g, x, dy, dw);
     }
     let target = target::<T>(isa);
     let g = &g.flat(target.lanes);
@@ -380,11 +382,14 @@ fn target<T: Scalar>(isa: Isa) -> Target {
 fn renew<V>(target: Target, g: &Geometry<2>, (of, tables): &mut (Option<Key>, V), set: impl FnOnce(&mut V)) {
     let key = (Geometry { images: 0, ..*g }, target);
     if *of != Some(key) {
+        *of = None; // tables that a panic left half made are those of no geometry
         set(tables);
         *of = Some(key);
     }
 }
 
+/// Into how many pieces a pass is cut at most. Each has memory of its own, so that none is smaller than it is worth.
 fn pieces(g: &Geometry<2>) -> usize {
-    if g.multiply_adds() < SERIAL { 1 } else { par::threads() }
+    let work = g.multiply_adds();
+    if work < SERIAL { 1 } else { par::threads().min((work / PIECE) as usize) }
 }

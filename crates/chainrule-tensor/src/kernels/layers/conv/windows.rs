@@ -108,6 +108,12 @@ pub(super) fn way(target: Target, outputs: usize, depth: usize, grid: [usize; 2]
     if along <= spread { (Way::Along, along) } else { (Way::Spread, spread) }
 }
 
+/// How many rows of neighbours a row of the frame is split into: one for each remainder by the stride, where vectors run over
+/// windows that far apart.
+pub(super) fn phases(way: Way, g: &Geometry<2>) -> usize {
+    if way == Way::Along && g.output()[1] > 1 { g.stride[1] } else { 1 }
+}
+
 impl Default for Windows {
     fn default() -> Self {
         Self {
@@ -153,8 +159,7 @@ impl Windows {
             lo[axis] + ((self.result[axis] - 1) * g.stride[axis] + g.reach(axis)) as isize
         });
         let way = way(target, self.outputs, self.inputs * taps, self.result).0;
-        let phases = if way == Way::Along { g.stride[1] } else { 1 };
-        self.frame = Frame::new::<T>(g.input, self.inputs, lo, hi, phases);
+        self.frame = Frame::new::<T>(g.input, self.inputs, lo, hi, phases(way, g));
         let step = if way == Way::Along { 1 } else { g.stride[1] };
         let all = (0..taps).map(|t| {
             let (r, s) = (t / g.kernel[1], t % g.kernel[1]);

@@ -329,7 +329,8 @@ pub fn batch_norm<T: Scalar>(
     mean: &mut [Mean<T>],
     [var, rstd]: [&mut [T]; 2],
 ) {
-    assert!(x.len() == sizes.volume() && y.len() == x.len() && mean.len() == sizes.c);
+    assert!(x.len() == sizes.volume() && y.len() == x.len(), "x and y are as long as {sizes:?} says");
+    assert!([mean.len(), var.len(), rstd.len()] == [sizes.c; 3], "statistics have one element a channel");
     if x.is_empty() {
         mean.fill([T::ZERO; 2]);
         return [var, rstd].into_iter().for_each(|v| v.fill(T::ZERO));
@@ -356,7 +357,8 @@ pub fn normalize_channels<T: Scalar>(
     (mean, rstd): (&[Mean<T>], &[T]),
     affine: Affine<'_, T>,
 ) {
-    assert!(x.len() == sizes.volume() && y.len() == x.len() && mean.len() == sizes.c);
+    assert!(x.len() == sizes.volume() && y.len() == x.len(), "x and y are as long as {sizes:?} says");
+    assert!([mean.len(), rstd.len()] == [sizes.c; 2], "statistics have one element a channel");
     if x.is_empty() {
         return;
     }
@@ -383,7 +385,10 @@ pub fn batch_norm_gradient<T: Scalar>(
     [dw, db]: [&mut [T]; 2],
     dx: Option<&mut [T]>,
 ) {
-    assert!(x.len() == sizes.volume() && dy.len() == x.len() && mean.len() == sizes.c);
+    let dx_len = dx.as_ref().map_or(x.len(), |dx| dx.len());
+    let fit = x.len() == sizes.volume() && dy.len() == x.len() && dx_len == x.len();
+    assert!(fit, "x, dy and dx are as long as {sizes:?} says");
+    assert!([mean.len(), rstd.len(), dw.len(), db.len()] == [sizes.c; 4], "statistics have one element a channel");
     if x.is_empty() {
         return [dw, db].into_iter().for_each(|v| v.fill(T::ZERO));
     }

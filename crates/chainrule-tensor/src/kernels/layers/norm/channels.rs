@@ -19,9 +19,9 @@ pub struct Channels {
 }
 
 impl Channels {
-    /// All elements.
+    /// All elements; `usize::MAX`, which is no length of a slice, where that overflows.
     pub fn volume(self) -> usize {
-        self.n * self.c * self.l
+        self.n.saturating_mul(self.c).saturating_mul(self.l)
     }
 
     /// Values that a channel's statistics are made of.

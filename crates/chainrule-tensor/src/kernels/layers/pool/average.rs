@@ -1,6 +1,9 @@
 //! Means over windows. The rows of a window are added first, over the whole width; then windows are cut from that row.
 
-use super::{super::window::as_pair, in_blocks, planes_per_piece};
+use super::{
+    super::window::{as_pair, planes},
+    in_blocks, planes_per_piece,
+};
 use crate::{
     Scalar,
     kernels::{
@@ -38,11 +41,17 @@ impl Cut<'_> {
     /// 1/count of a window, 0 for one without elements.
     #[inline(always)]
     fn share<T: Scalar>(&self, row: &Span, col: &Span) -> T {
-        match self.divisor.unwrap_or(row.count * col.count) {
-            0 => T::ZERO,
-            n => T::ONE / T::from_usize(n),
+        match self.divisor.or_else(|| row.count.checked_mul(col.count)) {
+            Some(n) => one_over(n),
+            None => T::from_f64((row.count as f64 * col.count as f64).recip()),
         }
     }
+}
+
+/// 1/n, 0 for a window without elements.
+#[inline(always)]
+fn one_over<T: Scalar>(n: usize) -> T {
+    if n == 0 { T::ZERO } else { T::ONE / T::from_usize(n) }
 }
 
 fn cut<'a>(rows: &'a [Span], cols: &'a [Span], [_, w]: [usize; 2], divisor: Option<usize>) -> Cut<'a> {
@@ -154,20 +163,23 @@ fn each<T: Scalar, const R: usize>(
 ) {
     for (i, o) in positions(by_axis.map(<[Span]>::len)).enumerate() {
         let window: [Span; R] = std::array::from_fn(|axis| by_axis[axis][o[axis]]);
-        let count = divisor.unwrap_or(window.iter().map(|s| s.count).product());
-        let share = if count == 0 { T::ZERO } else { T::ONE / T::from_usize(count) };
+        let count = window.iter().try_fold(1usize, |n, s| n.checked_mul(s.count));
+        let share = match divisor.or(count) {
+            Some(n) => one_over(n),
+            None => T::from_f64(window.iter().map(|s| s.count as f64).product::<f64>().recip()),
+        };
         for t in positions(window.map(|s| s.end.saturating_sub(s.start))) {
             f(i, (0..R).fold(0, |at, axis| at * size[axis] + window[axis].start + t[axis]), share);
         }
     }
 }
 
-/// The elements of a plane of x and of y, with the spans inside their axes.
-fn sizes<const R: usize>(size: [usize; R], by_axis: [&[Span]; R]) -> (usize, usize) {
+/// The elements of a plane of x and of y, with the spans inside their axes, of x and y of these lengths.
+fn sizes<const R: usize>(size: [usize; R], by_axis: [&[Span]; R], lengths: [usize; 2]) -> (usize, usize) {
     for (spans, n) in by_axis.into_iter().zip(size) {
         assert!(spans.iter().all(|v| v.start >= v.end || v.end <= n), "windows lie inside their axis");
     }
-    (size.iter().product(), by_axis.into_iter().map(<[Span]>::len).product())
+    planes([size, by_axis.map(<[Span]>::len)], lengths)
 }
 
 /// The spans of an axis of one element.
@@ -177,7 +189,7 @@ const ONE: &[Span] = &[Span { start: 0, end: 1, count: 1 }];
 /// by their spans along each axis, `size` are the axes of x, and `scratch` is for the pieces' rows.
 ///
 /// # Panics
-/// If the lengths do not fit together.
+/// If the lengths do not fit together, or a window does not lie inside its axis.
 pub fn average_pool<T: Scalar, const R: usize>(
     x: &[T],
     y: &mut [T],
@@ -186,11 +198,10 @@ pub fn average_pool<T: Scalar, const R: usize>(
     divisor: Option<usize>,
     scratch: &mut Vec<T>,
 ) {
-    let (plane, out) = sizes(size, by_axis);
+    let (plane, out) = sizes(size, by_axis, [x.len(), y.len()]);
     if y.is_empty() {
         return;
     }
-    assert_eq!(x.len() / plane, y.len() / out);
     let (Some(size), Some([rows, cols])) = (as_pair(size, 1), as_pair(by_axis, ONE)) else {
         y.fill(T::ZERO);
         for (x, y) in x.chunks_exact(plane).zip(y.chunks_exact_mut(out)) {
@@ -223,7 +234,7 @@ pub fn average_pool<T: Scalar, const R: usize>(
 /// dx = dy/count, summed over the windows that an element is in.
 ///
 /// # Panics
-/// If the lengths do not fit together.
+/// If the lengths do not fit together, or a window does not lie inside its axis.
 pub fn average_pool_gradient<T: Scalar, const R: usize>(
     dy: &[T],
     dx: &mut [T],
@@ -232,11 +243,10 @@ pub fn average_pool_gradient<T: Scalar, const R: usize>(
     divisor: Option<usize>,
     scratch: &mut Vec<T>,
 ) {
-    let (plane, out) = sizes(size, by_axis);
-    if dx.is_empty() {
-        return;
+    let (plane, out) = sizes(size, by_axis, [dx.len(), dy.len()]);
+    if dx.is_empty() || dy.is_empty() {
+        return dx.fill(T::ZERO);
     }
-    assert_eq!(dx.len() / plane, dy.len() / out);
     let (Some(size), Some([rows, cols])) = (as_pair(size, 1), as_pair(by_axis, ONE)) else {
         dx.fill(T::ZERO);
         for (dx, dy) in dx.chunks_exact_mut(plane).zip(dy.chunks_exact(out)) {

@@ -1,6 +1,6 @@
 //! Maxima of 2 × 2 windows that neither overlap nor leave gaps: whole rows at a time, and one byte for each winner.
 
-use super::{in_blocks, planes_per_piece};
+use super::{super::window::planes, in_blocks, planes_per_piece};
 use crate::{Scalar, kernels::kernel, par};
 
 kernel! {
@@ -44,11 +44,12 @@ kernel! {
 /// # Panics
 /// If the lengths do not fit together.
 pub fn max_pool_corners<T: Scalar>(x: &[T], y: &mut [T], corners: Option<&mut [u8]>, [h, w]: [usize; 2]) {
-    let (plane, width, out) = (h * w, w / 2, (h / 2) * (w / 2));
+    let (plane, out) = planes([[h, w], [h / 2, w / 2]], [x.len(), y.len()]);
+    assert!(corners.as_ref().is_none_or(|c| c.len() == y.len()), "a corner for each element of y");
     if y.is_empty() {
         return;
     }
-    assert_eq!(x.len() / plane, y.len() / out);
+    let width = w / 2;
     let per = planes_per_piece(plane);
     // The two rows of x under row i of a piece of y.
     let rows = |piece: usize, i: usize| {
@@ -89,11 +90,12 @@ kernel! {
 /// # Panics
 /// If the lengths do not fit together.
 pub fn max_pool_corners_gradient<T: Scalar>(dy: &[T], corners: &[u8], dx: &mut [T], [h, w]: [usize; 2]) {
-    let (plane, width, out) = (h * w, w / 2, (h / 2) * (w / 2));
+    let (plane, out) = planes([[h, w], [h / 2, w / 2]], [dx.len(), dy.len()]);
+    assert_eq!(dy.len(), corners.len(), "a corner for each element of dy");
     if dx.is_empty() {
         return;
     }
-    assert_eq!(dy.len(), corners.len());
+    let width = w / 2;
     let per = planes_per_piece(plane);
     par::for_chunks(dx, per * plane, |piece, dx| {
         for (p, dx) in (piece * per..).zip(dx.chunks_exact_mut(plane)) {

@@ -1,13 +1,12 @@
 //! Maxima over windows. The first of equals wins, and NaN wins over all.
 
-use super::planes_per_piece;
+use super::{super::window::planes, planes_per_piece};
 use crate::{
     Scalar,
     kernels::{kernel, layers::Window},
     par,
     shape::positions,
 };
-use std::ops::Range;
 
 /// How a window slides along one axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,31 +23,74 @@ struct Slide {
     padding: usize,
     /// The distance between two elements of a window.
     dilation: usize,
+    /// The first of its [`elements`](Self::elements), how many of them, and where in the window the others begin.
+    first: [Seen; FEW],
+    firsts: usize,
+    others: usize,
 }
+
+/// An element of a window: the windows `from..to` have it on the axis, and the first of them at `at`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    from: usize,
+    to: usize,
+    at: usize,
+}
+
+/// Elements of a window that are computed once for all rows: those of the usual windows, whose rows are short.
+const FEW: usize = 8;
 
 impl Slide {
     fn new(window: &Window<2>, axis: usize) -> Self {
-        Self {
+        let mut slide = Self {
             input: window.input[axis],
             output: window.output()[axis],
             kernel: window.kernel[axis],
             stride: window.stride[axis],
             padding: window.padding[axis][0],
             dilation: window.dilation[axis],
+            first: [const { Seen { from: 0, to: 0, at: 0 } }; FEW],
+            firsts: 0,
+            others: 0,
+        };
+        let mut k = 0;
+        while slide.firsts < FEW
+            && let Some(seen) = slide.next(&mut k)
+        {
+            slide.first[slide.firsts] = seen;
+            slide.firsts += 1;
         }
+        slide.others = k;
+        slide
     }
 
-    /// The windows whose element `k` lies on the axis, and where it lies for the first of them.
-    fn inside(&self, k: usize) -> (Range<usize>, usize) {
-        let ahead = k * self.dilation;
-        let first = self.padding.saturating_sub(ahead).div_ceil(self.stride);
-        let end = match (self.input + self.padding).checked_sub(ahead + 1) {
-            Some(last) => (last / self.stride + 1).min(self.output),
-            None => 0,
-        };
-        let range = first..end.max(first);
-        let at = if range.is_empty() { 0 } else { first * self.stride + ahead - self.padding };
-        (range, at)
+    /// The next element of a window, from `k` on, that lies on the axis in any; `k` is then the one after it. The elements that lie in
+    /// none are skipped, not counted through.
+    fn next(&self, k: &mut usize) -> Option<Seen> {
+        while *k < self.kernel {
+            let ahead = *k * self.dilation;
+            let from = self.padding.saturating_sub(ahead).div_ceil(self.stride);
+            let last = (self.input + self.padding).checked_sub(ahead + 1)?;
+            let to = (last / self.stride + 1).min(self.output);
+            if from < to {
+                *k += 1;
+                return Some(Seen { from, to, at: from * self.stride + ahead - self.padding });
+            }
+            // The next window to reach the axis is the last of those whose element lies before it.
+            let next = from.min(self.output).checked_sub(1)?;
+            *k += (self.padding - ahead - next * self.stride).div_ceil(self.dilation);
+        }
+        None
+    }
+
+    /// The elements of a window that lie on the axis in any, in order.
+    #[inline(always)]
+    fn elements(&self) -> impl Iterator<Item = Seen> {
+        let (mut i, mut k) = (0, self.others);
+        std::iter::from_fn(move || {
+            i += 1;
+            if i <= self.firsts { Some(self.first[i - 1]) } else { self.next(&mut k) }
+        })
     }
 }
 
@@ -90,13 +132,11 @@ kernel! {
     /// The maxima of one plane.
     fn plane_maxima[T: Scalar](x: &[T], y: &mut [T], rows: &Slide, cols: &Slide) {
         y.fill(T::NEG_INFINITY);
-        for kh in 0..rows.kernel {
-            let (windows, mut ih) = rows.inside(kh);
-            for oh in windows {
+        for Seen { from, to, at: mut ih } in rows.elements() {
+            for oh in from..to {
                 let x = &x[ih * cols.input..][..cols.input];
-                for kw in 0..cols.kernel {
-                    let (windows, at) = cols.inside(kw);
-                    let y = y[oh * cols.output..][windows].iter_mut();
+                for Seen { from, to, at } in cols.elements() {
+                    let y = y[oh * cols.output..][from..to].iter_mut();
                     strided(x, at, cols.stride, y, |y, v, _| *y = if v > *y || v.is_nan() { v } else { *y });
                 }
                 ih += rows.stride;
@@ -113,14 +153,12 @@ kernel! {
     fn plane_winners[T: Scalar](x: &[T], y: &mut [T], winners: &mut [u32], rows: &Slide, cols: &Slide) {
         y.fill(T::NEG_INFINITY);
         winners.fill(NONE);
-        for kh in 0..rows.kernel {
-            let (windows, mut ih) = rows.inside(kh);
-            for oh in windows {
+        for Seen { from, to, at: mut ih } in rows.elements() {
+            for oh in from..to {
                 let x = &x[ih * cols.input..][..cols.input];
                 let start = (ih * cols.input) as u32;
-                for kw in 0..cols.kernel {
-                    let (windows, at) = cols.inside(kw);
-                    let out = oh * cols.output + windows.start..oh * cols.output + windows.end;
+                for Seen { from, to, at } in cols.elements() {
+                    let out = oh * cols.output + from..oh * cols.output + to;
                     let out = y[out.clone()].iter_mut().zip(&mut winners[out]);
                     strided(x, at, cols.stride, out, |(y, winner), v, iw| {
                         let wins = v > *y || v.is_nan() || *winner == NONE;
@@ -137,12 +175,12 @@ kernel! {
 /// The maximum of window `o` of one plane over any number of axes, and where in the plane it is.
 fn winner<T: Scalar, const R: usize>(x: &[T], window: &Window<R>, o: [usize; R]) -> (T, u32) {
     let mut best = (T::NEG_INFINITY, NONE);
-    for t in positions(window.kernel) {
-        let place = (0..R)
-            .try_fold(0, |at, axis| Some(at * window.input[axis] + window.place(axis, o[axis], t[axis])?));
-        if let Some(at) = place
-            && (x[at] > best.0 || x[at].is_nan() || best.1 == NONE)
-        {
+    let taps: [_; R] = std::array::from_fn(|axis| window.taps(axis, o[axis]));
+    for t in positions::<R>(std::array::from_fn(|axis| taps[axis].len())) {
+        let at = (0..R).fold(0, |at, axis| {
+            at * window.input[axis] + window.place(axis, o[axis], taps[axis].start + t[axis])
+        });
+        if x[at] > best.0 || x[at].is_nan() || best.1 == NONE {
             best = (x[at], at as u32);
         }
     }
@@ -152,7 +190,8 @@ fn winner<T: Scalar, const R: usize>(x: &[T], window: &Window<R>, o: [usize; R])
 /// y = the maximum of each window, plane by plane; `winners`, if requested, the index in the plane where it is.
 ///
 /// # Panics
-/// If the window does not pass [`Window::check`], or the lengths do not fit together.
+/// If the window does not pass [`Window::check`], the lengths do not fit together, or winners are requested in planes of 2³² − 1
+/// elements or more.
 pub fn max_pool<T: Scalar, const R: usize>(
     x: &[T],
     y: &mut [T],
@@ -162,11 +201,14 @@ pub fn max_pool<T: Scalar, const R: usize>(
     if let Err(error) = window.check() {
         panic!("{error}");
     }
-    let [plane, out] = [window.input, window.output()].map(|axes| axes.iter().product::<usize>());
+    let (plane, out) = planes([window.input, window.output()], [x.len(), y.len()]);
     if y.is_empty() {
         return;
     }
-    assert_eq!(x.len() / plane, y.len() / out);
+    if let Some(winners) = &winners {
+        assert!(plane < NONE as usize, "expected fewer than 2³² − 1 elements of a plane, got {plane}");
+        assert_eq!(winners.len(), y.len(), "a winner for each element of y");
+    }
     let per = planes_per_piece(plane);
     let Some(images) = window.as_images() else {
         let mut winners = winners;
@@ -199,12 +241,18 @@ pub fn max_pool<T: Scalar, const R: usize>(
 /// dx = dy at the winners, summed, and 0 elsewhere; `plane` is the number of elements of a plane of x.
 ///
 /// # Panics
-/// If the lengths do not fit together.
+/// If the lengths do not fit together, or a winner lies outside of its plane.
 pub fn max_pool_gradient<T: Scalar>(dy: &[T], winners: &[u32], dx: &mut [T], plane: usize) {
-    if dx.is_empty() {
-        return;
+    assert_eq!(dy.len(), winners.len(), "a winner for each element of dy");
+    if dx.is_empty() || dy.is_empty() {
+        return dx.fill(T::ZERO);
     }
-    assert_eq!(dy.len(), winners.len());
+    assert!(
+        plane > 0 && dx.len().is_multiple_of(plane) && dy.len().is_multiple_of(dx.len() / plane),
+        "expected whole planes of {plane} elements, got dx of {} and dy of {}",
+        dx.len(),
+        dy.len()
+    );
     let (per, out) = (planes_per_piece(plane), dy.len() / (dx.len() / plane));
     par::for_chunks(dx, per * plane, |i, dx| {
         dx.fill(T::ZERO);

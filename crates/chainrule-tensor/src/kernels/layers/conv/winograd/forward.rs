@@ -72,6 +72,7 @@ pub(super) fn with_prepared<T: Scalar>(
     y: &mut [T],
     work: &mut Workspace<T>,
 ) {
+    assert_eq!(u.len(), Panels::new::<T>(isa, pass).len(), "the length of the transformed filters");
     if pass.images * pass.tiles()[0] * pass.tiles()[1] <= FEW {
         few(isa, pass, x, Filters::Prepared(u), bias, y, work);
     } else {

@@ -56,8 +56,9 @@ pub(in crate::kernels::layers::conv) fn weight_gradient<T: Scalar>(
     let x_seen = apart::<T>((4 * in_image + 2).min(pass.input[0]) * pass.input[1]);
     let dy_seen = apart::<T>((4 * in_image).min(pass.output[0]) * pass.output[1]);
     let strip_seen = (groups.0 + 1) * x_seen + (groups.1 + 1) * dy_seen;
-    let workers = par::threads();
-    work.slots.reset(workers.max(1) * slot);
+    let all_groups = groups.0 + groups.1;
+    let workers = par::threads().min(all_groups);
+    work.slots.reset(workers * slot);
     work.tiles.reset(36 * (v_plane + m_plane));
     work.u.reset(36 * u_plane);
     work.magnitudes.reset((rows.div_ceil(down) + 1) * strip_seen);
@@ -104,8 +105,6 @@ pub(in crate::kernels::layers::conv) fn weight_gradient<T: Scalar>(
                 if is_x { dispatch(isa, &Overlapping(job)) } else { dispatch(isa, &Adjacent(job)) }
             }
         };
-        let all_groups = groups.0 + groups.1;
-        let workers = workers.min(all_groups);
         par::for_each(workers, |worker| {
             let slot = slots.pointer(worker * slot); // a worker's own
             let share = |i: usize| i * all_groups / workers;

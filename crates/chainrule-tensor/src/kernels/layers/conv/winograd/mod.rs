@@ -207,6 +207,7 @@ pub(super) use gradient::weight_gradient;
 /// # Panics
 /// If there are not as many filters as the pass says.
 pub(super) fn prepare<T: Scalar>(isa: Isa, pass: &Pass, w: &[T], prepared: &mut Prepared<T>) {
+    prepared.of = None; // as long as they are not prepared
     prepared.tame = panels::transform_weights(isa, pass, w, &mut prepared.u);
     prepared.of = Some((isa, pass.inner, pass.outer));
 }

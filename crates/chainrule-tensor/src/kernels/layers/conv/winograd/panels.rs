@@ -30,6 +30,11 @@ impl Panels {
         Self { width, count: pass.outer.div_ceil(width), plane: apart::<T>(pass.inner * width) }
     }
 
+    /// Elements of all panels.
+    pub(super) fn len(&self) -> usize {
+        self.count * 36 * self.plane
+    }
+
     /// Transforms some rows of panel `panel`; false if an element is not finite or too large for its products.
     ///
     /// # Safety
@@ -70,7 +75,7 @@ pub(super) fn transform_weights<T: Scalar>(isa: Isa, pass: &Pass, w: &[T], u: &m
     let panels = Panels::new::<T>(isa, pass);
     let parts = pass.inner.div_ceil(ROWS);
     assert_eq!(w.len(), 9 * pass.inner * pass.outer, "the length of w");
-    u.reset(panels.count * 36 * panels.plane);
+    u.reset(panels.len());
     let (to, tame) = (Disjoint::new(u.as_mut_slice()), AtomicBool::new(true));
     par::for_each(panels.count * parts, |i| {
         let (panel, part) = (i / parts, i % parts);

@@ -102,7 +102,7 @@ pub(super) fn replace<T: Scalar>(
             };
             let beta = if tap == 0 { T::ZERO } else { T::ONE };
             let sums = MatMut::new(sums.as_mut_slice(), places.len(), outer);
-            product(isa, T::ONE, x.into(), w.into(), beta, sums, Epilogue::default());
+            product((isa, inner), T::ONE, x.into(), w.into(), beta, sums, Epilogue::default());
         }
         for (&[n, i, j], sums) in places.iter().zip(sums.as_slice().chunks_exact(outer)) {
             for (o, &sum) in sums.iter().enumerate() {
@@ -140,7 +140,7 @@ pub(super) fn add_gradient<T: Scalar>(
                 Mat::strided(&windows.as_slice()[tap * channels..], places.len(), channels, 9 * channels, 1);
             let g = Mat::new(sums.as_slice(), places.len(), filters).t();
             let dw = MatMut::strided(&mut dw[tap..], filters, channels, 9 * channels, 9);
-            product(isa, T::ONE, g.into(), x.into(), T::ONE, dw, Epilogue::default());
+            product((isa, places.len()), T::ONE, g.into(), x.into(), T::ONE, dw, Epilogue::default());
         }
     }
 }
