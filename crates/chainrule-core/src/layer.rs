@@ -1,6 +1,6 @@
 //! The contract for authors: one input, one output, a typed cache.
 
-use crate::{Context, Error, Grads, Params, ParamsMut, Result, Spec, Summary};
+use crate::{Context, Error, Grads, Learning, Mode, Params, ParamsMut, Result, Spec, Summary};
 use chainrule_tensor::{Scalar, Shape, Tensor};
 
 /// A function y = f(x; θ) with its hand-derived backward pass.
@@ -83,6 +83,21 @@ pub trait Layer: Send + Sync {
     /// Lists every parameter and buffer, to be changed, in the order of [`Layer::params`].
     fn params_mut<'a>(&'a mut self, _out: &mut ParamsMut<'_, 'a, Self::T>) {}
 
+    /// What there is to learn. A container answers by what it knows of its children, without a walk over parameters.
+    fn learning(&self) -> Learning {
+        let mut learning = Learning::Nothing;
+        self.params(&mut Params::new(&mut |_, p| learning = learning.max(p.learning())));
+        learning
+    }
+
+    /// Sets the mode of the part at a path, as [`crate::Module::set_mode`]; a layer without parts has none to set.
+    ///
+    /// # Errors
+    /// There is no such part.
+    fn switch(&mut self, path: &str, mode: Mode) -> Result<()> {
+        no_parts(path, mode, || self.spec())
+    }
+
     /// Folds the batch statistics of a training pass into the layer, after the step.
     fn absorb(&mut self, _cache: &Self::Cache) {}
 
@@ -162,6 +177,15 @@ impl<'a, T: Scalar> Call<'a, T> {
         }
         Ok(Self { x, y, dy })
     }
+}
+
+/// The mode of a module without parts, which follows the pass already.
+pub(crate) fn no_parts(path: &str, mode: Mode, spec: impl FnOnce() -> Spec) -> Result<()> {
+    if path.is_empty() && mode == Mode::Training {
+        return Ok(());
+    }
+    let (spec, path) = (spec(), path.escape_debug());
+    Err(Error::value(format!("{}: expected the path of a part, got `{path}` where there are none", spec.kind())))
 }
 
 #[cold]

@@ -1,7 +1,8 @@
 //! The general contract: n inputs, m outputs.
 
 use crate::{
-    Call, Context, Error, Grads, InPlace, Layer, Parameters, Result, Spec, Summary, layer::wrong_shape,
+    Call, Context, Error, Grads, InPlace, Layer, Learning, Mode, Parameters, Result, Spec, Summary,
+    layer::{no_parts, wrong_shape},
 };
 use chainrule_tensor::{Scalar, Shape, Tensor};
 use std::{array, slice};
@@ -97,6 +98,24 @@ pub trait Module: Parameters + Send + Sync {
     /// As [`Layer::in_place`].
     fn as_in_place(&self) -> Option<&dyn InPlace<Self::T>> {
         None
+    }
+
+    /// As [`Layer::learning`]. A container calls no child of which the gradients lead to nothing trainable and to no
+    /// requested ∂E/∂x.
+    fn learns(&self) -> Learning {
+        let mut learning = Learning::Nothing;
+        self.visit(&mut |_, p| learning = learning.max(p.learning()));
+        learning
+    }
+
+    /// Sets the mode of the part at a path, `encoder.0`; an empty path is all parts. Under [`Mode::Inference`] a part
+    /// computes the inference function while the rest trains: batch norm uses its running statistics and leaves them as they
+    /// are, dropout is off. It is a setting of the run: a clone has it, a file does not.
+    ///
+    /// # Errors
+    /// There is no such part.
+    fn set_mode(&mut self, path: &str, mode: Mode) -> Result<()> {
+        no_parts(path, mode, || self.to_spec())
     }
 
     /// As [`Layer::absorb`].
@@ -230,6 +249,14 @@ impl<L: Layer> Module for L {
 
     fn as_in_place(&self) -> Option<&dyn InPlace<L::T>> {
         self.in_place()
+    }
+
+    fn learns(&self) -> Learning {
+        self.learning()
+    }
+
+    fn set_mode(&mut self, path: &str, mode: Mode) -> Result<()> {
+        self.switch(path, mode)
     }
 
     fn fold(&mut self, cache: &L::Cache) {

@@ -58,7 +58,7 @@ pub fn registry<T: tensor::Scalar>() -> core::Registry<T> {
 /// author of a catalogue entry needs (`FromSpec`, `Facts`, …) in [`core`].
 pub mod prelude {
     pub use chainrule_core::{
-        Call, Context, Error, Grads, Init, Layer, Loss, Module, ModuleCall, Objective, Optimizer, Param,
+        Call, Context, Error, Grads, Init, Layer, Loss, Mode, Module, ModuleCall, Objective, Optimizer, Param,
         Parameters, Params, ParamsMut, Pass, Reduction, Result, Rng, Scalar, Schedule, Session, Shape, Spec,
         Target, Targets, Tensor,
     };

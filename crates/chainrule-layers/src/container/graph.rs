@@ -15,15 +15,19 @@
 use super::{
     check_output,
     children::Children,
-    graph_plan::{Plan, Source, Use},
+    graph_plan::{Edge, Plan, Source, Use},
     inputs_expected, not_recorded,
 };
 use chainrule_core::{
-    AnyState, BoxModule, Call, Context, Error, Grads, InputShapes, Module, ModuleCall, Parameters, Params,
+    AnyState, BoxModule, Call, Context, Error, Grads, InputShapes, Learning, Mode, Module, ModuleCall, Parameters, Params,
     ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
 };
 use chainrule_tensor::kernels::elementwise::add_assign;
-use std::{collections::HashSet, mem, sync::OnceLock};
+use std::{
+    collections::HashSet,
+    mem,
+    sync::{OnceLock, atomic::Ordering::Relaxed},
+};
 
 /// Modules in any acyclic arrangement, with named inputs and outputs. The graph owns each module once, under a key; a node
 /// is one use of it.
@@ -154,6 +158,8 @@ pub struct GraphState<T: Scalar> {
     dvalues: Vec<Tensor<T>>,
     /// Whether anything was added to ∂E/∂v yet: for every value, and then for every input.
     reached: Vec<bool>,
+    /// Whether ∂E/∂v leads to something trainable or to a requested ∂E/∂x: for every value, and then for every input.
+    wanted: Vec<bool>,
     /// ∂E/∂x of one node's inputs, and what becomes of each.
     dxs: Vec<Tensor<T>>,
     arrivals: Vec<Arrival>,
@@ -184,6 +190,7 @@ impl<T: Scalar> Default for GraphState<T> {
             values: Vec::new(),
             dvalues: Vec::new(),
             reached: Vec::new(),
+            wanted: Vec::new(),
             dxs: Vec::new(),
             arrivals: Vec::new(),
             x_refs: Vec::new(),
@@ -273,16 +280,17 @@ impl<T: Scalar> Module for Graph<T> {
         for &n in &plan.steps {
             let node = &self.nodes[n];
             let (key, module) = self.layers.get(node.layer);
+            let inner = self.layers.context(node.layer, cx.child(n));
             let (before, rest) = values.split_at_mut(node.first);
             let own = &mut rest[..node.outputs];
             let made = match (&node.edges[..], &mut *own) {
                 ([edge], [y]) => {
-                    module.apply_one(edge.source.of_refs(xs, before), y, &mut states[n], cx.child(n))
+                    module.apply_one(edge.source.of_refs(xs, before), y, &mut states[n], inner)
                 }
                 (edges, own) => {
                     let mut of = emptied(mem::take(x_refs));
                     of.extend(edges.iter().map(|edge| edge.source.of_refs(xs, before)));
-                    let made = module.apply(&of, own, &mut states[n], cx.child(n));
+                    let made = module.apply(&of, own, &mut states[n], inner);
                     *x_refs = emptied(of);
                     made
                 }
@@ -307,7 +315,7 @@ impl<T: Scalar> Module for Graph<T> {
         dxs: &mut [Option<&mut Tensor<T>>],
     ) -> Result<()> {
         let plan = self.plan();
-        let GraphState { states, values, dvalues, reached, arrivals, x_refs, dy_refs, dx_refs, .. } = state;
+        let GraphState { states, values, dvalues, reached, wanted, arrivals, x_refs, dy_refs, dx_refs, .. } = state;
         let (own, fits) = (
             &mut state.dxs,
             state.recorded
@@ -326,8 +334,17 @@ impl<T: Scalar> Module for Graph<T> {
         dvalues.resize_with(self.values, Tensor::default);
         reached.clear();
         reached.resize(self.values + self.inputs.len(), false);
+        wanted.clear();
+        wanted.resize(self.values, false);
+        wanted.extend(dxs.iter().map(Option::is_some));
+        let active = self.layers.active();
+        for node in plan.steps.iter().map(|&n| &self.nodes[n]) {
+            let leads = |edge: &Edge| edge.differentiable && wanted[edge.source.slot(self.values)];
+            let any = active[node.layer].load(Relaxed) || node.edges.iter().any(leads);
+            wanted[node.values()].fill(any);
+        }
         for (source, dy) in plan.outputs.iter().zip(call.dys) {
-            let Some(dy) = dy else { continue };
+            let Some(dy) = dy.filter(|_| wanted[source.slot(self.values)]) else { continue };
             let Some(sum) = gradient(*source, dvalues, dxs) else { continue };
             match mem::replace(&mut reached[source.slot(self.values)], true) {
                 false => sum.copy_from(dy),                    // Gᵥ = dyⱼ
@@ -337,7 +354,7 @@ impl<T: Scalar> Module for Graph<T> {
         for &n in plan.steps.iter().rev() {
             let node = &self.nodes[n];
             if !reached[node.values()].contains(&true) {
-                continue; // no output that was used depends on it
+                continue; // no output that was used depends on it, or nothing wants its gradient
             }
             let (key, module) = self.layers.get(node.layer);
             if own.len() < node.edges.len() {
@@ -346,13 +363,15 @@ impl<T: Scalar> Module for Graph<T> {
             // The first term of a sum is made in the memory of the sum.
             arrivals.clear();
             for (edge, dx) in node.edges.iter().zip(&mut *own) {
-                let sum = gradient(edge.source, dvalues, dxs).filter(|_| edge.differentiable);
+                let slot = edge.source.slot(self.values);
+                let leads = edge.differentiable && wanted[slot];
+                let sum = gradient(edge.source, dvalues, dxs).filter(|_| leads);
                 arrivals.push(match sum {
                     None => Arrival::Unused,
-                    Some(_) if reached[edge.source.slot(self.values)] => Arrival::Later,
+                    Some(_) if reached[slot] => Arrival::Later,
                     Some(sum) => {
                         mem::swap(sum, dx);
-                        reached[edge.source.slot(self.values)] = true;
+                        reached[slot] = true;
                         Arrival::First
                     }
                 });
@@ -401,6 +420,14 @@ impl<T: Scalar> Module for Graph<T> {
 
     fn reads_outputs(&self) -> bool {
         false // it keeps its own
+    }
+
+    fn learns(&self) -> Learning {
+        self.layers.learning()
+    }
+
+    fn set_mode(&mut self, path: &str, mode: Mode) -> Result<()> {
+        self.layers.set_mode("Graph", path, mode)
     }
 
     fn fold(&mut self, state: &GraphState<T>) {

@@ -20,10 +20,11 @@ use super::{
 };
 use crate::{Linear, Tanh};
 use chainrule_core::{
-    AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Module, Params,
+    AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Learning, Mode, Module, Params,
     ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
 };
 use chainrule_tensor::kernels::elementwise::{add_assign, copy};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Branches over one input, joined by a sum or side by side.
 ///
@@ -147,7 +148,8 @@ impl<T: Scalar> Layer for Parallel<T> {
         states.resize_with(self.branches.len(), AnyState::default);
         ys.resize_with(self.branches.len(), Tensor::default);
         for (i, ((name, branch), out)) in self.branches.iter().zip(&mut *ys).enumerate() {
-            let made = branch.apply_one(x, out, &mut states[i], cx.child(i));
+            let inner = self.branches.context(i, cx.child(i));
+            let made = branch.apply_one(x, out, &mut states[i], inner);
             made.and_then(|()| check_output(out, cx)).map_err(|e| e.in_layer(name))?;
         }
         let shape = self.join(ys.iter().map(|y| *y.shape()))?;
@@ -178,8 +180,13 @@ impl<T: Scalar> Layer for Parallel<T> {
             return Err(not_recorded("Parallel"));
         }
         let mut parts = self.concat.map(|dim| Parts::new("Parallel", dim, call.dy.shape())).transpose()?;
-        let mut reached = false;
+        let (mut reached, active) = (false, self.branches.active());
         for (i, ((name, branch), y)) in self.branches.iter().zip(&*ys).enumerate() {
+            let wanted = dx.is_some() && branch.differentiable_input(0);
+            if !wanted && !active[i].load(Relaxed) {
+                parts.iter_mut().for_each(|parts| parts.skip(y.shape()));
+                continue;
+            }
             let dy = match &mut parts {
                 None => call.dy,
                 Some(parts) => {
@@ -188,18 +195,15 @@ impl<T: Scalar> Layer for Parallel<T> {
                 }
             };
             let requested = match &mut dx {
-                Some(dx) if branch.differentiable_input(0) => {
-                    Some(if reached { &mut *own } else { &mut **dx })
-                }
+                Some(dx) if wanted => Some(if reached { &mut *own } else { &mut **dx }),
                 _ => None,
             };
-            let adds = requested.is_some();
             let inner = Call::recorded(call.x, y, dy)?;
             branch.pull_one(inner, &mut states[i], grads, requested).map_err(|e| e.in_layer(name))?;
-            if let Some(dx) = dx.as_deref_mut().filter(|_| adds && reached) {
+            if let Some(dx) = dx.as_deref_mut().filter(|_| wanted && reached) {
                 add_assign(dx.data_mut(), own.data()); // dx += (∂fᵢ/∂x)ᵀ gᵢ
             }
-            reached |= adds;
+            reached |= wanted;
         }
         if let Some(dx) = dx.filter(|_| !reached) {
             dx.reset(*call.x.shape()).fill(T::ZERO);
@@ -221,6 +225,14 @@ impl<T: Scalar> Layer for Parallel<T> {
 
     fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
         self.branches.list_mut(out);
+    }
+
+    fn learning(&self) -> Learning {
+        self.branches.learning()
+    }
+
+    fn switch(&mut self, path: &str, mode: Mode) -> Result<()> {
+        self.branches.set_mode("Parallel", path, mode)
     }
 
     fn absorb(&mut self, cache: &Self::Cache) {

@@ -12,13 +12,14 @@
 //!
 //! Keeps f(x) where the backward pass of f reads it. Derivation: docs/layers/container/residual.md.
 
-use super::{children::one_to_one, not_recorded, only};
+use super::{children::{Known, one_to_one}, not_recorded, only};
 use crate::{Linear, Sequential, Tanh};
 use chainrule_core::{
-    AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Module,
-    Parameters, Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
+    AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Learning,
+    Mode, Module, Parameters, Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
 };
 use chainrule_tensor::kernels::elementwise::{add_assign, map2};
+use std::{iter, sync::atomic::Ordering::Relaxed};
 
 /// y = x + f(x). It is transparent: the parameters of f keep their names.
 ///
@@ -39,6 +40,9 @@ pub struct Residual<T: Scalar = f32> {
     /// Whether the backward pass of f reads f(x): then it is kept, since y is another tensor.
     keeps: bool,
     mistake: Option<Error>,
+    /// Of f, if it was set for a residual layer that is itself the outermost.
+    mode: Mode,
+    known: Known,
 }
 
 impl<T: Scalar> Residual<T> {
@@ -48,7 +52,10 @@ impl<T: Scalar> Residual<T> {
     }
 
     fn around(inner: BoxModule<T>) -> Self {
-        Self { keeps: inner.reads_outputs(), mistake: one_to_one(&inner).err(), inner }
+        let mut known = Known::default();
+        known.push();
+        let (keeps, mistake) = (inner.reads_outputs(), one_to_one(&inner).err());
+        Self { keeps, mistake, mode: Mode::Training, known, inner }
     }
 
     #[inline]
@@ -102,6 +109,7 @@ impl<T: Scalar> Layer for Residual<T> {
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, cache: &mut Self::Cache, cx: Context) -> Result<()> {
         self.verdict()?;
         cache.recorded = None;
+        let cx = cx.narrow(self.mode);
         if cx.recording() && self.keeps {
             self.inner.apply_one(x, &mut cache.fx, &mut cache.inner, cx)?;
             Self::kept(x.shape(), cache.fx.shape())?;
@@ -124,6 +132,9 @@ impl<T: Scalar> Layer for Residual<T> {
     ) -> Result<()> {
         if cache.recorded.as_ref() != Some(call.x.shape()) {
             return Err(not_recorded("Residual"));
+        }
+        if dx.is_none() && !self.known.active(|| iter::once(&self.inner))[0].load(Relaxed) {
+            return Ok(());
         }
         let fx = if self.keeps { &cache.fx } else { call.y };
         let inner = Call::recorded(call.x, fx, call.dy)?;
@@ -148,7 +159,20 @@ impl<T: Scalar> Layer for Residual<T> {
     }
 
     fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
+        self.known.lend();
         self.inner.list_mut(out);
+    }
+
+    fn learning(&self) -> Learning {
+        self.known.learning(|| iter::once(&self.inner))
+    }
+
+    fn switch(&mut self, path: &str, mode: Mode) -> Result<()> {
+        if !path.is_empty() {
+            return self.inner.set_mode(path, mode);
+        }
+        self.mode = mode;
+        self.inner.set_mode("", Mode::Training)
     }
 
     fn absorb(&mut self, cache: &Self::Cache) {

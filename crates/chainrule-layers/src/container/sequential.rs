@@ -16,10 +16,10 @@
 use super::{check_output, children::Children, not_recorded, only};
 use crate::{Linear, Tanh};
 use chainrule_core::{
-    AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, InPlace, Layer, Module,
-    Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
+    AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, InPlace, Layer, Learning,
+    Mode, Module, Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
 };
-use std::{mem, ops::Range, slice};
+use std::{mem, ops::Range, slice, sync::atomic::Ordering::Relaxed};
 
 /// Layers one after another; children are named by index, or as given to [`Sequential::named`]. A module of one input and
 /// one output, such as a graph, is a child too.
@@ -149,6 +149,14 @@ impl<T: Scalar> Sequential<T> {
         self.len() == 0
     }
 
+    /// The first step whose child has something to learn, or their number.
+    #[inline]
+    fn first_active(&self) -> usize {
+        let active = self.children.active();
+        let learns = |step: &Step| active[step.child].load(Relaxed);
+        self.plan.steps.iter().position(learns).unwrap_or(self.plan.steps.len())
+    }
+
     /// The in-place twin of a child that the plan lets overwrite.
     #[inline]
     fn in_place(&self, at: usize) -> Result<&dyn InPlace<T>> {
@@ -215,7 +223,8 @@ impl<T: Scalar> Layer for Sequential<T> {
         for (k, step) in steps.iter().enumerate() {
             let (input, output) = places((k, steps.len()), kept, x, &mut ys[..between], y);
             let (name, child) = self.children.get(step.child);
-            let made = child.apply_one(input, output, &mut states[step.child], cx.child(step.child));
+            let inner = self.children.context(step.child, cx.child(step.child));
+            let made = child.apply_one(input, output, &mut states[step.child], inner);
             made.and_then(|()| check_output(output, cx)).map_err(|e| e.in_layer(name))?;
             for i in step.in_place.clone() {
                 let made = self.in_place(i).and_then(|layer| layer.forward_in_place(output));
@@ -244,9 +253,14 @@ impl<T: Scalar> Layer for Sequential<T> {
             Some(dx) if cut.is_some() => dx.reset(*call.x.shape()).fill(T::ZERO),
             _ => {}
         }
+        // No further than to the first child that learns, if dx is not requested.
+        let start = match &dx {
+            Some(_) if cut.is_none() => 0,
+            _ => self.first_active().max(cut.unwrap_or(0)),
+        };
         // Gᵢ is the caller's until there is one of ours. Each memory has the same task in every pass.
         let (mut dy, mut dx_inner, mut ours) = (dy, dx_inner, false);
-        for (k, step) in steps.iter().enumerate().skip(cut.unwrap_or(0)).rev() {
+        for (k, step) in steps.iter().enumerate().skip(start).rev() {
             let y = if k + 1 == steps.len() { call.y } else { &ys[k] };
             for i in step.in_place.clone().rev() {
                 if !mem::replace(&mut ours, true) {
@@ -260,8 +274,8 @@ impl<T: Scalar> Layer for Sequential<T> {
                 if ours { &*dy } else { call.dy },
             )?;
             let requested = match k {
-                _ if *cut == Some(k) => None,
-                0 => dx.take(),
+                0 if cut.is_none() => dx.take(),
+                _ if k == start => None,
                 _ => Some(&mut *dx_inner),
             };
             let (name, child) = self.children.get(step.child);
@@ -288,6 +302,14 @@ impl<T: Scalar> Layer for Sequential<T> {
 
     fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
         self.children.list_mut(out);
+    }
+
+    fn learning(&self) -> Learning {
+        self.children.learning()
+    }
+
+    fn switch(&mut self, path: &str, mode: Mode) -> Result<()> {
+        self.children.set_mode("Sequential", path, mode)
     }
 
     fn absorb(&mut self, cache: &Self::Cache) {
