@@ -98,11 +98,21 @@ pub trait Layer: Send + Sync {
         no_parts(path, mode, || self.spec())
     }
 
+    /// How many containers stand inside each other here: 0 of a layer, 1 of a container of layers.
+    fn depth(&self) -> usize {
+        0
+    }
+
     /// Folds the batch statistics of a training pass into the layer, after the step.
     fn absorb(&mut self, _cache: &Self::Cache) {}
 
     /// Multiply-adds of one forward pass, for the summary.
     fn multiply_adds(&self, _input: &[usize]) -> u64 {
+        0
+    }
+
+    /// Bytes that the cache holds after a training pass of an input of this shape, with or without ∂E/∂x, for the summary.
+    fn cache_bytes(&self, _input: &[usize], _dx: bool) -> usize {
         0
     }
 
@@ -112,13 +122,17 @@ pub trait Layer: Send + Sync {
         Spec::opaque::<Self>()
     }
 
-    /// Adds this layer to a summary: one row; a container adds its children instead.
+    /// Adds this layer to a summary: one row, and the bytes of its cache; a container adds its children instead, and what it
+    /// holds for them.
     ///
     /// # Errors
     /// As [`Layer::output_shape`].
     fn describe(&self, input: &[usize], out: &mut Summary) -> Result<Shape> {
         let output = self.output_shape(input)?;
         out.row::<Self::T>(self.spec().kind(), output, self.multiply_adds(input), &mut |p| self.params(p));
+        let bytes = self.cache_bytes(input, out.requests(0));
+        out.hold_in_training(bytes);
+        out.hold_in_inference(bytes);
         Ok(output)
     }
 }

@@ -118,6 +118,11 @@ pub trait Module: Parameters + Send + Sync {
         no_parts(path, mode, || self.to_spec())
     }
 
+    /// As [`Layer::depth`]. Containers refuse to be nested deeper than the stack of a thread allows.
+    fn nesting(&self) -> usize {
+        0
+    }
+
     /// As [`Layer::absorb`].
     fn fold(&mut self, _state: &Self::State) {}
 
@@ -176,7 +181,12 @@ pub trait Module: Parameters + Send + Sync {
     fn summary(&self, inputs: impl InputShapes) -> Result<Summary> {
         let shapes = inputs.shapes()?;
         let mut summary = Summary::new(&shapes);
-        self.summarize(&shapes, &mut summary)?;
+        let outputs = self.summarize(&shapes, &mut summary)?;
+        // y, and ∂E/∂y of training.
+        for bytes in outputs.iter().map(|y| y.volume().saturating_mul(size_of::<Self::T>())) {
+            summary.hold_in_training(bytes.saturating_mul(2));
+            summary.hold_in_inference(bytes);
+        }
         Ok(summary)
     }
 }
@@ -210,7 +220,8 @@ impl<L: Layer> Module for L {
         grads: &mut Grads<L::T>,
         dxs: &mut [Option<&mut Tensor<L::T>>],
     ) -> Result<()> {
-        let (x, dx) = (only(call.xs)?, dxs.first_mut().and_then(Option::as_deref_mut));
+        let [dx] = dxs else { return Err(wrong_number("∂E/∂x", 1, dxs.len())) };
+        let (x, dx) = (only(call.xs)?, dx.as_deref_mut());
         match (call.ys, call.dys) {
             ([y], [Some(dy)]) => self.backward(Call::new(self, x, y, dy)?, cache, grads, dx),
             ([_], [None]) => {
@@ -257,6 +268,10 @@ impl<L: Layer> Module for L {
 
     fn set_mode(&mut self, path: &str, mode: Mode) -> Result<()> {
         self.switch(path, mode)
+    }
+
+    fn nesting(&self) -> usize {
+        self.depth()
     }
 
     fn fold(&mut self, cache: &L::Cache) {

@@ -103,7 +103,7 @@ impl<T: Scalar> Param<T> {
     }
 
     /// Its own name, the last part of its path: `weight`.
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &'static str {
         self.name
     }
 

@@ -1,8 +1,9 @@
 //! The named children of a container.
 
+use super::Sequential;
 use chainrule_core::{
-    BoxModule, Context, Error, Learning, Mode, Module, Parameters, Params, ParamsMut, Result, Scalar, Spec,
-    freezes,
+    BoxModule, Context, Error, Learning, Mode, Module, Parameters, Params, ParamsMut, Result, Scalar, Shape,
+    Spec, freezes,
 };
 use std::{
     collections::HashMap,
@@ -19,7 +20,22 @@ pub(super) struct Children<T: Scalar> {
     list: Vec<Child<T>>,
     places: HashMap<String, usize>,
     mistake: Option<Error>,
-    known: Known,
+    /// The most containers inside each other in one of them.
+    depth: usize,
+    pub(super) known: Known,
+}
+
+/// The most containers inside each other: every level takes some hundred bytes of a thread's stack in each pass.
+const DEEPEST: usize = 1024;
+
+/// A module that a container may hold: another one in its place, and the mistake, where there would be too many containers
+/// inside each other. What is never held is not dropped level by level.
+pub(super) fn bounded<T: Scalar>(module: BoxModule<T>) -> (BoxModule<T>, Result<()>) {
+    if module.nesting() < DEEPEST {
+        return (module, Ok(()));
+    }
+    let error = format!("expected at most {DEEPEST} containers inside each other, got more");
+    (BoxModule::new(Sequential::of()), Err(Error::value(error)))
 }
 
 #[derive(Clone)]
@@ -31,8 +47,9 @@ struct Child<T: Scalar> {
 
 /// Which children have something to learn: found when a backward pass asks, and kept until a parameter of the program is
 /// frozen or thawed. What was skipped as frozen is looked at again whenever the parameters were lent mutably.
-#[derive(Default)]
 pub(super) struct Known {
+    /// The identity of the container, another one in a clone: a cache belongs to the container that recorded it.
+    id: u64,
     /// The count of [`freezes`] at which it was found; 0 if it is not known.
     at: AtomicU64,
     /// Whether a child has parameters, all of them frozen.
@@ -41,7 +58,21 @@ pub(super) struct Known {
     active: Vec<AtomicBool>,
 }
 
+impl Default for Known {
+    fn default() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = NEXT.fetch_add(1, Relaxed);
+        Self { id, at: AtomicU64::new(0), frozen: AtomicBool::new(false), active: Vec::new() }
+    }
+}
+
 impl Known {
+    /// What a cache keeps of a recorded pass over x: whose it is, and the shape.
+    #[inline]
+    pub(super) fn mark(&self, x: &Shape) -> Mark {
+        Mark { id: self.id, shape: *x }
+    }
+
     /// One more child.
     pub(super) fn push(&mut self) {
         self.active.push(AtomicBool::new(false));
@@ -95,6 +126,20 @@ impl Known {
     }
 }
 
+/// Whose recorded pass a cache holds, and the shape of its x.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    id: u64,
+    shape: Shape,
+}
+
+impl Mark {
+    /// Whether it is of the container.
+    pub(super) fn is_of(&self, known: &Known) -> bool {
+        self.id == known.id
+    }
+}
+
 impl Clone for Known {
     /// Not known, of as many children.
     fn clone(&self) -> Self {
@@ -104,7 +149,7 @@ impl Clone for Known {
 
 impl<T: Scalar> Children<T> {
     pub(super) fn new() -> Self {
-        Self { list: Vec::new(), places: HashMap::new(), mistake: None, known: Known::default() }
+        Self { list: Vec::new(), places: HashMap::new(), mistake: None, depth: 0, known: Known::default() }
     }
 
     /// Appends a module; its name must be new and without dots.
@@ -113,6 +158,9 @@ impl<T: Scalar> Children<T> {
         if self.places.insert(name.clone(), self.list.len()).is_some() {
             self.keep(Err(Error::value(format!("two children are named `{}`", name.escape_debug()))));
         }
+        let (module, bound) = bounded(module);
+        self.keep(bound.map_err(|e| e.in_layer(&name)));
+        self.depth = self.depth.max(module.nesting());
         self.list.push(Child { name, module, mode: Mode::Training });
         self.known.push();
     }
@@ -140,6 +188,11 @@ impl<T: Scalar> Children<T> {
     pub(super) fn validate(&self) -> Result<()> {
         self.verdict()?;
         self.iter().try_for_each(|(name, child)| child.validate().map_err(|e| e.in_layer(name)))
+    }
+
+    /// The number of containers inside each other, the one that has these children included.
+    pub(super) fn depth(&self) -> usize {
+        self.depth + 1
     }
 
     pub(super) fn len(&self) -> usize {

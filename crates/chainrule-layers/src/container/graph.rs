@@ -13,7 +13,7 @@
 //! Keeps the outputs of every node. Derivation: docs/layers/container/graph.md.
 
 use super::{
-    check_output,
+    bytes, check_output,
     children::Children,
     graph_plan::{Edge, Plan, Source, Use},
     inputs_expected, not_recorded,
@@ -105,12 +105,12 @@ impl<T: Scalar> Graph<T> {
         Ok(())
     }
 
-    /// Calls `f` with the key and the module of every node that leads to an output, and the shapes of its inputs, for the
+    /// Calls `f` with the node, the key and the module of every node that leads to an output, and the shapes of its inputs, for the
     /// shapes of its outputs.
     fn shapes(
         &self,
         inputs: &[Shape],
-        mut f: impl FnMut(&str, &BoxModule<T>, &[Shape]) -> Result<Vec<Shape>>,
+        mut f: impl FnMut(&Use, &str, &BoxModule<T>, &[Shape]) -> Result<Vec<Shape>>,
     ) -> Result<Vec<Shape>> {
         self.verdict()?;
         inputs_expected("Graph", self.inputs.len(), inputs.len())?;
@@ -120,7 +120,7 @@ impl<T: Scalar> Graph<T> {
             let (key, module) = self.layers.get(node.layer);
             of.clear();
             of.extend(node.edges.iter().map(|edge| *edge.source.of(inputs, &values)));
-            let made = f(key, module, &of).map_err(|e| e.in_layer(key))?;
+            let made = f(node, key, module, &of).map_err(|e| e.in_layer(key))?;
             if made.len() != node.outputs {
                 let (expected, got) = (node.outputs, made.len());
                 return Err(Error::shape(format!("expected {expected} outputs, got {got}")).in_layer(key));
@@ -128,6 +128,51 @@ impl<T: Scalar> Graph<T> {
             values[node.values()].copy_from_slice(&made);
         }
         Ok(self.plan().outputs.iter().map(|source| *source.of(inputs, &values)).collect())
+    }
+}
+
+impl<T: Scalar> Graph<T> {
+    /// Whether each ∂E/∂v leads to something trainable or to a requested ∂E/∂x: for every value, and then for every input.
+    fn want(&self, requested: impl Iterator<Item = bool>, wanted: &mut Vec<bool>) {
+        wanted.clear();
+        wanted.resize(self.values, false);
+        wanted.extend(requested);
+        let active = self.layers.active();
+        for node in self.plan().steps.iter().map(|&n| &self.nodes[n]) {
+            let any = active[node.layer].load(Relaxed)
+                || node.edges.iter().any(|edge| self.leads(edge, wanted));
+            wanted[node.values()].fill(any);
+        }
+    }
+
+    /// Whether ∂E/∂x along an edge is wanted.
+    #[inline]
+    fn leads(&self, edge: &Edge, wanted: &[bool]) -> bool {
+        edge.differentiable && wanted[edge.source.slot(self.values)]
+    }
+
+    /// Bytes of every ∂E/∂v, and of the terms of their sums after the first, for the bytes of the values.
+    fn gradient_bytes(&self, wanted: &[bool], inputs: &[Shape], sizes: &[usize]) -> usize {
+        let (plan, mut reached) = (self.plan(), vec![false; wanted.len()]);
+        let mut terms: Vec<usize> = Vec::new();
+        for slot in plan.outputs.iter().map(|source| source.slot(self.values)) {
+            reached[slot] = wanted[slot];
+        }
+        for node in plan.steps.iter().rev().map(|&n| &self.nodes[n]) {
+            if !reached[node.values()].contains(&true) {
+                continue;
+            }
+            terms.resize(terms.len().max(node.edges.len()), 0);
+            for (edge, term) in node.edges.iter().zip(&mut terms) {
+                let slot = edge.source.slot(self.values);
+                if self.leads(edge, wanted) && mem::replace(&mut reached[slot], true) {
+                    let size = sizes.get(slot).copied();
+                    *term = size.unwrap_or_else(|| bytes::<T>(&inputs[slot - self.values])).max(*term);
+                }
+            }
+        }
+        let sums = sizes.iter().zip(&reached).map(|(&size, &reached)| if reached { size } else { 0 });
+        sums.chain(terms).fold(0, usize::saturating_add)
     }
 }
 
@@ -167,9 +212,9 @@ pub struct GraphState<T: Scalar> {
     x_refs: Vec<&'static Tensor<T>>,
     dy_refs: Vec<Option<&'static Tensor<T>>>,
     dx_refs: Vec<Option<&'static mut Tensor<T>>>,
-    /// The shapes of the inputs, if the pass was recorded.
+    /// The shapes of the inputs, and the graph whose pass was recorded, if it was.
     shapes: Vec<Shape>,
-    recorded: bool,
+    recorded: Option<u64>,
 }
 
 /// What becomes of ∂E/∂x of one node's input.
@@ -197,7 +242,7 @@ impl<T: Scalar> Default for GraphState<T> {
             dy_refs: Vec::new(),
             dx_refs: Vec::new(),
             shapes: Vec::new(),
-            recorded: false,
+            recorded: None,
         }
     }
 }
@@ -253,7 +298,7 @@ impl<T: Scalar> Module for Graph<T> {
     }
 
     fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>> {
-        self.shapes(inputs, |_, module, shapes| module.output_shapes(shapes))
+        self.shapes(inputs, |_, _, module, shapes| module.output_shapes(shapes))
     }
 
     fn apply(
@@ -274,7 +319,7 @@ impl<T: Scalar> Module for Graph<T> {
             )));
         }
         let GraphState { states, values, x_refs, shapes, recorded, .. } = state;
-        *recorded = false;
+        *recorded = None;
         states.resize_with(self.nodes.len(), AnyState::default);
         values.resize_with(self.values, Tensor::default);
         for &n in &plan.steps {
@@ -303,7 +348,7 @@ impl<T: Scalar> Module for Graph<T> {
         }
         shapes.clear();
         shapes.extend(xs.iter().map(|x| *x.shape()));
-        *recorded = cx.recording();
+        *recorded = cx.recording().then_some(self.id);
         Ok(())
     }
 
@@ -318,7 +363,7 @@ impl<T: Scalar> Module for Graph<T> {
         let GraphState { states, values, dvalues, reached, wanted, arrivals, x_refs, dy_refs, dx_refs, .. } = state;
         let (own, fits) = (
             &mut state.dxs,
-            state.recorded
+            state.recorded == Some(self.id)
                 && states.len() == self.nodes.len()
                 && values.len() == self.values
                 && call.xs.iter().map(|x| x.shape()).eq(&state.shapes)
@@ -334,15 +379,7 @@ impl<T: Scalar> Module for Graph<T> {
         dvalues.resize_with(self.values, Tensor::default);
         reached.clear();
         reached.resize(self.values + self.inputs.len(), false);
-        wanted.clear();
-        wanted.resize(self.values, false);
-        wanted.extend(dxs.iter().map(Option::is_some));
-        let active = self.layers.active();
-        for node in plan.steps.iter().map(|&n| &self.nodes[n]) {
-            let leads = |edge: &Edge| edge.differentiable && wanted[edge.source.slot(self.values)];
-            let any = active[node.layer].load(Relaxed) || node.edges.iter().any(leads);
-            wanted[node.values()].fill(any);
-        }
+        self.want(dxs.iter().map(Option::is_some), wanted);
         for (source, dy) in plan.outputs.iter().zip(call.dys) {
             let Some(dy) = dy.filter(|_| wanted[source.slot(self.values)]) else { continue };
             let Some(sum) = gradient(*source, dvalues, dxs) else { continue };
@@ -364,7 +401,7 @@ impl<T: Scalar> Module for Graph<T> {
             arrivals.clear();
             for (edge, dx) in node.edges.iter().zip(&mut *own) {
                 let slot = edge.source.slot(self.values);
-                let leads = edge.differentiable && wanted[slot];
+                let leads = self.leads(edge, wanted);
                 let sum = gradient(edge.source, dvalues, dxs).filter(|_| leads);
                 arrivals.push(match sum {
                     None => Arrival::Unused,
@@ -430,7 +467,14 @@ impl<T: Scalar> Module for Graph<T> {
         self.layers.set_mode("Graph", path, mode)
     }
 
+    fn nesting(&self) -> usize {
+        self.layers.depth()
+    }
+
     fn fold(&mut self, state: &GraphState<T>) {
+        if state.recorded != Some(self.id) {
+            return;
+        }
         for (node, state) in self.nodes.iter().zip(&state.states) {
             self.layers.get_mut(node.layer).fold(state);
         }
@@ -438,7 +482,7 @@ impl<T: Scalar> Module for Graph<T> {
 
     fn cost(&self, inputs: &[Shape]) -> u64 {
         let mut sum = 0u64;
-        let shapes = self.shapes(inputs, |_, module, shapes| {
+        let shapes = self.shapes(inputs, |_, _, module, shapes| {
             sum = sum.saturating_add(module.cost(shapes));
             module.output_shapes(shapes)
         });
@@ -450,7 +494,20 @@ impl<T: Scalar> Module for Graph<T> {
     }
 
     fn summarize(&self, inputs: &[Shape], out: &mut Summary) -> Result<Vec<Shape>> {
-        self.shapes(inputs, |key, module, shapes| out.child(key, |out| module.summarize(shapes, out)))
+        self.verdict()?;
+        let (mut wanted, mut sizes) = (Vec::new(), vec![0; self.values]);
+        self.want((0..self.inputs.len()).map(|i| out.requests(i)), &mut wanted);
+        let shapes = self.shapes(inputs, |node, key, module, shapes| {
+            let requested: Vec<_> = node.edges.iter().map(|edge| self.leads(edge, &wanted)).collect();
+            let made =
+                out.requesting(&requested, |out| out.child(key, |out| module.summarize(shapes, out)))?;
+            sizes[node.first..].iter_mut().zip(&made).for_each(|(size, y)| *size = bytes::<T>(y));
+            Ok(made)
+        })?;
+        let values = sizes.iter().fold(0usize, |sum, &size| sum.saturating_add(size));
+        out.hold_in_training(values.saturating_add(self.gradient_bytes(&wanted, inputs, &sizes)));
+        out.hold_in_inference(values);
+        Ok(shapes)
     }
 }
 

@@ -14,8 +14,8 @@
 
 use super::{
     along::{Parts, joined},
-    check_output,
-    children::Children,
+    bytes, check_output,
+    children::{Children, Mark},
     not_recorded, only,
 };
 use crate::{Linear, Tanh};
@@ -112,8 +112,8 @@ pub struct ParallelCache<T> {
     part: Tensor<T>,
     /// ∂E/∂x of one branch, of x's shape.
     dx: Tensor<T>,
-    /// The shape of x, if the pass was recorded.
-    recorded: Option<Shape>,
+    /// Whose pass over which shape was recorded, if it was.
+    recorded: Option<Mark>,
 }
 
 impl<T: Scalar> Default for ParallelCache<T> {
@@ -164,7 +164,7 @@ impl<T: Scalar> Layer for Parallel<T> {
                 ys[1..].iter().for_each(|out| add_assign(y.data_mut(), out.data())); // y += fᵢ(x)
             }
         }
-        *recorded = cx.recording().then(|| *x.shape());
+        *recorded = cx.recording().then(|| self.branches.known.mark(x.shape()));
         Ok(())
     }
 
@@ -176,7 +176,7 @@ impl<T: Scalar> Layer for Parallel<T> {
         mut dx: Option<&mut Tensor<T>>,
     ) -> Result<()> {
         let ParallelCache { states, ys, part, dx: own, recorded } = cache;
-        if recorded.as_ref() != Some(call.x.shape()) || states.len() != self.branches.len() {
+        if *recorded != Some(self.branches.known.mark(call.x.shape())) || states.len() != self.branches.len() {
             return Err(not_recorded("Parallel"));
         }
         let mut parts = self.concat.map(|dim| Parts::new("Parallel", dim, call.dy.shape())).transpose()?;
@@ -235,7 +235,14 @@ impl<T: Scalar> Layer for Parallel<T> {
         self.branches.set_mode("Parallel", path, mode)
     }
 
+    fn depth(&self) -> usize {
+        self.branches.depth()
+    }
+
     fn absorb(&mut self, cache: &Self::Cache) {
+        if !cache.recorded.is_some_and(|mark| mark.is_of(&self.branches.known)) {
+            return;
+        }
         self.branches.iter_mut().zip(&cache.states).for_each(|(branch, state)| branch.fold(state));
     }
 
@@ -249,8 +256,27 @@ impl<T: Scalar> Layer for Parallel<T> {
     }
 
     fn describe(&self, input: &[usize], out: &mut Summary) -> Result<Shape> {
-        let input = Shape::new(input)?;
-        self.joined(|name, branch| out.child(name, |out| branch.summarize(&[input], out)))
+        let (input, active) = (Shape::new(input)?, self.branches.active());
+        let (mut parts, mut part, mut terms, mut i) = (0usize, 0, 0, 0);
+        let requested = out.requests(0);
+        let output = self.joined(|name, branch| {
+            let wanted = requested && branch.differentiable_input(0);
+            let made = out.requesting(&[wanted], |out| out.child(name, |out| branch.summarize(&[input], out)))?;
+            let size = made.iter().fold(0usize, |sum, y| sum.saturating_add(bytes::<T>(y)));
+            parts = parts.saturating_add(size);
+            if self.concat.is_some() && (wanted || active[i].load(Relaxed)) {
+                part = size.max(part);
+            }
+            terms += usize::from(wanted);
+            i += 1;
+            Ok(made)
+        })?;
+        out.hold_in_training(parts.saturating_add(part)); // fᵢ(x) and gᵢ
+        if terms > 1 {
+            out.hold_in_training(bytes::<T>(&input)); // the terms of dx after the first
+        }
+        out.hold_in_inference(parts);
+        Ok(output)
     }
 }
 

@@ -12,7 +12,7 @@
 //!
 //! Keeps f(x) where the backward pass of f reads it. Derivation: docs/layers/container/residual.md.
 
-use super::{children::{Known, one_to_one}, not_recorded, only};
+use super::{bytes, children::{Known, Mark, bounded, one_to_one}, not_recorded, only};
 use crate::{Linear, Sequential, Tanh};
 use chainrule_core::{
     AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Learning,
@@ -54,7 +54,8 @@ impl<T: Scalar> Residual<T> {
     fn around(inner: BoxModule<T>) -> Self {
         let mut known = Known::default();
         known.push();
-        let (keeps, mistake) = (inner.reads_outputs(), one_to_one(&inner).err());
+        let (inner, bound) = bounded(inner);
+        let (keeps, mistake) = (inner.reads_outputs(), bound.and_then(|()| one_to_one(&inner)).err());
         Self { keeps, mistake, mode: Mode::Training, known, inner }
     }
 
@@ -80,8 +81,8 @@ pub struct ResidualCache<T> {
     inner: AnyState,
     /// f(x), of y's shape.
     fx: Tensor<T>,
-    /// The shape of x, if the pass was recorded.
-    recorded: Option<Shape>,
+    /// Whose pass over which shape was recorded, if it was.
+    recorded: Option<Mark>,
 }
 
 impl<T: Scalar> Default for ResidualCache<T> {
@@ -119,7 +120,7 @@ impl<T: Scalar> Layer for Residual<T> {
             Self::kept(x.shape(), y.shape())?;
             add_assign(y.data_mut(), x.data()); // y = f(x) + x, the same bits
         }
-        cache.recorded = cx.recording().then(|| *x.shape());
+        cache.recorded = cx.recording().then(|| self.known.mark(x.shape()));
         Ok(())
     }
 
@@ -130,7 +131,7 @@ impl<T: Scalar> Layer for Residual<T> {
         grads: &mut Grads<T>,
         mut dx: Option<&mut Tensor<T>>,
     ) -> Result<()> {
-        if cache.recorded.as_ref() != Some(call.x.shape()) {
+        if cache.recorded != Some(self.known.mark(call.x.shape())) {
             return Err(not_recorded("Residual"));
         }
         if dx.is_none() && !self.known.active(|| iter::once(&self.inner))[0].load(Relaxed) {
@@ -175,8 +176,14 @@ impl<T: Scalar> Layer for Residual<T> {
         self.inner.set_mode("", Mode::Training)
     }
 
+    fn depth(&self) -> usize {
+        self.inner.nesting() + 1
+    }
+
     fn absorb(&mut self, cache: &Self::Cache) {
-        self.inner.fold(&cache.inner);
+        if cache.recorded.is_some_and(|mark| mark.is_of(&self.known)) {
+            self.inner.fold(&cache.inner);
+        }
     }
 
     fn multiply_adds(&self, input: &[usize]) -> u64 {
@@ -189,7 +196,12 @@ impl<T: Scalar> Layer for Residual<T> {
 
     fn describe(&self, input: &[usize], out: &mut Summary) -> Result<Shape> {
         self.verdict()?;
-        let output = self.inner.summarize(&[Shape::new(input)?], out).and_then(only)?;
+        let wanted = out.requests(0) && self.inner.differentiable_input(0);
+        let inner = out.requesting(&[wanted], |out| self.inner.summarize(&[Shape::new(input)?], out));
+        let output = inner.and_then(only)?;
+        if self.keeps {
+            out.hold_in_training(bytes::<T>(&output)); // f(x)
+        }
         Self::kept(input, &output)?;
         Ok(output)
     }

@@ -13,7 +13,7 @@
 //! Keeps every yᵢ in training, two in inference. Where fᵢ can work in place and yᵢ₋₁ is not read again, as an activation
 //! after a product, yᵢ takes its place, and Gᵢ₋₁ that of Gᵢ. Derivation: docs/layers/container/sequential.md.
 
-use super::{check_output, children::Children, not_recorded, only};
+use super::{bytes, check_output, children::{Children, Mark}, not_recorded, only};
 use crate::{Linear, Tanh};
 use chainrule_core::{
     AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, InPlace, Layer, Learning,
@@ -149,12 +149,41 @@ impl<T: Scalar> Sequential<T> {
         self.len() == 0
     }
 
-    /// The first step whose child has something to learn, or their number.
+    /// The step at which backward ends: the first, or the first whose child has something to learn; the number of steps if
+    /// there is none.
     #[inline]
-    fn first_active(&self) -> usize {
+    fn start(&self, requested: bool) -> usize {
+        let Plan { steps, cut } = &self.plan;
+        if requested && cut.is_none() {
+            return 0;
+        }
         let active = self.children.active();
         let learns = |step: &Step| active[step.child].load(Relaxed);
-        self.plan.steps.iter().position(learns).unwrap_or(self.plan.steps.len())
+        steps.iter().position(learns).unwrap_or(steps.len()).max(cut.unwrap_or(0))
+    }
+
+    /// Bytes of the outputs of all steps but the last, in training and in inference, and of the gradients between steps, for
+    /// the shapes before and after each step.
+    fn held(&self, shapes: &[[Shape; 2]], requested: bool) -> [usize; 3] {
+        let (n, start) = (shapes.len(), self.start(requested));
+        let (mut kept, mut turns, mut gradients) = (0usize, [0; 2], [0; 2]);
+        for (k, [_, y]) in shapes[..n.saturating_sub(1)].iter().enumerate() {
+            kept = kept.saturating_add(bytes::<T>(y));
+            turns[k % 2] = bytes::<T>(y).max(turns[k % 2]);
+        }
+        // As backward goes: dy is ours from the first copy or the first ∂E/∂x on.
+        let (mut dy, mut ours) = (0, false);
+        for (k, step) in self.plan.steps.iter().enumerate().skip(start).rev() {
+            if !step.in_place.is_empty() && !ours {
+                gradients[dy] = bytes::<T>(&shapes[k][1]).max(gradients[dy]);
+            }
+            (dy, ours) = (1 - dy, true);
+            if k > start {
+                gradients[dy] = bytes::<T>(&shapes[k][0]).max(gradients[dy]);
+            }
+        }
+        let sum = |[a, b]: [usize; 2]| a.saturating_add(b);
+        [kept, sum(turns), sum(gradients)]
     }
 
     /// The in-place twin of a child that the plan lets overwrite.
@@ -182,8 +211,8 @@ pub struct SequentialCache<T> {
     ys: Vec<Tensor<T>>,
     /// ∂E/∂yᵢ and ∂E/∂yᵢ₋₁, in turn.
     dys: [Tensor<T>; 2],
-    /// The shape of x, if the pass was recorded.
-    recorded: Option<Shape>,
+    /// Whose pass over which shape was recorded, if it was.
+    recorded: Option<Mark>,
 }
 
 impl<T: Scalar> Default for SequentialCache<T> {
@@ -232,7 +261,7 @@ impl<T: Scalar> Layer for Sequential<T> {
                     .map_err(|e| e.in_layer(self.children.get(i).0))?;
             }
         }
-        *recorded = kept.then(|| *x.shape());
+        *recorded = kept.then(|| self.children.known.mark(x.shape()));
         Ok(())
     }
 
@@ -244,7 +273,7 @@ impl<T: Scalar> Layer for Sequential<T> {
         mut dx: Option<&mut Tensor<T>>,
     ) -> Result<()> {
         let SequentialCache { states, ys, dys: [dy, dx_inner], recorded } = cache;
-        if recorded.as_ref() != Some(call.x.shape()) || states.len() != self.len() {
+        if *recorded != Some(self.children.known.mark(call.x.shape())) || states.len() != self.len() {
             return Err(not_recorded("Sequential"));
         }
         let Plan { steps, cut } = &self.plan;
@@ -253,11 +282,7 @@ impl<T: Scalar> Layer for Sequential<T> {
             Some(dx) if cut.is_some() => dx.reset(*call.x.shape()).fill(T::ZERO),
             _ => {}
         }
-        // No further than to the first child that learns, if dx is not requested.
-        let start = match &dx {
-            Some(_) if cut.is_none() => 0,
-            _ => self.first_active().max(cut.unwrap_or(0)),
-        };
+        let start = self.start(dx.is_some());
         // Gᵢ is the caller's until there is one of ours. Each memory has the same task in every pass.
         let (mut dy, mut dx_inner, mut ours) = (dy, dx_inner, false);
         for (k, step) in steps.iter().enumerate().skip(start).rev() {
@@ -312,7 +337,14 @@ impl<T: Scalar> Layer for Sequential<T> {
         self.children.set_mode("Sequential", path, mode)
     }
 
+    fn depth(&self) -> usize {
+        self.children.depth()
+    }
+
     fn absorb(&mut self, cache: &Self::Cache) {
+        if !cache.recorded.is_some_and(|mark| mark.is_of(&self.children.known)) {
+            return;
+        }
         self.children.iter_mut().zip(&cache.states).for_each(|(child, state)| child.fold(state));
     }
 
@@ -335,17 +367,21 @@ impl<T: Scalar> Layer for Sequential<T> {
 
     fn describe(&self, input: &[usize], out: &mut Summary) -> Result<Shape> {
         self.children.verdict()?;
-        let mut shape = Shape::new(input)?;
-        for step in &self.plan.steps {
+        let (mut shape, mut shapes) = (Shape::new(input)?, Vec::new());
+        let (requested, start) = (out.requests(0), self.start(out.requests(0)));
+        for (k, step) in self.plan.steps.iter().enumerate() {
+            let before = shape;
+            let wanted = if k == 0 { requested && self.plan.cut.is_none() } else { k > start };
             for i in step.child..step.in_place.end {
                 let (name, child) = self.children.get(i);
-                let shapes = out.child(name, |out| child.summarize(&[shape], out));
-                shape = shapes.and_then(only).map_err(|e| e.in_layer(name))?;
-                if step.in_place.contains(&i) {
-                    out.share_output();
-                }
+                let made = out.requesting(&[wanted], |out| out.child(name, |out| child.summarize(&[shape], out)));
+                shape = made.and_then(only).map_err(|e| e.in_layer(name))?;
             }
+            shapes.push([before, shape]);
         }
+        let [kept, turns, gradients] = self.held(&shapes, requested);
+        out.hold_in_training(kept.saturating_add(gradients));
+        out.hold_in_inference(turns);
         Ok(shape)
     }
 }
@@ -438,8 +474,8 @@ pub(crate) mod tests {
         assert_eq!((y.data(), dx.data(), grads.values()), (&[30.0][..], &[6.0][..], &[15.0, 10.0][..]));
     }
 
-    /// One output is kept for Linear and ReLU together: 2·(4·3 + 3) parameters and gradients, 8·4 inputs, 8·3 outputs,
-    /// and two gradients of 8·3.
+    /// One output is kept for Linear and ReLU together: 2·(4·3 + 3) parameters and gradients, 8·4 inputs, 8·3 outputs and
+    /// their gradients. ReLU overwrites a copy of the gradients.
     #[test]
     fn an_activation_that_overwrites_takes_no_memory() {
         let model = |second: bool| {
@@ -447,11 +483,9 @@ pub(crate) mod tests {
             if second { model.add(Relu::new()) } else { model }
         };
         let [one, two] = [false, true].map(|second| model(second).summary([8, 4]).unwrap());
-        assert_eq!(one.training_bytes(), 8 * (2 * 15 + 32 + 24 + 48));
-        assert_eq!(
-            [one.training_bytes(), one.inference_bytes()],
-            [two.training_bytes(), two.inference_bytes()]
-        );
+        assert_eq!(one.training_bytes(), 8 * (2 * 15 + 32 + 24 + 24));
+        assert_eq!(two.training_bytes(), 8 * (2 * 15 + 32 + 24 + 24 + 24));
+        assert_eq!([one.inference_bytes(), two.inference_bytes()], [8 * (15 + 32 + 24); 2]);
         let model = model(true).add(Linear::new(3, 2)).init(1).unwrap();
         let (mut y, mut cache) = (Tensor::default(), SequentialCache::default());
         model.forward(&Tensor::zeros([8, 4]), &mut y, &mut cache, Context::train(0)).unwrap();

@@ -17,7 +17,7 @@ use chainrule_core::{
     Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Params, ParamsMut, Result, Scalar,
     Shape, Spec, Tensor,
 };
-use chainrule_tensor::kernels::layers::norm::{layer_norm, layer_norm_gradient};
+use chainrule_tensor::kernels::layers::norm::{layer_norm, layer_norm_gradient, layer_norm_shares};
 
 /// y = (x − μ)/√(σ² + ε) γ + β, with the mean and the biased variance over the last axes. Ba, Kiros and Hinton, 2016.
 ///
@@ -139,6 +139,12 @@ impl<T: Scalar> Layer for LayerNorm<T> {
 
     fn multiply_adds(&self, input: &[usize]) -> u64 {
         input.iter().fold(1, |n, &axis| n.saturating_mul(axis as u64))
+    }
+
+    fn cache_bytes(&self, input: &[usize], _: bool) -> usize {
+        let volume = input.iter().fold(1usize, |n, &axis| n.saturating_mul(axis));
+        let (d, rows) = (self.affine.shape().volume(), volume / self.affine.shape().volume().max(1));
+        layer_norm_shares(rows, d).saturating_add(rows.saturating_mul(2)).saturating_mul(size_of::<T>())
     }
 
     fn spec(&self) -> Spec {

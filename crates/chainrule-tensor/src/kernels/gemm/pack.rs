@@ -157,6 +157,7 @@ impl<T: Scalar> Buffer<T> {
         let lines = len.div_ceil(64 / size_of::<T>());
         if self.lines.len() < lines {
             self.lines.clear();
+            self.lines.reserve_exact(lines);
             self.lines.resize(lines, Line([0; 64]));
         }
         self.len = len;

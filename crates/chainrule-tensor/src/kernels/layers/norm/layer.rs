@@ -185,6 +185,12 @@ kernel! {
     }
 }
 
+/// Elements of the `shares` of [`layer_norm_gradient`].
+pub fn layer_norm_shares(rows: usize, d: usize) -> usize {
+    let pieces = rows.div_ceil(rows_per_piece(rows, d)).max(1);
+    pieces.saturating_mul(d.saturating_mul(2).saturating_add(APART))
+}
+
 /// The gradients of [`layer_norm`], given its x, the μ and ρ of its rows and g = dy γ: fills `dx` with
 /// ρ (g − mean(g) − x̂ mean(g x̂)), and the first 2 d elements of `shares` with Σ dy x̂ and Σ dy over the rows.
 ///

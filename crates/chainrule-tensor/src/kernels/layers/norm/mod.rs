@@ -6,4 +6,4 @@ mod layer;
 
 pub use batch::{batch_norm, batch_norm_gradient, normalize_channels};
 pub use channels::{Affine, Channels};
-pub use layer::{layer_norm, layer_norm_gradient};
+pub use layer::{layer_norm, layer_norm_gradient, layer_norm_shares};
