@@ -1,8 +1,8 @@
 //! Modules of any type behind one. The only place where types are erased.
 
 use crate::{
-    Call, Context, Error, Grads, InPlace, Learning, Mode, Module, ModuleCall, Parameters, Params, ParamsMut, Result,
-    Spec, Summary,
+    Call, Context, Error, Grads, InPlace, Learning, Mode, Module, ModuleCall, Parameters, Params, ParamsMut,
+    Result, Spec, Summary,
 };
 use chainrule_tensor::{Scalar, Shape, Tensor};
 use std::{any::Any, fmt};

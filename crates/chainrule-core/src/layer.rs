@@ -199,7 +199,10 @@ pub(crate) fn no_parts(path: &str, mode: Mode, spec: impl FnOnce() -> Spec) -> R
         return Ok(());
     }
     let (spec, path) = (spec(), path.escape_debug());
-    Err(Error::value(format!("{}: expected the path of a part, got `{path}` where there are none", spec.kind())))
+    Err(Error::value(format!(
+        "{}: expected the path of a part, got `{path}` where there are none",
+        spec.kind()
+    )))
 }
 
 #[cold]

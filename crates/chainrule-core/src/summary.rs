@@ -234,7 +234,8 @@ mod tests {
 
     #[test]
     fn bytes_have_a_unit() {
-        let cases = [(0, "0 B"), (1023, "1023 B"), (1024, "1.00 KiB"), (1536, "1.50 KiB"), (5 << 20, "5.00 MiB")];
+        let cases =
+            [(0, "0 B"), (1023, "1023 B"), (1024, "1.00 KiB"), (1536, "1.50 KiB"), (5 << 20, "5.00 MiB")];
         for (bytes, text) in cases.into_iter().chain([(usize::MAX, "16.00 EiB")]) {
             assert_eq!(binary(bytes), text);
         }

@@ -67,7 +67,8 @@ fn fine_tuning_with_frozen_statistics() {
 fn a_part_in_inference_computes_its_inference_function() {
     let (x, _) = data(8);
     let part = || {
-        let body = Sequential::<f32>::new().add(Linear::new(3, 3)).add(BatchNorm1d::new(3)).add(Dropout::new(0.5));
+        let body =
+            Sequential::<f32>::new().add(Linear::new(3, 3)).add(BatchNorm1d::new(3)).add(Dropout::new(0.5));
         Sequential::new().named("body", body)
     };
     let graph = || {
@@ -87,7 +88,11 @@ fn a_part_in_inference_computes_its_inference_function() {
             Sequential::new().named("both", Parallel::sum().named("part", part())),
         ),
         ("graph", &["graph", "graph.part", "graph.part.body"], Sequential::new().named("graph", graph())),
-        ("nested residual", &["part.body"], Sequential::new().named("part", Residual::new(Residual::new(part())))),
+        (
+            "nested residual",
+            &["part.body"],
+            Sequential::new().named("part", Residual::new(Residual::new(part()))),
+        ),
     ];
     for (what, paths, model) in models {
         let model = model.init(1).unwrap();

@@ -68,7 +68,10 @@ fn no_optimizer_takes_gradients_of_another_model() {
                 let (mut of_clone, before) = (Grads::new(&clone), values(&clone));
                 ones(&mut of_clone);
                 assert!(optimizer.step(&mut clone, &of_clone).is_err(), "{spec}: a clone");
-                assert!(optimizer.visit_state(&clone, &mut |_, _, _: StateValue<&Tensor>| ()).is_err(), "{spec}");
+                assert!(
+                    optimizer.visit_state(&clone, &mut |_, _, _: StateValue<&Tensor>| ()).is_err(),
+                    "{spec}"
+                );
                 assert!(optimizer.adopt(&clone, &model).is_err() && optimizer.adopt(&model, &part).is_err());
                 assert_eq!(values(&clone), before, "{spec}");
                 optimizer.adopt(&model, &clone).unwrap();

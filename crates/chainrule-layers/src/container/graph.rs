@@ -19,8 +19,8 @@ use super::{
     inputs_expected, not_recorded,
 };
 use chainrule_core::{
-    AnyState, BoxModule, Call, Context, Error, Grads, InputShapes, Learning, Mode, Module, ModuleCall, Parameters, Params,
-    ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
+    AnyState, BoxModule, Call, Context, Error, Grads, InputShapes, Learning, Mode, Module, ModuleCall,
+    Parameters, Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
 };
 use chainrule_tensor::kernels::elementwise::add_assign;
 use std::{
@@ -139,8 +139,8 @@ impl<T: Scalar> Graph<T> {
         wanted.extend(requested);
         let active = self.layers.active();
         for node in self.plan().steps.iter().map(|&n| &self.nodes[n]) {
-            let any = active[node.layer].load(Relaxed)
-                || node.edges.iter().any(|edge| self.leads(edge, wanted));
+            let any =
+                active[node.layer].load(Relaxed) || node.edges.iter().any(|edge| self.leads(edge, wanted));
             wanted[node.values()].fill(any);
         }
     }
@@ -329,9 +329,7 @@ impl<T: Scalar> Module for Graph<T> {
             let (before, rest) = values.split_at_mut(node.first);
             let own = &mut rest[..node.outputs];
             let made = match (&node.edges[..], &mut *own) {
-                ([edge], [y]) => {
-                    module.apply_one(edge.source.of_refs(xs, before), y, &mut states[n], inner)
-                }
+                ([edge], [y]) => module.apply_one(edge.source.of_refs(xs, before), y, &mut states[n], inner),
                 (edges, own) => {
                     let mut of = emptied(mem::take(x_refs));
                     of.extend(edges.iter().map(|edge| edge.source.of_refs(xs, before)));
@@ -360,7 +358,9 @@ impl<T: Scalar> Module for Graph<T> {
         dxs: &mut [Option<&mut Tensor<T>>],
     ) -> Result<()> {
         let plan = self.plan();
-        let GraphState { states, values, dvalues, reached, wanted, arrivals, x_refs, dy_refs, dx_refs, .. } = state;
+        let GraphState {
+            states, values, dvalues, reached, wanted, arrivals, x_refs, dy_refs, dx_refs, ..
+        } = state;
         let (own, fits) = (
             &mut state.dxs,
             state.recorded == Some(self.id)

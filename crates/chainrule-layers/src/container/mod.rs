@@ -63,7 +63,9 @@ fn bytes<T>(shape: &Shape) -> usize {
 
 #[cold]
 fn not_recorded(kind: &str) -> Error {
-    Error::not_recorded(format!("{kind}: backward without a recorded forward of this input by this layer in this cache"))
+    Error::not_recorded(format!(
+        "{kind}: backward without a recorded forward of this input by this layer in this cache"
+    ))
 }
 
 /// An error unless a module got as many inputs as it has.

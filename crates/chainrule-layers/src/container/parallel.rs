@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{Linear, Tanh};
 use chainrule_core::{
-    AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Learning, Mode, Module, Params,
-    ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
+    AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Learning, Mode,
+    Module, Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
 };
 use chainrule_tensor::kernels::elementwise::{add_assign, copy};
 use std::sync::atomic::Ordering::Relaxed;
@@ -176,7 +176,8 @@ impl<T: Scalar> Layer for Parallel<T> {
         mut dx: Option<&mut Tensor<T>>,
     ) -> Result<()> {
         let ParallelCache { states, ys, part, dx: own, recorded } = cache;
-        if *recorded != Some(self.branches.known.mark(call.x.shape())) || states.len() != self.branches.len() {
+        if *recorded != Some(self.branches.known.mark(call.x.shape())) || states.len() != self.branches.len()
+        {
             return Err(not_recorded("Parallel"));
         }
         let mut parts = self.concat.map(|dim| Parts::new("Parallel", dim, call.dy.shape())).transpose()?;
@@ -261,7 +262,8 @@ impl<T: Scalar> Layer for Parallel<T> {
         let requested = out.requests(0);
         let output = self.joined(|name, branch| {
             let wanted = requested && branch.differentiable_input(0);
-            let made = out.requesting(&[wanted], |out| out.child(name, |out| branch.summarize(&[input], out)))?;
+            let made =
+                out.requesting(&[wanted], |out| out.child(name, |out| branch.summarize(&[input], out)))?;
             let size = made.iter().fold(0usize, |sum, y| sum.saturating_add(bytes::<T>(y)));
             parts = parts.saturating_add(size);
             if self.concat.is_some() && (wanted || active[i].load(Relaxed)) {

@@ -12,11 +12,15 @@
 //!
 //! Keeps f(x) where the backward pass of f reads it. Derivation: docs/layers/container/residual.md.
 
-use super::{bytes, children::{Known, Mark, bounded, one_to_one}, not_recorded, only};
+use super::{
+    bytes,
+    children::{Known, Mark, bounded, one_to_one},
+    not_recorded, only,
+};
 use crate::{Linear, Sequential, Tanh};
 use chainrule_core::{
-    AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Learning,
-    Mode, Module, Parameters, Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
+    AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Learning, Mode,
+    Module, Parameters, Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
 };
 use chainrule_tensor::kernels::elementwise::{add_assign, map2};
 use std::{iter, sync::atomic::Ordering::Relaxed};

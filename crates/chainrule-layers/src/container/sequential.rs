@@ -13,11 +13,15 @@
 //! Keeps every yᵢ in training, two in inference. Where fᵢ can work in place and yᵢ₋₁ is not read again, as an activation
 //! after a product, yᵢ takes its place, and Gᵢ₋₁ that of Gᵢ. Derivation: docs/layers/container/sequential.md.
 
-use super::{bytes, check_output, children::{Children, Mark}, not_recorded, only};
+use super::{
+    bytes, check_output,
+    children::{Children, Mark},
+    not_recorded, only,
+};
 use crate::{Linear, Tanh};
 use chainrule_core::{
-    AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, InPlace, Layer, Learning,
-    Mode, Module, Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
+    AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, InPlace, Layer,
+    Learning, Mode, Module, Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
 };
 use std::{mem, ops::Range, slice, sync::atomic::Ordering::Relaxed};
 
@@ -374,7 +378,8 @@ impl<T: Scalar> Layer for Sequential<T> {
             let wanted = if k == 0 { requested && self.plan.cut.is_none() } else { k > start };
             for i in step.child..step.in_place.end {
                 let (name, child) = self.children.get(i);
-                let made = out.requesting(&[wanted], |out| out.child(name, |out| child.summarize(&[shape], out)));
+                let made =
+                    out.requesting(&[wanted], |out| out.child(name, |out| child.summarize(&[shape], out)));
                 shape = made.and_then(only).map_err(|e| e.in_layer(name))?;
             }
             shapes.push([before, shape]);

@@ -210,11 +210,8 @@ pub fn workspace_bytes<T: Scalar, const R: usize>(g: &Geometry<R>, [weights, inp
     }
     let packed = if serves && (serves_input || !input) { 0 } else { g.w_len() };
     let windows = slot.saturating_mul(pieces(&g)).saturating_add(packed).saturating_add(sums);
-    let blocks = if serves {
-        winograd::workspace_bytes::<T>(isa, &g, par::threads(), [weights, input])
-    } else {
-        0
-    };
+    let blocks =
+        if serves { winograd::workspace_bytes::<T>(isa, &g, par::threads(), [weights, input]) } else { 0 };
     windows.saturating_mul(size_of::<T>()).saturating_add(blocks)
 }
 
@@ -225,7 +222,11 @@ fn slot_len<T: Scalar>(g: &Geometry<2>, target: Target, gradient: bool) -> usize
     let small = g.input.iter().chain(&g.output()).all(|&n| n <= SIDES);
     if T::WIDE && small && stack::enough(g, target) && (!gradient || g.stride == [1, 1]) {
         let mut stack = Stack::default();
-        if gradient { stack.input_gradient(g, target) } else { stack.forward(g, target) }
+        if gradient {
+            stack.input_gradient(g, target)
+        } else {
+            stack.forward(g, target)
+        }
         if stack.pays(g.images, target) {
             return stack.slot_len(target.lanes);
         }

@@ -21,8 +21,8 @@
 
 mod forward;
 mod gradient;
-mod memory;
 mod lines;
+mod memory;
 mod panels;
 mod tiles;
 mod weights;
