@@ -1,8 +1,8 @@
 //! Modules of any type behind one. The only place where types are erased.
 
 use crate::{
-    Call, Context, Error, Grads, InPlace, Module, ModuleCall, Parameters, Params, ParamsMut, Result, Spec,
-    Summary,
+    Call, Context, Error, Grads, InPlace, Learning, Mode, Module, ModuleCall, Parameters, Params, ParamsMut,
+    Result, Spec, Summary,
 };
 use chainrule_tensor::{Scalar, Shape, Tensor};
 use std::{any::Any, fmt};
@@ -64,6 +64,9 @@ trait AnyModule<T: Scalar>: Send + Sync {
     ) -> Result<()>;
     fn reads_outputs(&self) -> bool;
     fn as_in_place(&self) -> Option<&dyn InPlace<T>>;
+    fn learns(&self) -> Learning;
+    fn set_mode(&mut self, path: &str, mode: Mode) -> Result<()>;
+    fn nesting(&self) -> usize;
     fn fold(&mut self, state: &AnyState);
     fn cost(&self, inputs: &[Shape]) -> u64;
     fn to_spec(&self) -> Spec;
@@ -111,7 +114,8 @@ impl<T: Scalar, M: Module<T = T> + Clone + 'static> AnyModule<T> for M {
         grads: &mut Grads<T>,
         dxs: &mut [Option<&mut Tensor<T>>],
     ) -> Result<()> {
-        Module::pull(self, call, state.recorded(self)?, grads, dxs)
+        Module::pull(self, call, state.recorded(self)?, grads, dxs)?;
+        grads.check()
     }
     fn apply_one(&self, x: &Tensor<T>, y: &mut Tensor<T>, state: &mut AnyState, cx: Context) -> Result<()> {
         Module::apply_one(self, x, y, state.for_forward(), cx)
@@ -123,13 +127,23 @@ impl<T: Scalar, M: Module<T = T> + Clone + 'static> AnyModule<T> for M {
         grads: &mut Grads<T>,
         dx: Option<&mut Tensor<T>>,
     ) -> Result<()> {
-        Module::pull_one(self, call, state.recorded(self)?, grads, dx)
+        Module::pull_one(self, call, state.recorded(self)?, grads, dx)?;
+        grads.check()
     }
     fn reads_outputs(&self) -> bool {
         Module::reads_outputs(self)
     }
     fn as_in_place(&self) -> Option<&dyn InPlace<T>> {
         Module::as_in_place(self)
+    }
+    fn learns(&self) -> Learning {
+        Module::learns(self)
+    }
+    fn set_mode(&mut self, path: &str, mode: Mode) -> Result<()> {
+        Module::set_mode(self, path, mode)
+    }
+    fn nesting(&self) -> usize {
+        Module::nesting(self)
     }
     fn fold(&mut self, state: &AnyState) {
         if let Some(state) = state.0.as_ref().and_then(|state| state.downcast_ref()) {
@@ -253,6 +267,18 @@ impl<T: Scalar> Module for BoxModule<T> {
     #[inline]
     fn as_in_place(&self) -> Option<&dyn InPlace<T>> {
         self.0.as_in_place()
+    }
+
+    fn learns(&self) -> Learning {
+        self.0.learns()
+    }
+
+    fn set_mode(&mut self, path: &str, mode: Mode) -> Result<()> {
+        self.0.set_mode(path, mode)
+    }
+
+    fn nesting(&self) -> usize {
+        self.0.nesting()
     }
 
     fn fold(&mut self, state: &AnyState) {

@@ -16,41 +16,52 @@ use chainrule_tensor::noise_key;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Context {
-    mode: Mode,
+    purpose: Purpose,
     key: u64,
     check_finite: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
+enum Purpose {
     Train,
     Infer,
     Frozen,
     Stream,
 }
 
+/// How a part of a model takes part in training; see [`Module::set_mode`](crate::Module::set_mode).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// As the pass says.
+    #[default]
+    Training,
+    /// The inference function, also in training: running statistics, which stay as they are, and no noise. Gradients go
+    /// through it.
+    Inference,
+}
+
 impl Context {
     #[inline]
-    fn new(mode: Mode, key: u64) -> Self {
-        Self { mode, key, check_finite: false }
+    fn new(purpose: Purpose, key: u64) -> Self {
+        Self { purpose, key, check_finite: false }
     }
 
     /// Training: noise and batch statistics, recorded for backward.
     #[inline]
     pub fn train(seed: u64) -> Self {
-        Self::new(Mode::Train, noise_key(0, seed))
+        Self::new(Purpose::Train, noise_key(0, seed))
     }
 
     /// Inference: deterministic, nothing is recorded.
     #[inline]
     pub fn infer() -> Self {
-        Self::new(Mode::Infer, 0)
+        Self::new(Purpose::Infer, 0)
     }
 
     /// The inference function, recorded for backward: gradients through a network that is not being trained.
     #[inline]
     pub fn frozen() -> Self {
-        Self::new(Mode::Frozen, 0)
+        Self::new(Purpose::Frozen, 0)
     }
 
     /// Inference on the next piece of a sequence. A layer with memory over time (recurrent, causal attention) keeps its
@@ -58,7 +69,7 @@ impl Context {
     /// does under [`Context::infer`]. A default cache is the start of a sequence.
     #[inline]
     pub fn stream() -> Self {
-        Self::new(Mode::Stream, 0)
+        Self::new(Purpose::Stream, 0)
     }
 
     /// The context of a step: another step draws other noise.
@@ -73,6 +84,16 @@ impl Context {
     #[inline]
     pub fn child(self, index: usize) -> Self {
         Self { key: noise_key(self.key, index as u64), ..self }
+    }
+
+    /// The context of a part in a mode: under [`Mode::Inference`], training becomes [`Context::frozen`].
+    #[must_use]
+    #[inline]
+    pub fn narrow(self, mode: Mode) -> Self {
+        match mode {
+            Mode::Inference if self.training() => Self { purpose: Purpose::Frozen, ..self },
+            _ => self,
+        }
     }
 
     /// The same context with finite checks on: containers fail at the first child whose output is infinite or NaN.
@@ -90,19 +111,19 @@ impl Context {
     /// Whether noise and batch statistics are on.
     #[inline]
     pub fn training(self) -> bool {
-        self.mode == Mode::Train
+        self.purpose == Purpose::Train
     }
 
     /// Whether backward may follow.
     #[inline]
     pub fn recording(self) -> bool {
-        matches!(self.mode, Mode::Train | Mode::Frozen)
+        matches!(self.purpose, Purpose::Train | Purpose::Frozen)
     }
 
     /// Whether the input continues the sequence that the cache remembers.
     #[inline]
     pub fn streaming(self) -> bool {
-        self.mode == Mode::Stream
+        self.purpose == Purpose::Stream
     }
 
     /// The key of the noise drawn here; [`chainrule_tensor::noise`] turns it and a position into bits.

@@ -5,17 +5,27 @@ use chainrule_tensor::{
     Error, Result, Scalar, Tensor,
     kernels::{elementwise, layers::embedding::zero_rows},
 };
-use std::{collections::HashSet, ops::Range};
+use std::{
+    collections::HashSet,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 /// ∂E/∂θ of a model in one flat buffer, laid out in the order of its parameters. Clipping, averaging and accumulation are
 /// loops over one slice.
 #[derive(Clone, Debug)]
 pub struct Grads<T> {
     values: Tensor<T>,
-    /// Sorted by id.
-    slots: Vec<(ParamId, Range<usize>)>,
+    layout: u64,
+    /// Sorted by id; shared by clones.
+    slots: Arc<[(ParamId, Range<usize>)]>,
     /// Sorted by range.
     tables: Vec<Table>,
+    /// The name of a parameter of another model that a gradient was requested for.
+    foreign: Option<&'static str>,
 }
 
 /// What [`Grads::zero`] has to set to zero of a gradient that is added to by rows.
@@ -39,8 +49,31 @@ impl<T: Scalar> Grads<T> {
                 end += p.volume();
             }
         });
+        Self::laid_out(slots, Tensor::zeros([end]))
+    }
+
+    fn laid_out(mut slots: Vec<(ParamId, Range<usize>)>, values: Tensor<T>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         slots.sort_unstable_by_key(|(id, _)| *id);
-        Self { values: Tensor::zeros([end]), slots, tables: Vec::new() }
+        let layout = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { values, layout, slots: slots.into(), tables: Vec::new(), foreign: None }
+    }
+
+    /// The identity of the layout: that of a clone is the same, and that of [`Grads::new`] another each time. What was found
+    /// out about gradients and a model holds for all gradients of one layout.
+    #[inline]
+    pub fn layout(&self) -> u64 {
+        self.layout
+    }
+
+    /// Whether every gradient that was requested since the last zero had a place. Containers look after each child, a pass
+    /// after backward, and optimizers before they step.
+    ///
+    /// # Errors
+    /// A gradient of another model's parameter was requested, and is lost.
+    #[inline]
+    pub fn check(&self) -> Result<()> {
+        self.foreign.map_or(Ok(()), |name| Err(foreign(name)))
     }
 
     /// Where a parameter's gradient stands in [`Grads::values`]; `None` if it is of another model or a buffer.
@@ -50,10 +83,8 @@ impl<T: Scalar> Grads<T> {
         Some(self.slots[at].1.clone())
     }
 
-    /// The gradient to add to; `None` when it is not needed: the parameter is frozen.
-    ///
-    /// # Panics
-    /// If the parameter is trainable and of another model: a gradient would be lost.
+    /// The gradient to add to; `None` when it is not needed: the parameter is frozen. `None` too if a parameter that learns is
+    /// of another model, which [`Grads::check`] then reports.
     #[inline]
     pub fn of(&mut self, param: &Param<T>) -> Option<&mut [T]> {
         let range = self.requested(param)?;
@@ -64,7 +95,7 @@ impl<T: Scalar> Grads<T> {
     }
 
     /// The gradient of a table, of which nothing but these rows, each of `width` elements, is added to: a large table of which
-    /// a step uses a few rows is not set to zero as a whole. `None` and panics as for [`Grads::of`].
+    /// a step uses a few rows is not set to zero as a whole. `None` as for [`Grads::of`].
     pub fn of_rows(&mut self, param: &Param<T>, rows: &[u32], width: usize) -> Option<&mut [T]> {
         let range = self.requested(param)?;
         let at = self.table(&range).unwrap_or_else(|at| {
@@ -80,10 +111,17 @@ impl<T: Scalar> Grads<T> {
         Some(&mut self.values.data_mut()[range])
     }
 
-    /// Where the gradient of a trainable parameter stands; panics as [`Grads::of`].
+    /// Where the gradient of a trainable parameter stands.
     #[inline]
-    fn requested(&self, param: &Param<T>) -> Option<Range<usize>> {
-        param.trainable().then(|| self.range(param).expect("gradients were made for another model"))
+    fn requested(&mut self, param: &Param<T>) -> Option<Range<usize>> {
+        if !param.trainable() {
+            return None;
+        }
+        let range = self.range(param);
+        if range.is_none() {
+            self.foreign = Some(param.name());
+        }
+        range
     }
 
     /// Where the table at `range` stands in `tables`, or would.
@@ -103,6 +141,7 @@ impl<T: Scalar> Grads<T> {
 
     /// Sets all to zero.
     pub fn zero(&mut self) {
+        self.foreign = None;
         let (values, mut start) = (self.values.data_mut(), 0);
         for t in &mut self.tables {
             elementwise::zero(&mut values[start..t.range.start]);
@@ -134,13 +173,15 @@ impl<T: Scalar> Grads<T> {
     /// Adds the gradients of another shard of the same model.
     ///
     /// # Errors
-    /// They are of a model with another number of elements.
+    /// They are of another model, such as a clone.
     pub fn add(&mut self, other: &Self) -> Result<()> {
-        if self.values.len() != other.values.len() {
-            return Err(Error::shape(format!(
-                "expected {} gradient elements, got {}",
-                self.values.len(),
-                other.values.len()
+        self.check()?;
+        other.check()?;
+        if self.layout != other.layout && self.slots != other.slots {
+            return Err(Error::value(format!(
+                "expected gradients of the same model, got {} elements of another beside {}",
+                other.values.len(),
+                self.values.len()
             )));
         }
         self.touch_all();
@@ -157,6 +198,11 @@ impl<T: Scalar> Grads<T> {
     }
 }
 
+#[cold]
+fn foreign(name: &str) -> Error {
+    Error::value(format!("expected gradients of this model, got those of another, without `{name}`"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,15 +216,12 @@ mod tests {
     fn ready() -> ([Param<f64>; 3], Grads<f64>) {
         let model = model();
         let mut end = 0;
-        let mut slots: Vec<_> = model
-            .iter()
-            .map(|p| {
-                end += p.volume();
-                (p.id(), end - p.volume()..end)
-            })
-            .collect();
-        slots.sort_unstable_by_key(|(id, _)| *id);
-        let mut grads = Grads { values: Tensor::full([end], 7.0), slots, tables: Vec::new() };
+        let slots = model.iter().map(|p| {
+            end += p.volume();
+            (p.id(), end - p.volume()..end)
+        });
+        let slots = slots.collect();
+        let mut grads = Grads::laid_out(slots, Tensor::full([end], 7.0));
         // What was there before the first rows is set to zero as a whole.
         grads.of_rows(&model[1], &[1], 2).unwrap();
         grads.zero();
@@ -205,12 +248,26 @@ mod tests {
             assert!(grads.values().iter().any(|&v| v != 0.0), "way {i}");
             grads.zero();
             assert_eq!(grads.values(), [0.0; 12], "way {i}");
-            let (_, mut sum) = ready();
+            let mut sum = grads.clone();
             way(&model, &mut grads);
             sum.add(&grads).unwrap();
             sum.zero();
             assert_eq!(sum.values(), [0.0; 12], "way {i}, added");
         }
+    }
+
+    #[test]
+    fn gradients_of_another_model_are_refused() {
+        let ((model, mut grads), (other, others)) = (ready(), ready());
+        assert!(grads.add(&grads.clone()).is_ok() && grads.add(&others).is_err());
+        assert!(grads.of(&model[0]).is_some() && grads.check().is_ok());
+        assert!(grads.of(&other[0]).is_none());
+        let text = "expected gradients of this model, got those of another, without `a`";
+        assert_eq!(grads.check().unwrap_err().to_string(), text);
+        assert!(grads.add(&grads.clone()).is_err());
+        grads.zero();
+        assert!(grads.check().is_ok());
+        assert!(grads.of_rows(&other[1], &[0], 2).is_none() && grads.check().is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The contract for authors: one input, one output, a typed cache.
 
-use crate::{Context, Error, Grads, Params, ParamsMut, Result, Spec, Summary};
+use crate::{Context, Error, Grads, Learning, Mode, Params, ParamsMut, Result, Spec, Summary};
 use chainrule_tensor::{Scalar, Shape, Tensor};
 
 /// A function y = f(x; θ) with its hand-derived backward pass.
@@ -83,11 +83,36 @@ pub trait Layer: Send + Sync {
     /// Lists every parameter and buffer, to be changed, in the order of [`Layer::params`].
     fn params_mut<'a>(&'a mut self, _out: &mut ParamsMut<'_, 'a, Self::T>) {}
 
+    /// What there is to learn. A container answers by what it knows of its children, without a walk over parameters.
+    fn learning(&self) -> Learning {
+        let mut learning = Learning::Nothing;
+        self.params(&mut Params::new(&mut |_, p| learning = learning.max(p.learning())));
+        learning
+    }
+
+    /// Sets the mode of the part at a path, as [`crate::Module::set_mode`]; a layer without parts has none to set.
+    ///
+    /// # Errors
+    /// There is no such part.
+    fn switch(&mut self, path: &str, mode: Mode) -> Result<()> {
+        no_parts(path, mode, || self.spec())
+    }
+
+    /// How many containers stand inside each other here: 0 of a layer, 1 of a container of layers.
+    fn depth(&self) -> usize {
+        0
+    }
+
     /// Folds the batch statistics of a training pass into the layer, after the step.
     fn absorb(&mut self, _cache: &Self::Cache) {}
 
     /// Multiply-adds of one forward pass, for the summary.
     fn multiply_adds(&self, _input: &[usize]) -> u64 {
+        0
+    }
+
+    /// Bytes that the cache holds after a training pass of an input of this shape, with or without ∂E/∂x, for the summary.
+    fn cache_bytes(&self, _input: &[usize], _dx: bool) -> usize {
         0
     }
 
@@ -97,13 +122,17 @@ pub trait Layer: Send + Sync {
         Spec::opaque::<Self>()
     }
 
-    /// Adds this layer to a summary: one row; a container adds its children instead.
+    /// Adds this layer to a summary: one row, and the bytes of its cache; a container adds its children instead, and what it
+    /// holds for them.
     ///
     /// # Errors
     /// As [`Layer::output_shape`].
     fn describe(&self, input: &[usize], out: &mut Summary) -> Result<Shape> {
         let output = self.output_shape(input)?;
         out.row::<Self::T>(self.spec().kind(), output, self.multiply_adds(input), &mut |p| self.params(p));
+        let bytes = self.cache_bytes(input, out.requests(0));
+        out.hold_in_training(bytes);
+        out.hold_in_inference(bytes);
         Ok(output)
     }
 }
@@ -162,6 +191,18 @@ impl<'a, T: Scalar> Call<'a, T> {
         }
         Ok(Self { x, y, dy })
     }
+}
+
+/// The mode of a module without parts, which follows the pass already.
+pub(crate) fn no_parts(path: &str, mode: Mode, spec: impl FnOnce() -> Spec) -> Result<()> {
+    if path.is_empty() && mode == Mode::Training {
+        return Ok(());
+    }
+    let (spec, path) = (spec(), path.escape_debug());
+    Err(Error::value(format!(
+        "{}: expected the path of a part, got `{path}` where there are none",
+        spec.kind()
+    )))
 }
 
 #[cold]

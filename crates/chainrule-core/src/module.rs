@@ -1,7 +1,8 @@
 //! The general contract: n inputs, m outputs.
 
 use crate::{
-    Call, Context, Error, Grads, InPlace, Layer, Parameters, Result, Spec, Summary, layer::wrong_shape,
+    Call, Context, Error, Grads, InPlace, Layer, Learning, Mode, Parameters, Result, Spec, Summary,
+    layer::{no_parts, wrong_shape},
 };
 use chainrule_tensor::{Scalar, Shape, Tensor};
 use std::{array, slice};
@@ -99,6 +100,29 @@ pub trait Module: Parameters + Send + Sync {
         None
     }
 
+    /// As [`Layer::learning`]. A container calls no child of which the gradients lead to nothing trainable and to no
+    /// requested ∂E/∂x.
+    fn learns(&self) -> Learning {
+        let mut learning = Learning::Nothing;
+        self.visit(&mut |_, p| learning = learning.max(p.learning()));
+        learning
+    }
+
+    /// Sets the mode of the part at a path, `encoder.0`; an empty path is all parts. Under [`Mode::Inference`] a part
+    /// computes the inference function while the rest trains: batch norm uses its running statistics and leaves them as they
+    /// are, dropout is off. It is a setting of the run: a clone has it, a file does not.
+    ///
+    /// # Errors
+    /// There is no such part.
+    fn set_mode(&mut self, path: &str, mode: Mode) -> Result<()> {
+        no_parts(path, mode, || self.to_spec())
+    }
+
+    /// As [`Layer::depth`]. Containers refuse to be nested deeper than the stack of a thread allows.
+    fn nesting(&self) -> usize {
+        0
+    }
+
     /// As [`Layer::absorb`].
     fn fold(&mut self, _state: &Self::State) {}
 
@@ -157,7 +181,12 @@ pub trait Module: Parameters + Send + Sync {
     fn summary(&self, inputs: impl InputShapes) -> Result<Summary> {
         let shapes = inputs.shapes()?;
         let mut summary = Summary::new(&shapes);
-        self.summarize(&shapes, &mut summary)?;
+        let outputs = self.summarize(&shapes, &mut summary)?;
+        // y, and ∂E/∂y of training.
+        for bytes in outputs.iter().map(|y| y.volume().saturating_mul(size_of::<Self::T>())) {
+            summary.hold_in_training(bytes.saturating_mul(2));
+            summary.hold_in_inference(bytes);
+        }
         Ok(summary)
     }
 }
@@ -191,7 +220,8 @@ impl<L: Layer> Module for L {
         grads: &mut Grads<L::T>,
         dxs: &mut [Option<&mut Tensor<L::T>>],
     ) -> Result<()> {
-        let (x, dx) = (only(call.xs)?, dxs.first_mut().and_then(Option::as_deref_mut));
+        let [dx] = dxs else { return Err(wrong_number("∂E/∂x", 1, dxs.len())) };
+        let (x, dx) = (only(call.xs)?, dx.as_deref_mut());
         match (call.ys, call.dys) {
             ([y], [Some(dy)]) => self.backward(Call::new(self, x, y, dy)?, cache, grads, dx),
             ([_], [None]) => {
@@ -230,6 +260,18 @@ impl<L: Layer> Module for L {
 
     fn as_in_place(&self) -> Option<&dyn InPlace<L::T>> {
         self.in_place()
+    }
+
+    fn learns(&self) -> Learning {
+        self.learning()
+    }
+
+    fn set_mode(&mut self, path: &str, mode: Mode) -> Result<()> {
+        self.switch(path, mode)
+    }
+
+    fn nesting(&self) -> usize {
+        self.depth()
     }
 
     fn fold(&mut self, cache: &L::Cache) {

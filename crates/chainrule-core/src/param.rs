@@ -17,6 +17,16 @@ impl ParamId {
     }
 }
 
+/// How often any parameter of the program was frozen or thawed.
+static FREEZES: AtomicU64 = AtomicU64::new(1);
+
+/// A number above 0 that grows whenever any parameter of the program is frozen or thawed. As long as it stays the same, so
+/// does what a container knows of its children's parameters: no step has to walk over them.
+#[inline]
+pub fn freezes() -> u64 {
+    FREEZES.load(Ordering::Relaxed)
+}
+
 /// A parameter or a buffer: a name, a shape and an initialiser, and values once it was filled or loaded.
 ///
 /// A buffer (a running mean) is saved and loaded with the parameters but has no gradient.
@@ -38,6 +48,18 @@ enum Role {
     Learned,
     Buffer,
     Counter,
+}
+
+/// What there is to learn in a layer or a module.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Learning {
+    /// It has no parameters.
+    #[default]
+    Nothing,
+    /// All its parameters are frozen.
+    Frozen,
+    /// A parameter is trainable.
+    Active,
 }
 
 impl<T: Scalar> Param<T> {
@@ -81,7 +103,7 @@ impl<T: Scalar> Param<T> {
     }
 
     /// Its own name, the last part of its path: `weight`.
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &'static str {
         self.name
     }
 
@@ -184,6 +206,15 @@ impl<T: Scalar> Param<T> {
         self.role == Role::Learned && !self.frozen
     }
 
+    /// What there is to learn.
+    pub(crate) fn learning(&self) -> Learning {
+        match self.role {
+            Role::Learned if self.frozen => Learning::Frozen,
+            Role::Learned => Learning::Active,
+            Role::Buffer | Role::Counter => Learning::Nothing,
+        }
+    }
+
     /// Whether it is a buffer.
     pub fn is_buffer(&self) -> bool {
         self.role != Role::Learned
@@ -196,7 +227,10 @@ impl<T: Scalar> Param<T> {
 
     /// Stops (or resumes) its learning.
     pub fn set_frozen(&mut self, frozen: bool) {
-        self.frozen = frozen;
+        if self.frozen != frozen {
+            self.frozen = frozen;
+            FREEZES.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -296,6 +330,16 @@ mod tests {
     fn an_impossible_shape_does_not_panic() {
         let p = Param::<f32>::new("weight", [usize::MAX, usize::MAX], Init::ONES);
         assert_eq!((p.shape().len(), p.volume()), (0, 1));
+    }
+
+    #[test]
+    fn freezing_and_thawing_are_counted() {
+        let mut p = Param::<f32>::new("weight", [2], Init::ONES);
+        let before = freezes();
+        p.set_frozen(true);
+        let frozen = freezes();
+        p.set_frozen(false);
+        assert!(before < frozen && frozen < freezes());
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl<M: Module> Pass<M> {
     /// Adds ∂E/∂θ to the gradients; the first time after an update, to zeros. The inputs are those of [`Pass::forward`].
     ///
     /// # Errors
-    /// As [`Module::pull`].
+    /// As [`Module::pull`], and if the model is another than the pass is of.
     pub fn backward(&mut self, model: &M, inputs: impl Inputs<M::T>) -> Result<()> {
         if std::mem::take(&mut self.spent) {
             self.grads.zero();
@@ -110,7 +110,8 @@ impl<M: Module> Pass<M> {
                 )));
             }
             if let ([x], [y], [dy]) = (xs, &ys[..], &dys[..]) {
-                return model.pull_one(Call::recorded(x, y, dy)?, state, grads, None);
+                model.pull_one(Call::recorded(x, y, dy)?, state, grads, None)?;
+                return grads.check();
             }
             // References to few outputs and inputs stand on the stack: a step allocates nothing.
             const FEW: usize = 8;
@@ -118,11 +119,13 @@ impl<M: Module> Pass<M> {
             if n > FEW || m > FEW {
                 let dys: Vec<_> = (0..m).map(|j| dys.get(j)).collect();
                 let mut none: Vec<Option<&mut Tensor<M::T>>> = (0..n).map(|_| None).collect();
-                return model.pull(ModuleCall::recorded(xs, ys, &dys)?, state, grads, &mut none);
+                model.pull(ModuleCall::recorded(xs, ys, &dys)?, state, grads, &mut none)?;
+                return grads.check();
             }
             let dys: [Option<&Tensor<M::T>>; FEW] = std::array::from_fn(|j| dys.get(j));
             let mut none: [Option<&mut Tensor<M::T>>; FEW] = [const { None }; FEW];
-            model.pull(ModuleCall::recorded(xs, ys, &dys[..m])?, state, grads, &mut none[..n])
+            model.pull(ModuleCall::recorded(xs, ys, &dys[..m])?, state, grads, &mut none[..n])?;
+            grads.check()
         })
     }
 

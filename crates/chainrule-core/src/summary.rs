@@ -10,8 +10,14 @@ pub struct Summary {
     inputs: Vec<Shape>,
     rows: Vec<Row>,
     path: Vec<String>,
-    /// The parameters that are counted.
+    /// The parameters and buffers that are counted.
     known: HashSet<ParamId>,
+    /// Bytes of buffers.
+    buffers: usize,
+    /// Bytes beside parameters, buffers and inputs, in training and in inference.
+    held: [usize; 2],
+    /// Whether ∂E/∂x of each input of the module that is being described is requested.
+    requested: Vec<bool>,
 }
 
 /// One layer of a [`Summary`].
@@ -32,8 +38,6 @@ pub struct Row {
     pub multiply_adds: u64,
     /// Bytes of one element.
     scalar: usize,
-    /// Whether the output overwrites that of the row before.
-    shared: bool,
 }
 
 impl Summary {
@@ -53,6 +57,30 @@ impl Summary {
         let result = f(self);
         self.path.pop();
         result
+    }
+
+    /// Calls `f` with this summary for a child of which ∂E/∂x of these inputs is requested.
+    pub fn requesting<R>(&mut self, requested: &[bool], f: impl FnOnce(&mut Self) -> R) -> R {
+        let outer = std::mem::replace(&mut self.requested, requested.to_vec());
+        let result = f(self);
+        self.requested = outer;
+        result
+    }
+
+    /// Whether ∂E/∂x of an input of the module that is being described is requested.
+    pub fn requests(&self, input: usize) -> bool {
+        self.requested.get(input).is_some_and(|&requested| requested)
+    }
+
+    /// Adds bytes that the module being described holds in a training step: the outputs of its children, and what else is in
+    /// its cache. Its own output and its ∂E/∂x are the caller's.
+    pub fn hold_in_training(&mut self, bytes: usize) {
+        self.held[0] = self.held[0].saturating_add(bytes);
+    }
+
+    /// As [`Summary::hold_in_training`], in inference.
+    pub fn hold_in_inference(&mut self, bytes: usize) {
+        self.held[1] = self.held[1].saturating_add(bytes);
     }
 
     /// Adds a row for a module with one output.
@@ -76,9 +104,12 @@ impl Summary {
         list: &mut dyn FnMut(&mut Params<'_, 'a, T>),
     ) {
         let (mut parameters, mut frozen) = (0, 0);
-        let known = &mut self.known;
+        let (known, buffers) = (&mut self.known, &mut self.buffers);
         list(&mut Params::new(&mut |_, p: &'a Param<T>| {
-            if !p.is_buffer() && known.insert(p.id()) {
+            if !known.insert(p.id()) {
+            } else if p.is_buffer() {
+                *buffers += p.volume() * size_of::<T>();
+            } else {
                 parameters += p.volume();
                 frozen += if p.trainable() { 0 } else { p.volume() };
             }
@@ -93,21 +124,8 @@ impl Summary {
                 frozen: if first { frozen } else { 0 },
                 multiply_adds: if first { multiply_adds } else { 0 },
                 scalar: size_of::<T>(),
-                shared: false,
             });
         }
-    }
-
-    /// Tells that the output of the last row overwrites that of the row before: it takes no memory of its own.
-    pub fn share_output(&mut self) {
-        if let Some(row) = self.rows.last_mut() {
-            row.shared = true;
-        }
-    }
-
-    /// The elements of each output that has memory of its own.
-    fn activations(&self) -> impl Iterator<Item = usize> {
-        self.rows.iter().filter(|row| !row.shared).map(|row| row.output.volume())
     }
 
     /// All learned elements.
@@ -120,24 +138,25 @@ impl Summary {
         self.rows.iter().map(|r| r.multiply_adds).sum()
     }
 
-    /// Bytes that inference holds: the parameters, the input and the two largest activations.
+    /// Bytes that a session holds: parameters, inputs, outputs, and what containers and layers keep between.
     pub fn inference_bytes(&self) -> usize {
-        let mut volumes: Vec<usize> = self.activations().collect();
-        volumes.sort_unstable_by(|a, b| b.cmp(a));
-        let activations = volumes.iter().take(2).sum::<usize>();
-        (self.parameters() + self.input_volume() + activations) * self.scalar()
+        self.bytes(1, self.held[1])
     }
 
-    /// Bytes that training holds: parameters and their gradients, every activation, and two gradients of activations.
-    /// The optimizer's own state and the scratch of single layers come on top.
+    /// Bytes that a training step holds: parameters and their gradients, inputs, outputs and ∂E/∂y, every activation that
+    /// is kept, gradients of activations, and the caches of the layers. The optimizer's own state comes on top.
     pub fn training_bytes(&self) -> usize {
-        let activations: usize = self.activations().sum();
-        let largest = self.activations().max().unwrap_or(0);
-        (2 * self.parameters() + self.input_volume() + activations + 2 * largest) * self.scalar()
+        self.bytes(2, self.held[0])
+    }
+
+    /// With each parameter so many times.
+    fn bytes(&self, times: usize, held: usize) -> usize {
+        let elements = self.parameters().saturating_mul(times).saturating_add(self.input_volume());
+        elements.saturating_mul(self.scalar()).saturating_add(self.buffers).saturating_add(held)
     }
 
     fn input_volume(&self) -> usize {
-        self.inputs.iter().map(Shape::volume).sum()
+        self.inputs.iter().fold(0, |sum, input| sum.saturating_add(input.volume()))
     }
 
     fn scalar(&self) -> usize {
@@ -177,13 +196,22 @@ impl fmt::Display for Summary {
             grouped(frozen as u64),
             grouped(self.multiply_adds())
         )?;
-        let mb = |bytes: usize| bytes as f64 / 1e6;
         write!(
             f,
-            "memory: {:.2} MB in training, {:.2} MB in inference, without the optimizer's state",
-            mb(self.training_bytes()),
-            mb(self.inference_bytes())
+            "memory: {} in training, {} in inference, without the optimizer's state",
+            binary(self.training_bytes()),
+            binary(self.inference_bytes())
         )
+    }
+}
+
+/// Bytes in the largest binary unit of which there is one: `1.50 KiB`.
+fn binary(bytes: usize) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let power = bytes.max(1).ilog2() as usize / 10;
+    match power.checked_sub(1) {
+        None => format!("{bytes} B"),
+        Some(unit) => format!("{:.2} {}", bytes as f64 / 1024f64.powi(power as i32), units[unit]),
     }
 }
 
@@ -203,6 +231,15 @@ fn grouped(n: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_have_a_unit() {
+        let cases =
+            [(0, "0 B"), (1023, "1023 B"), (1024, "1.00 KiB"), (1536, "1.50 KiB"), (5 << 20, "5.00 MiB")];
+        for (bytes, text) in cases.into_iter().chain([(usize::MAX, "16.00 EiB")]) {
+            assert_eq!(binary(bytes), text);
+        }
+    }
 
     #[test]
     fn digits_are_grouped() {

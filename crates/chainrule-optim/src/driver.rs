@@ -27,8 +27,8 @@ pub struct Driver<R, T> {
     groups: Vec<Group>,
     /// Sorted by id.
     entries: Vec<Entry<T>>,
-    /// Whether the entries are those of the present settings.
-    laid_out: bool,
+    /// The layout of the gradients for which the entries were found under the present settings.
+    laid_out: Option<u64>,
     /// The learning rate that was checked with the other settings; NaN if any of them changed since.
     checked: f64,
     /// d = s g + λ w of one tensor, for rules that are not fused.
@@ -103,7 +103,7 @@ impl<R, T: Scalar> Driver<R, T> {
     #[must_use]
     pub fn group(mut self, group: Group) -> Self {
         self.groups.push(group);
-        self.laid_out = false;
+        self.laid_out = None;
         self.checked = f64::NAN;
         self
     }
@@ -117,7 +117,7 @@ impl<R, T: Scalar> Driver<R, T> {
     #[must_use]
     pub(crate) fn set(mut self, change: impl FnOnce(&mut R)) -> Self {
         change(&mut self.rule);
-        self.laid_out = false;
+        self.laid_out = None;
         self.checked = f64::NAN;
         self
     }
@@ -131,7 +131,7 @@ impl<R: Rule<T>, T: Scalar> Driver<R, T> {
             settings: Settings::new(learning_rate, R::DECOUPLED),
             groups: Vec::new(),
             entries: Vec::new(),
-            laid_out: false,
+            laid_out: None,
             checked: f64::NAN,
             direction: Tensor::default(),
         }
@@ -206,7 +206,7 @@ impl<R: Rule<T>, T: Scalar> Driver<R, T> {
             entry.state = wanted.map(|wanted| State::new(&wanted, entry.state));
             self.entries.push(entry);
         }
-        self.laid_out = true;
+        self.laid_out = Some(grads.layout());
         Ok(())
     }
 }
@@ -217,7 +217,8 @@ impl<R: Rule<T>, T: Scalar> Optimizer<T> for Driver<R, T> {
             self.check()?;
             self.checked = self.settings.rate;
         }
-        if !self.laid_out {
+        grads.check()?;
+        if self.laid_out != Some(grads.layout()) {
             self.lay_out(model, grads)?;
         }
         let Self { rule, settings, groups, entries, direction, .. } = self;
@@ -277,7 +278,7 @@ impl<R: Rule<T>, T: Scalar> Optimizer<T> for Driver<R, T> {
 
     fn reset(&mut self) {
         self.entries.clear();
-        self.laid_out = false;
+        self.laid_out = None;
     }
 
     fn visit_state(&self, model: &dyn Parameters<T = T>, visit: &mut StateVisitor<'_, T>) -> Result<()> {
@@ -343,7 +344,7 @@ impl<R: Rule<T>, T: Scalar> Optimizer<T> for Driver<R, T> {
         }
         entries.sort_unstable_by_key(|e| e.id);
         self.entries = entries;
-        self.laid_out = false; // its groups are found at the next step
+        self.laid_out = None; // its groups are found at the next step
         Ok(())
     }
 

@@ -58,9 +58,9 @@ pub fn registry<T: tensor::Scalar>() -> core::Registry<T> {
 /// author of a catalogue entry needs (`FromSpec`, `Facts`, …) in [`core`].
 pub mod prelude {
     pub use chainrule_core::{
-        Call, Context, Error, Grads, Init, Layer, Loss, Module, ModuleCall, Objective, Optimizer, Param,
-        Parameters, Params, ParamsMut, Pass, Reduction, Result, Rng, Scalar, Schedule, Session, Shape, Spec,
-        Target, Targets, Tensor,
+        Call, Context, Error, Grads, Init, Layer, Loss, Mode, Module, ModuleCall, Objective, Optimizer,
+        Param, Parameters, Params, ParamsMut, Pass, Reduction, Result, Rng, Scalar, Schedule, Session, Shape,
+        Spec, Target, Targets, Tensor,
     };
     pub use chainrule_data::{Dataset, Loader, Scaler, Source, diabetes, digits, iris, mnist};
     pub use chainrule_layers::{

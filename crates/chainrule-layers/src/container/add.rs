@@ -6,7 +6,7 @@
 //!
 //! Keeps nothing. Derivation: docs/layers/container/add.md.
 
-use super::{count, inputs_expected, not_recorded, only_gradient, only_output};
+use super::{count, inputs_expected, not_recorded, only_gradient, only_output, pull_expected};
 use chainrule_core::{
     Args, Context, Error, Example, Facts, FromSpec, Grads, Module, ModuleCall, Parameters, Params, ParamsMut,
     Result, Scalar, Shape, Spec, Tensor,
@@ -93,6 +93,7 @@ impl<T: Scalar> Module for Add<T> {
         _: &mut Grads<T>,
         dxs: &mut [Option<&mut Tensor<T>>],
     ) -> Result<()> {
+        pull_expected("Add", self.terms, &call, dxs)?;
         let (y, dy) = only_gradient(&call)?;
         if call.xs.iter().any(|x| x.shape() != y.shape()) {
             return Err(not_recorded("Add"));

@@ -1,20 +1,155 @@
 //! The named children of a container.
 
-use chainrule_core::{BoxModule, Error, Module, Parameters, Params, ParamsMut, Result, Scalar, Spec};
-use std::collections::HashMap;
+use super::Sequential;
+use chainrule_core::{
+    BoxModule, Context, Error, Learning, Mode, Module, Parameters, Params, ParamsMut, Result, Scalar, Shape,
+    Spec, freezes,
+};
+use std::{
+    collections::HashMap,
+    sync::atomic::{
+        AtomicBool, AtomicU64,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+};
 
 /// Modules by name, and the first mistake that was made while they were put together. Builder methods do not fail: the
 /// mistake is kept, with its kind, and returned when the container is checked.
 #[derive(Clone)]
 pub(super) struct Children<T: Scalar> {
-    list: Vec<(String, BoxModule<T>)>,
+    list: Vec<Child<T>>,
     places: HashMap<String, usize>,
     mistake: Option<Error>,
+    /// The most containers inside each other in one of them.
+    depth: usize,
+    pub(super) known: Known,
+}
+
+/// The most containers inside each other: every level takes some hundred bytes of a thread's stack in each pass.
+const DEEPEST: usize = 1024;
+
+/// A module that a container may hold: another one in its place, and the mistake, where there would be too many containers
+/// inside each other. What is never held is not dropped level by level.
+pub(super) fn bounded<T: Scalar>(module: BoxModule<T>) -> (BoxModule<T>, Result<()>) {
+    if module.nesting() < DEEPEST {
+        return (module, Ok(()));
+    }
+    let error = format!("expected at most {DEEPEST} containers inside each other, got more");
+    (BoxModule::new(Sequential::of()), Err(Error::value(error)))
+}
+
+#[derive(Clone)]
+struct Child<T: Scalar> {
+    name: String,
+    module: BoxModule<T>,
+    mode: Mode,
+}
+
+/// Which children have something to learn: found when a backward pass asks, and kept until a parameter of the program is
+/// frozen or thawed. What was skipped as frozen is looked at again whenever the parameters were lent mutably.
+pub(super) struct Known {
+    /// The identity of the container, another one in a clone: a cache belongs to the container that recorded it.
+    id: u64,
+    /// The count of [`freezes`] at which it was found; 0 if it is not known.
+    at: AtomicU64,
+    /// Whether a child has parameters, all of them frozen.
+    frozen: AtomicBool,
+    /// Of each child.
+    active: Vec<AtomicBool>,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = NEXT.fetch_add(1, Relaxed);
+        Self { id, at: AtomicU64::new(0), frozen: AtomicBool::new(false), active: Vec::new() }
+    }
+}
+
+impl Known {
+    /// What a cache keeps of a recorded pass over x: whose it is, and the shape.
+    #[inline]
+    pub(super) fn mark(&self, x: &Shape) -> Mark {
+        Mark { id: self.id, shape: *x }
+    }
+
+    /// One more child.
+    pub(super) fn push(&mut self) {
+        self.active.push(AtomicBool::new(false));
+        *self.at.get_mut() = 0;
+    }
+
+    /// The children's parameters are lent mutably, and others may be put in their places.
+    #[inline]
+    pub(super) fn lend(&mut self) {
+        if *self.frozen.get_mut() {
+            *self.at.get_mut() = 0;
+        }
+    }
+
+    /// Whether each of the children has something trainable.
+    #[inline]
+    pub(super) fn active<'a, T: Scalar, I: Iterator<Item = &'a BoxModule<T>>>(
+        &self,
+        children: impl FnOnce() -> I,
+    ) -> &[AtomicBool] {
+        if self.at.load(Acquire) != freezes() {
+            self.find(children());
+        }
+        &self.active
+    }
+
+    /// Threads that share the children find the same.
+    #[cold]
+    fn find<'a, T: Scalar>(&self, children: impl Iterator<Item = &'a BoxModule<T>>) {
+        let at = freezes();
+        let mut frozen = false;
+        for (child, active) in children.zip(&self.active) {
+            let learning = child.learns();
+            active.store(learning == Learning::Active, Relaxed);
+            frozen |= learning == Learning::Frozen;
+        }
+        self.frozen.store(frozen, Relaxed);
+        self.at.store(at, Release);
+    }
+
+    /// What there is to learn in all of the children.
+    pub(super) fn learning<'a, T: Scalar, I: Iterator<Item = &'a BoxModule<T>>>(
+        &self,
+        children: impl FnOnce() -> I,
+    ) -> Learning {
+        match self.active(children) {
+            active if active.iter().any(|a| a.load(Relaxed)) => Learning::Active,
+            _ if self.frozen.load(Relaxed) => Learning::Frozen,
+            _ => Learning::Nothing,
+        }
+    }
+}
+
+/// Whose recorded pass a cache holds, and the shape of its x.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    id: u64,
+    shape: Shape,
+}
+
+impl Mark {
+    /// Whether it is of the container.
+    pub(super) fn is_of(&self, known: &Known) -> bool {
+        self.id == known.id
+    }
+}
+
+impl Clone for Known {
+    /// Not known, of as many children.
+    fn clone(&self) -> Self {
+        Self { active: self.active.iter().map(|_| AtomicBool::default()).collect(), ..Self::default() }
+    }
 }
 
 impl<T: Scalar> Children<T> {
     pub(super) fn new() -> Self {
-        Self { list: Vec::new(), places: HashMap::new(), mistake: None }
+        Self { list: Vec::new(), places: HashMap::new(), mistake: None, depth: 0, known: Known::default() }
     }
 
     /// Appends a module; its name must be new and without dots.
@@ -23,7 +158,11 @@ impl<T: Scalar> Children<T> {
         if self.places.insert(name.clone(), self.list.len()).is_some() {
             self.keep(Err(Error::value(format!("two children are named `{}`", name.escape_debug()))));
         }
-        self.list.push((name, module));
+        let (module, bound) = bounded(module);
+        self.keep(bound.map_err(|e| e.in_layer(&name)));
+        self.depth = self.depth.max(module.nesting());
+        self.list.push(Child { name, module, mode: Mode::Training });
+        self.known.push();
     }
 
     /// As [`Children::push`], of a module that must have one input and one output.
@@ -48,7 +187,12 @@ impl<T: Scalar> Children<T> {
     /// [`Children::verdict`], and the checks of every child.
     pub(super) fn validate(&self) -> Result<()> {
         self.verdict()?;
-        self.list.iter().try_for_each(|(name, child)| child.validate().map_err(|e| e.in_layer(name)))
+        self.iter().try_for_each(|(name, child)| child.validate().map_err(|e| e.in_layer(name)))
+    }
+
+    /// The number of containers inside each other, the one that has these children included.
+    pub(super) fn depth(&self) -> usize {
+        self.depth + 1
     }
 
     pub(super) fn len(&self) -> usize {
@@ -57,12 +201,18 @@ impl<T: Scalar> Children<T> {
 
     #[inline]
     pub(super) fn get(&self, at: usize) -> (&str, &BoxModule<T>) {
-        let (name, child) = &self.list[at];
-        (name, child)
+        let Child { name, module, .. } = &self.list[at];
+        (name, module)
+    }
+
+    /// The context of a child.
+    #[inline]
+    pub(super) fn context(&self, at: usize, cx: Context) -> Context {
+        cx.narrow(self.list[at].mode)
     }
 
     pub(super) fn get_mut(&mut self, at: usize) -> &mut BoxModule<T> {
-        &mut self.list[at].1
+        &mut self.list[at].module
     }
 
     pub(super) fn find(&self, name: &str) -> Option<usize> {
@@ -70,24 +220,62 @@ impl<T: Scalar> Children<T> {
     }
 
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (&str, &BoxModule<T>)> + ExactSizeIterator {
-        self.list.iter().map(|(name, child)| (name.as_str(), child))
+        self.list.iter().map(|child| (child.name.as_str(), &child.module))
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut BoxModule<T>> {
-        self.list.iter_mut().map(|(_, child)| child)
+        self.list.iter_mut().map(|child| &mut child.module)
     }
 
     pub(super) fn list<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
-        self.list.iter().for_each(|(name, child)| child.list(&mut out.child(name)));
+        self.iter().for_each(|(name, child)| child.list(&mut out.child(name)));
     }
 
     pub(super) fn list_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
-        self.list.iter_mut().for_each(|(name, child)| child.list_mut(&mut out.child(name)));
+        self.known.lend();
+        self.list.iter_mut().for_each(|child| child.module.list_mut(&mut out.child(&child.name)));
+    }
+
+    /// Whether each child has something trainable.
+    #[inline]
+    pub(super) fn active(&self) -> &[AtomicBool] {
+        self.known.active(|| self.list.iter().map(|child| &child.module))
+    }
+
+    /// What there is to learn in all of them.
+    pub(super) fn learning(&self) -> Learning {
+        self.known.learning(|| self.list.iter().map(|child| &child.module))
+    }
+
+    /// Sets the mode of the part at a path, or of all children.
+    pub(super) fn set_mode(&mut self, kind: &str, path: &str, mode: Mode) -> Result<()> {
+        if path.is_empty() {
+            return self.list.iter_mut().try_for_each(|child| child.set_mode(mode));
+        }
+        let (name, rest) = path.split_once('.').unwrap_or((path, ""));
+        let Some(&at) = self.places.get(name) else {
+            return Err(Error::value(format!(
+                "{kind}: expected the name of a part, got `{}`",
+                name.escape_debug()
+            )));
+        };
+        match rest {
+            "" => self.list[at].set_mode(mode),
+            rest => self.list[at].module.set_mode(rest, mode).map_err(|e| e.in_layer(name)),
+        }
     }
 
     /// A spec with those of the children.
     pub(super) fn describe(&self, spec: Spec) -> Spec {
         self.iter().fold(spec, |spec, (name, child)| spec.child(name, child.to_spec()))
+    }
+}
+
+impl<T: Scalar> Child<T> {
+    /// Its parts follow it.
+    fn set_mode(&mut self, mode: Mode) -> Result<()> {
+        self.mode = mode;
+        self.module.set_mode("", Mode::Training).map_err(|e| e.in_layer(&self.name))
     }
 }
 

@@ -8,7 +8,7 @@
 
 use super::{
     along::{axis, pull_parts, take_parts},
-    count, inputs_expected,
+    count, inputs_expected, pull_expected,
 };
 use chainrule_core::{
     Args, Context, Error, Example, Facts, FromSpec, Grads, Module, ModuleCall, Parameters, Params, ParamsMut,
@@ -92,7 +92,7 @@ impl<T: Scalar> Module for Chunk<T> {
         _: &mut Grads<T>,
         dxs: &mut [Option<&mut Tensor<T>>],
     ) -> Result<()> {
-        inputs_expected("Chunk", 1, call.xs.len())?;
+        pull_expected("Chunk", 1, &call, dxs)?;
         pull_parts("Chunk", self.dim, self.parts(call.xs[0].shape())?, &call, dxs)
     }
 

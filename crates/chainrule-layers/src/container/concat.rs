@@ -8,7 +8,7 @@
 
 use super::{
     along::{Parts, joined},
-    count, inputs_expected, not_recorded, only_gradient, only_output,
+    count, inputs_expected, not_recorded, only_gradient, only_output, pull_expected,
 };
 use chainrule_core::{
     Args, Context, Example, Facts, FromSpec, Grads, Module, ModuleCall, Parameters, Params, ParamsMut,
@@ -92,6 +92,7 @@ impl<T: Scalar> Module for Concat<T> {
         _: &mut Grads<T>,
         dxs: &mut [Option<&mut Tensor<T>>],
     ) -> Result<()> {
+        pull_expected("Concat", self.parts, &call, dxs)?;
         let (y, dy) = only_gradient(&call)?;
         if joined("Concat", self.dim, call.xs.iter().map(|x| *x.shape()))? != *y.shape() {
             return Err(not_recorded("Concat"));

@@ -13,17 +13,21 @@
 //! Keeps the outputs of every node. Derivation: docs/layers/container/graph.md.
 
 use super::{
-    check_output,
+    bytes, check_output,
     children::Children,
-    graph_plan::{Plan, Source, Use},
+    graph_plan::{Edge, Plan, Source, Use},
     inputs_expected, not_recorded,
 };
 use chainrule_core::{
-    AnyState, BoxModule, Call, Context, Error, Grads, InputShapes, Module, ModuleCall, Parameters, Params,
-    ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
+    AnyState, BoxModule, Call, Context, Error, Grads, InputShapes, Learning, Mode, Module, ModuleCall,
+    Parameters, Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
 };
 use chainrule_tensor::kernels::elementwise::add_assign;
-use std::{collections::HashSet, mem, sync::OnceLock};
+use std::{
+    collections::HashSet,
+    mem,
+    sync::{OnceLock, atomic::Ordering::Relaxed},
+};
 
 /// Modules in any acyclic arrangement, with named inputs and outputs. The graph owns each module once, under a key; a node
 /// is one use of it.
@@ -101,12 +105,12 @@ impl<T: Scalar> Graph<T> {
         Ok(())
     }
 
-    /// Calls `f` with the key and the module of every node that leads to an output, and the shapes of its inputs, for the
+    /// Calls `f` with the node, the key and the module of every node that leads to an output, and the shapes of its inputs, for the
     /// shapes of its outputs.
     fn shapes(
         &self,
         inputs: &[Shape],
-        mut f: impl FnMut(&str, &BoxModule<T>, &[Shape]) -> Result<Vec<Shape>>,
+        mut f: impl FnMut(&Use, &str, &BoxModule<T>, &[Shape]) -> Result<Vec<Shape>>,
     ) -> Result<Vec<Shape>> {
         self.verdict()?;
         inputs_expected("Graph", self.inputs.len(), inputs.len())?;
@@ -116,7 +120,7 @@ impl<T: Scalar> Graph<T> {
             let (key, module) = self.layers.get(node.layer);
             of.clear();
             of.extend(node.edges.iter().map(|edge| *edge.source.of(inputs, &values)));
-            let made = f(key, module, &of).map_err(|e| e.in_layer(key))?;
+            let made = f(node, key, module, &of).map_err(|e| e.in_layer(key))?;
             if made.len() != node.outputs {
                 let (expected, got) = (node.outputs, made.len());
                 return Err(Error::shape(format!("expected {expected} outputs, got {got}")).in_layer(key));
@@ -124,6 +128,51 @@ impl<T: Scalar> Graph<T> {
             values[node.values()].copy_from_slice(&made);
         }
         Ok(self.plan().outputs.iter().map(|source| *source.of(inputs, &values)).collect())
+    }
+}
+
+impl<T: Scalar> Graph<T> {
+    /// Whether each ∂E/∂v leads to something trainable or to a requested ∂E/∂x: for every value, and then for every input.
+    fn want(&self, requested: impl Iterator<Item = bool>, wanted: &mut Vec<bool>) {
+        wanted.clear();
+        wanted.resize(self.values, false);
+        wanted.extend(requested);
+        let active = self.layers.active();
+        for node in self.plan().steps.iter().map(|&n| &self.nodes[n]) {
+            let any =
+                active[node.layer].load(Relaxed) || node.edges.iter().any(|edge| self.leads(edge, wanted));
+            wanted[node.values()].fill(any);
+        }
+    }
+
+    /// Whether ∂E/∂x along an edge is wanted.
+    #[inline]
+    fn leads(&self, edge: &Edge, wanted: &[bool]) -> bool {
+        edge.differentiable && wanted[edge.source.slot(self.values)]
+    }
+
+    /// Bytes of every ∂E/∂v, and of the terms of their sums after the first, for the bytes of the values.
+    fn gradient_bytes(&self, wanted: &[bool], inputs: &[Shape], sizes: &[usize]) -> usize {
+        let (plan, mut reached) = (self.plan(), vec![false; wanted.len()]);
+        let mut terms: Vec<usize> = Vec::new();
+        for slot in plan.outputs.iter().map(|source| source.slot(self.values)) {
+            reached[slot] = wanted[slot];
+        }
+        for node in plan.steps.iter().rev().map(|&n| &self.nodes[n]) {
+            if !reached[node.values()].contains(&true) {
+                continue;
+            }
+            terms.resize(terms.len().max(node.edges.len()), 0);
+            for (edge, term) in node.edges.iter().zip(&mut terms) {
+                let slot = edge.source.slot(self.values);
+                if self.leads(edge, wanted) && mem::replace(&mut reached[slot], true) {
+                    let size = sizes.get(slot).copied();
+                    *term = size.unwrap_or_else(|| bytes::<T>(&inputs[slot - self.values])).max(*term);
+                }
+            }
+        }
+        let sums = sizes.iter().zip(&reached).map(|(&size, &reached)| if reached { size } else { 0 });
+        sums.chain(terms).fold(0, usize::saturating_add)
     }
 }
 
@@ -154,6 +203,8 @@ pub struct GraphState<T: Scalar> {
     dvalues: Vec<Tensor<T>>,
     /// Whether anything was added to ∂E/∂v yet: for every value, and then for every input.
     reached: Vec<bool>,
+    /// Whether ∂E/∂v leads to something trainable or to a requested ∂E/∂x: for every value, and then for every input.
+    wanted: Vec<bool>,
     /// ∂E/∂x of one node's inputs, and what becomes of each.
     dxs: Vec<Tensor<T>>,
     arrivals: Vec<Arrival>,
@@ -161,9 +212,9 @@ pub struct GraphState<T: Scalar> {
     x_refs: Vec<&'static Tensor<T>>,
     dy_refs: Vec<Option<&'static Tensor<T>>>,
     dx_refs: Vec<Option<&'static mut Tensor<T>>>,
-    /// The shapes of the inputs, if the pass was recorded.
+    /// The shapes of the inputs, and the graph whose pass was recorded, if it was.
     shapes: Vec<Shape>,
-    recorded: bool,
+    recorded: Option<u64>,
 }
 
 /// What becomes of ∂E/∂x of one node's input.
@@ -184,13 +235,14 @@ impl<T: Scalar> Default for GraphState<T> {
             values: Vec::new(),
             dvalues: Vec::new(),
             reached: Vec::new(),
+            wanted: Vec::new(),
             dxs: Vec::new(),
             arrivals: Vec::new(),
             x_refs: Vec::new(),
             dy_refs: Vec::new(),
             dx_refs: Vec::new(),
             shapes: Vec::new(),
-            recorded: false,
+            recorded: None,
         }
     }
 }
@@ -246,7 +298,7 @@ impl<T: Scalar> Module for Graph<T> {
     }
 
     fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>> {
-        self.shapes(inputs, |_, module, shapes| module.output_shapes(shapes))
+        self.shapes(inputs, |_, _, module, shapes| module.output_shapes(shapes))
     }
 
     fn apply(
@@ -267,22 +319,21 @@ impl<T: Scalar> Module for Graph<T> {
             )));
         }
         let GraphState { states, values, x_refs, shapes, recorded, .. } = state;
-        *recorded = false;
+        *recorded = None;
         states.resize_with(self.nodes.len(), AnyState::default);
         values.resize_with(self.values, Tensor::default);
         for &n in &plan.steps {
             let node = &self.nodes[n];
             let (key, module) = self.layers.get(node.layer);
+            let inner = self.layers.context(node.layer, cx.child(n));
             let (before, rest) = values.split_at_mut(node.first);
             let own = &mut rest[..node.outputs];
             let made = match (&node.edges[..], &mut *own) {
-                ([edge], [y]) => {
-                    module.apply_one(edge.source.of_refs(xs, before), y, &mut states[n], cx.child(n))
-                }
+                ([edge], [y]) => module.apply_one(edge.source.of_refs(xs, before), y, &mut states[n], inner),
                 (edges, own) => {
                     let mut of = emptied(mem::take(x_refs));
                     of.extend(edges.iter().map(|edge| edge.source.of_refs(xs, before)));
-                    let made = module.apply(&of, own, &mut states[n], cx.child(n));
+                    let made = module.apply(&of, own, &mut states[n], inner);
                     *x_refs = emptied(of);
                     made
                 }
@@ -295,7 +346,7 @@ impl<T: Scalar> Module for Graph<T> {
         }
         shapes.clear();
         shapes.extend(xs.iter().map(|x| *x.shape()));
-        *recorded = cx.recording();
+        *recorded = cx.recording().then_some(self.id);
         Ok(())
     }
 
@@ -307,10 +358,12 @@ impl<T: Scalar> Module for Graph<T> {
         dxs: &mut [Option<&mut Tensor<T>>],
     ) -> Result<()> {
         let plan = self.plan();
-        let GraphState { states, values, dvalues, reached, arrivals, x_refs, dy_refs, dx_refs, .. } = state;
+        let GraphState {
+            states, values, dvalues, reached, wanted, arrivals, x_refs, dy_refs, dx_refs, ..
+        } = state;
         let (own, fits) = (
             &mut state.dxs,
-            state.recorded
+            state.recorded == Some(self.id)
                 && states.len() == self.nodes.len()
                 && values.len() == self.values
                 && call.xs.iter().map(|x| x.shape()).eq(&state.shapes)
@@ -326,8 +379,9 @@ impl<T: Scalar> Module for Graph<T> {
         dvalues.resize_with(self.values, Tensor::default);
         reached.clear();
         reached.resize(self.values + self.inputs.len(), false);
+        self.want(dxs.iter().map(Option::is_some), wanted);
         for (source, dy) in plan.outputs.iter().zip(call.dys) {
-            let Some(dy) = dy else { continue };
+            let Some(dy) = dy.filter(|_| wanted[source.slot(self.values)]) else { continue };
             let Some(sum) = gradient(*source, dvalues, dxs) else { continue };
             match mem::replace(&mut reached[source.slot(self.values)], true) {
                 false => sum.copy_from(dy),                    // Gᵥ = dyⱼ
@@ -337,7 +391,7 @@ impl<T: Scalar> Module for Graph<T> {
         for &n in plan.steps.iter().rev() {
             let node = &self.nodes[n];
             if !reached[node.values()].contains(&true) {
-                continue; // no output that was used depends on it
+                continue; // no output that was used depends on it, or nothing wants its gradient
             }
             let (key, module) = self.layers.get(node.layer);
             if own.len() < node.edges.len() {
@@ -346,13 +400,15 @@ impl<T: Scalar> Module for Graph<T> {
             // The first term of a sum is made in the memory of the sum.
             arrivals.clear();
             for (edge, dx) in node.edges.iter().zip(&mut *own) {
-                let sum = gradient(edge.source, dvalues, dxs).filter(|_| edge.differentiable);
+                let slot = edge.source.slot(self.values);
+                let leads = self.leads(edge, wanted);
+                let sum = gradient(edge.source, dvalues, dxs).filter(|_| leads);
                 arrivals.push(match sum {
                     None => Arrival::Unused,
-                    Some(_) if reached[edge.source.slot(self.values)] => Arrival::Later,
+                    Some(_) if reached[slot] => Arrival::Later,
                     Some(sum) => {
                         mem::swap(sum, dx);
-                        reached[edge.source.slot(self.values)] = true;
+                        reached[slot] = true;
                         Arrival::First
                     }
                 });
@@ -403,7 +459,22 @@ impl<T: Scalar> Module for Graph<T> {
         false // it keeps its own
     }
 
+    fn learns(&self) -> Learning {
+        self.layers.learning()
+    }
+
+    fn set_mode(&mut self, path: &str, mode: Mode) -> Result<()> {
+        self.layers.set_mode("Graph", path, mode)
+    }
+
+    fn nesting(&self) -> usize {
+        self.layers.depth()
+    }
+
     fn fold(&mut self, state: &GraphState<T>) {
+        if state.recorded != Some(self.id) {
+            return;
+        }
         for (node, state) in self.nodes.iter().zip(&state.states) {
             self.layers.get_mut(node.layer).fold(state);
         }
@@ -411,7 +482,7 @@ impl<T: Scalar> Module for Graph<T> {
 
     fn cost(&self, inputs: &[Shape]) -> u64 {
         let mut sum = 0u64;
-        let shapes = self.shapes(inputs, |_, module, shapes| {
+        let shapes = self.shapes(inputs, |_, _, module, shapes| {
             sum = sum.saturating_add(module.cost(shapes));
             module.output_shapes(shapes)
         });
@@ -423,7 +494,20 @@ impl<T: Scalar> Module for Graph<T> {
     }
 
     fn summarize(&self, inputs: &[Shape], out: &mut Summary) -> Result<Vec<Shape>> {
-        self.shapes(inputs, |key, module, shapes| out.child(key, |out| module.summarize(shapes, out)))
+        self.verdict()?;
+        let (mut wanted, mut sizes) = (Vec::new(), vec![0; self.values]);
+        self.want((0..self.inputs.len()).map(|i| out.requests(i)), &mut wanted);
+        let shapes = self.shapes(inputs, |node, key, module, shapes| {
+            let requested: Vec<_> = node.edges.iter().map(|edge| self.leads(edge, &wanted)).collect();
+            let made =
+                out.requesting(&requested, |out| out.child(key, |out| module.summarize(shapes, out)))?;
+            sizes[node.first..].iter_mut().zip(&made).for_each(|(size, y)| *size = bytes::<T>(y));
+            Ok(made)
+        })?;
+        let values = sizes.iter().fold(0usize, |sum, &size| sum.saturating_add(size));
+        out.hold_in_training(values.saturating_add(self.gradient_bytes(&wanted, inputs, &sizes)));
+        out.hold_in_inference(values);
+        Ok(shapes)
     }
 }
 

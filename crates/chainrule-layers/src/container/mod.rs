@@ -56,9 +56,16 @@ fn only(shapes: Vec<Shape>) -> Result<Shape> {
     }
 }
 
+/// Bytes of a tensor.
+fn bytes<T>(shape: &Shape) -> usize {
+    shape.volume().saturating_mul(size_of::<T>())
+}
+
 #[cold]
 fn not_recorded(kind: &str) -> Error {
-    Error::not_recorded(format!("{kind}: backward without a recorded forward of this input in this cache"))
+    Error::not_recorded(format!(
+        "{kind}: backward without a recorded forward of this input by this layer in this cache"
+    ))
 }
 
 /// An error unless a module got as many inputs as it has.
@@ -67,6 +74,20 @@ fn inputs_expected(kind: &str, expected: usize, got: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::shape(format!("{kind}: expected {expected} inputs, got {got}")))
+}
+
+/// An error unless a backward pass has as many inputs, and as many places for ∂E/∂x, as the module has inputs.
+fn pull_expected<T>(
+    kind: &str,
+    expected: usize,
+    call: &ModuleCall<'_, T>,
+    dxs: &[Option<&mut Tensor<T>>],
+) -> Result<()> {
+    inputs_expected(kind, expected, call.xs.len())?;
+    if expected == dxs.len() {
+        return Ok(());
+    }
+    Err(Error::shape(format!("{kind}: expected places for {expected} ∂E/∂x, got {}", dxs.len())))
 }
 
 /// The output of a module of one.

@@ -14,16 +14,17 @@
 
 use super::{
     along::{Parts, joined},
-    check_output,
-    children::Children,
+    bytes, check_output,
+    children::{Children, Mark},
     not_recorded, only,
 };
 use crate::{Linear, Tanh};
 use chainrule_core::{
-    AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Module, Params,
-    ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
+    AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Learning, Mode,
+    Module, Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
 };
 use chainrule_tensor::kernels::elementwise::{add_assign, copy};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Branches over one input, joined by a sum or side by side.
 ///
@@ -111,8 +112,8 @@ pub struct ParallelCache<T> {
     part: Tensor<T>,
     /// ∂E/∂x of one branch, of x's shape.
     dx: Tensor<T>,
-    /// The shape of x, if the pass was recorded.
-    recorded: Option<Shape>,
+    /// Whose pass over which shape was recorded, if it was.
+    recorded: Option<Mark>,
 }
 
 impl<T: Scalar> Default for ParallelCache<T> {
@@ -147,7 +148,8 @@ impl<T: Scalar> Layer for Parallel<T> {
         states.resize_with(self.branches.len(), AnyState::default);
         ys.resize_with(self.branches.len(), Tensor::default);
         for (i, ((name, branch), out)) in self.branches.iter().zip(&mut *ys).enumerate() {
-            let made = branch.apply_one(x, out, &mut states[i], cx.child(i));
+            let inner = self.branches.context(i, cx.child(i));
+            let made = branch.apply_one(x, out, &mut states[i], inner);
             made.and_then(|()| check_output(out, cx)).map_err(|e| e.in_layer(name))?;
         }
         let shape = self.join(ys.iter().map(|y| *y.shape()))?;
@@ -162,7 +164,7 @@ impl<T: Scalar> Layer for Parallel<T> {
                 ys[1..].iter().for_each(|out| add_assign(y.data_mut(), out.data())); // y += fᵢ(x)
             }
         }
-        *recorded = cx.recording().then(|| *x.shape());
+        *recorded = cx.recording().then(|| self.branches.known.mark(x.shape()));
         Ok(())
     }
 
@@ -174,12 +176,18 @@ impl<T: Scalar> Layer for Parallel<T> {
         mut dx: Option<&mut Tensor<T>>,
     ) -> Result<()> {
         let ParallelCache { states, ys, part, dx: own, recorded } = cache;
-        if recorded.as_ref() != Some(call.x.shape()) || states.len() != self.branches.len() {
+        if *recorded != Some(self.branches.known.mark(call.x.shape())) || states.len() != self.branches.len()
+        {
             return Err(not_recorded("Parallel"));
         }
         let mut parts = self.concat.map(|dim| Parts::new("Parallel", dim, call.dy.shape())).transpose()?;
-        let mut reached = false;
+        let (mut reached, active) = (false, self.branches.active());
         for (i, ((name, branch), y)) in self.branches.iter().zip(&*ys).enumerate() {
+            let wanted = dx.is_some() && branch.differentiable_input(0);
+            if !wanted && !active[i].load(Relaxed) {
+                parts.iter_mut().for_each(|parts| parts.skip(y.shape()));
+                continue;
+            }
             let dy = match &mut parts {
                 None => call.dy,
                 Some(parts) => {
@@ -188,18 +196,15 @@ impl<T: Scalar> Layer for Parallel<T> {
                 }
             };
             let requested = match &mut dx {
-                Some(dx) if branch.differentiable_input(0) => {
-                    Some(if reached { &mut *own } else { &mut **dx })
-                }
+                Some(dx) if wanted => Some(if reached { &mut *own } else { &mut **dx }),
                 _ => None,
             };
-            let adds = requested.is_some();
             let inner = Call::recorded(call.x, y, dy)?;
             branch.pull_one(inner, &mut states[i], grads, requested).map_err(|e| e.in_layer(name))?;
-            if let Some(dx) = dx.as_deref_mut().filter(|_| adds && reached) {
+            if let Some(dx) = dx.as_deref_mut().filter(|_| wanted && reached) {
                 add_assign(dx.data_mut(), own.data()); // dx += (∂fᵢ/∂x)ᵀ gᵢ
             }
-            reached |= adds;
+            reached |= wanted;
         }
         if let Some(dx) = dx.filter(|_| !reached) {
             dx.reset(*call.x.shape()).fill(T::ZERO);
@@ -223,7 +228,22 @@ impl<T: Scalar> Layer for Parallel<T> {
         self.branches.list_mut(out);
     }
 
+    fn learning(&self) -> Learning {
+        self.branches.learning()
+    }
+
+    fn switch(&mut self, path: &str, mode: Mode) -> Result<()> {
+        self.branches.set_mode("Parallel", path, mode)
+    }
+
+    fn depth(&self) -> usize {
+        self.branches.depth()
+    }
+
     fn absorb(&mut self, cache: &Self::Cache) {
+        if !cache.recorded.is_some_and(|mark| mark.is_of(&self.branches.known)) {
+            return;
+        }
         self.branches.iter_mut().zip(&cache.states).for_each(|(branch, state)| branch.fold(state));
     }
 
@@ -237,8 +257,28 @@ impl<T: Scalar> Layer for Parallel<T> {
     }
 
     fn describe(&self, input: &[usize], out: &mut Summary) -> Result<Shape> {
-        let input = Shape::new(input)?;
-        self.joined(|name, branch| out.child(name, |out| branch.summarize(&[input], out)))
+        let (input, active) = (Shape::new(input)?, self.branches.active());
+        let (mut parts, mut part, mut terms, mut i) = (0usize, 0, 0, 0);
+        let requested = out.requests(0);
+        let output = self.joined(|name, branch| {
+            let wanted = requested && branch.differentiable_input(0);
+            let made =
+                out.requesting(&[wanted], |out| out.child(name, |out| branch.summarize(&[input], out)))?;
+            let size = made.iter().fold(0usize, |sum, y| sum.saturating_add(bytes::<T>(y)));
+            parts = parts.saturating_add(size);
+            if self.concat.is_some() && (wanted || active[i].load(Relaxed)) {
+                part = size.max(part);
+            }
+            terms += usize::from(wanted);
+            i += 1;
+            Ok(made)
+        })?;
+        out.hold_in_training(parts.saturating_add(part)); // fᵢ(x) and gᵢ
+        if terms > 1 {
+            out.hold_in_training(bytes::<T>(&input)); // the terms of dx after the first
+        }
+        out.hold_in_inference(parts);
+        Ok(output)
     }
 }
 

@@ -12,13 +12,18 @@
 //!
 //! Keeps f(x) where the backward pass of f reads it. Derivation: docs/layers/container/residual.md.
 
-use super::{children::one_to_one, not_recorded, only};
+use super::{
+    bytes,
+    children::{Known, Mark, bounded, one_to_one},
+    not_recorded, only,
+};
 use crate::{Linear, Sequential, Tanh};
 use chainrule_core::{
-    AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Module,
-    Parameters, Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
+    AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Learning, Mode,
+    Module, Parameters, Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
 };
 use chainrule_tensor::kernels::elementwise::{add_assign, map2};
+use std::{iter, sync::atomic::Ordering::Relaxed};
 
 /// y = x + f(x). It is transparent: the parameters of f keep their names.
 ///
@@ -39,6 +44,9 @@ pub struct Residual<T: Scalar = f32> {
     /// Whether the backward pass of f reads f(x): then it is kept, since y is another tensor.
     keeps: bool,
     mistake: Option<Error>,
+    /// Of f, if it was set for a residual layer that is itself the outermost.
+    mode: Mode,
+    known: Known,
 }
 
 impl<T: Scalar> Residual<T> {
@@ -48,7 +56,11 @@ impl<T: Scalar> Residual<T> {
     }
 
     fn around(inner: BoxModule<T>) -> Self {
-        Self { keeps: inner.reads_outputs(), mistake: one_to_one(&inner).err(), inner }
+        let mut known = Known::default();
+        known.push();
+        let (inner, bound) = bounded(inner);
+        let (keeps, mistake) = (inner.reads_outputs(), bound.and_then(|()| one_to_one(&inner)).err());
+        Self { keeps, mistake, mode: Mode::Training, known, inner }
     }
 
     #[inline]
@@ -73,8 +85,8 @@ pub struct ResidualCache<T> {
     inner: AnyState,
     /// f(x), of y's shape.
     fx: Tensor<T>,
-    /// The shape of x, if the pass was recorded.
-    recorded: Option<Shape>,
+    /// Whose pass over which shape was recorded, if it was.
+    recorded: Option<Mark>,
 }
 
 impl<T: Scalar> Default for ResidualCache<T> {
@@ -102,6 +114,7 @@ impl<T: Scalar> Layer for Residual<T> {
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, cache: &mut Self::Cache, cx: Context) -> Result<()> {
         self.verdict()?;
         cache.recorded = None;
+        let cx = cx.narrow(self.mode);
         if cx.recording() && self.keeps {
             self.inner.apply_one(x, &mut cache.fx, &mut cache.inner, cx)?;
             Self::kept(x.shape(), cache.fx.shape())?;
@@ -111,7 +124,7 @@ impl<T: Scalar> Layer for Residual<T> {
             Self::kept(x.shape(), y.shape())?;
             add_assign(y.data_mut(), x.data()); // y = f(x) + x, the same bits
         }
-        cache.recorded = cx.recording().then(|| *x.shape());
+        cache.recorded = cx.recording().then(|| self.known.mark(x.shape()));
         Ok(())
     }
 
@@ -122,8 +135,11 @@ impl<T: Scalar> Layer for Residual<T> {
         grads: &mut Grads<T>,
         mut dx: Option<&mut Tensor<T>>,
     ) -> Result<()> {
-        if cache.recorded.as_ref() != Some(call.x.shape()) {
+        if cache.recorded != Some(self.known.mark(call.x.shape())) {
             return Err(not_recorded("Residual"));
+        }
+        if dx.is_none() && !self.known.active(|| iter::once(&self.inner))[0].load(Relaxed) {
+            return Ok(());
         }
         let fx = if self.keeps { &cache.fx } else { call.y };
         let inner = Call::recorded(call.x, fx, call.dy)?;
@@ -148,11 +164,30 @@ impl<T: Scalar> Layer for Residual<T> {
     }
 
     fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
+        self.known.lend();
         self.inner.list_mut(out);
     }
 
+    fn learning(&self) -> Learning {
+        self.known.learning(|| iter::once(&self.inner))
+    }
+
+    fn switch(&mut self, path: &str, mode: Mode) -> Result<()> {
+        if !path.is_empty() {
+            return self.inner.set_mode(path, mode);
+        }
+        self.mode = mode;
+        self.inner.set_mode("", Mode::Training)
+    }
+
+    fn depth(&self) -> usize {
+        self.inner.nesting() + 1
+    }
+
     fn absorb(&mut self, cache: &Self::Cache) {
-        self.inner.fold(&cache.inner);
+        if cache.recorded.is_some_and(|mark| mark.is_of(&self.known)) {
+            self.inner.fold(&cache.inner);
+        }
     }
 
     fn multiply_adds(&self, input: &[usize]) -> u64 {
@@ -165,7 +200,12 @@ impl<T: Scalar> Layer for Residual<T> {
 
     fn describe(&self, input: &[usize], out: &mut Summary) -> Result<Shape> {
         self.verdict()?;
-        let output = self.inner.summarize(&[Shape::new(input)?], out).and_then(only)?;
+        let wanted = out.requests(0) && self.inner.differentiable_input(0);
+        let inner = out.requesting(&[wanted], |out| self.inner.summarize(&[Shape::new(input)?], out));
+        let output = inner.and_then(only)?;
+        if self.keeps {
+            out.hold_in_training(bytes::<T>(&output)); // f(x)
+        }
         Self::kept(input, &output)?;
         Ok(output)
     }

@@ -13,13 +13,17 @@
 //! Keeps every yᵢ in training, two in inference. Where fᵢ can work in place and yᵢ₋₁ is not read again, as an activation
 //! after a product, yᵢ takes its place, and Gᵢ₋₁ that of Gᵢ. Derivation: docs/layers/container/sequential.md.
 
-use super::{check_output, children::Children, not_recorded, only};
+use super::{
+    bytes, check_output,
+    children::{Children, Mark},
+    not_recorded, only,
+};
 use crate::{Linear, Tanh};
 use chainrule_core::{
-    AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, InPlace, Layer, Module,
-    Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
+    AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, InPlace, Layer,
+    Learning, Mode, Module, Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
 };
-use std::{mem, ops::Range, slice};
+use std::{mem, ops::Range, slice, sync::atomic::Ordering::Relaxed};
 
 /// Layers one after another; children are named by index, or as given to [`Sequential::named`]. A module of one input and
 /// one output, such as a graph, is a child too.
@@ -149,6 +153,43 @@ impl<T: Scalar> Sequential<T> {
         self.len() == 0
     }
 
+    /// The step at which backward ends: the first, or the first whose child has something to learn; the number of steps if
+    /// there is none.
+    #[inline]
+    fn start(&self, requested: bool) -> usize {
+        let Plan { steps, cut } = &self.plan;
+        if requested && cut.is_none() {
+            return 0;
+        }
+        let active = self.children.active();
+        let learns = |step: &Step| active[step.child].load(Relaxed);
+        steps.iter().position(learns).unwrap_or(steps.len()).max(cut.unwrap_or(0))
+    }
+
+    /// Bytes of the outputs of all steps but the last, in training and in inference, and of the gradients between steps, for
+    /// the shapes before and after each step.
+    fn held(&self, shapes: &[[Shape; 2]], requested: bool) -> [usize; 3] {
+        let (n, start) = (shapes.len(), self.start(requested));
+        let (mut kept, mut turns, mut gradients) = (0usize, [0; 2], [0; 2]);
+        for (k, [_, y]) in shapes[..n.saturating_sub(1)].iter().enumerate() {
+            kept = kept.saturating_add(bytes::<T>(y));
+            turns[k % 2] = bytes::<T>(y).max(turns[k % 2]);
+        }
+        // As backward goes: dy is ours from the first copy or the first ∂E/∂x on.
+        let (mut dy, mut ours) = (0, false);
+        for (k, step) in self.plan.steps.iter().enumerate().skip(start).rev() {
+            if !step.in_place.is_empty() && !ours {
+                gradients[dy] = bytes::<T>(&shapes[k][1]).max(gradients[dy]);
+            }
+            (dy, ours) = (1 - dy, true);
+            if k > start {
+                gradients[dy] = bytes::<T>(&shapes[k][0]).max(gradients[dy]);
+            }
+        }
+        let sum = |[a, b]: [usize; 2]| a.saturating_add(b);
+        [kept, sum(turns), sum(gradients)]
+    }
+
     /// The in-place twin of a child that the plan lets overwrite.
     #[inline]
     fn in_place(&self, at: usize) -> Result<&dyn InPlace<T>> {
@@ -174,8 +215,8 @@ pub struct SequentialCache<T> {
     ys: Vec<Tensor<T>>,
     /// ∂E/∂yᵢ and ∂E/∂yᵢ₋₁, in turn.
     dys: [Tensor<T>; 2],
-    /// The shape of x, if the pass was recorded.
-    recorded: Option<Shape>,
+    /// Whose pass over which shape was recorded, if it was.
+    recorded: Option<Mark>,
 }
 
 impl<T: Scalar> Default for SequentialCache<T> {
@@ -215,7 +256,8 @@ impl<T: Scalar> Layer for Sequential<T> {
         for (k, step) in steps.iter().enumerate() {
             let (input, output) = places((k, steps.len()), kept, x, &mut ys[..between], y);
             let (name, child) = self.children.get(step.child);
-            let made = child.apply_one(input, output, &mut states[step.child], cx.child(step.child));
+            let inner = self.children.context(step.child, cx.child(step.child));
+            let made = child.apply_one(input, output, &mut states[step.child], inner);
             made.and_then(|()| check_output(output, cx)).map_err(|e| e.in_layer(name))?;
             for i in step.in_place.clone() {
                 let made = self.in_place(i).and_then(|layer| layer.forward_in_place(output));
@@ -223,7 +265,7 @@ impl<T: Scalar> Layer for Sequential<T> {
                     .map_err(|e| e.in_layer(self.children.get(i).0))?;
             }
         }
-        *recorded = kept.then(|| *x.shape());
+        *recorded = kept.then(|| self.children.known.mark(x.shape()));
         Ok(())
     }
 
@@ -235,7 +277,7 @@ impl<T: Scalar> Layer for Sequential<T> {
         mut dx: Option<&mut Tensor<T>>,
     ) -> Result<()> {
         let SequentialCache { states, ys, dys: [dy, dx_inner], recorded } = cache;
-        if recorded.as_ref() != Some(call.x.shape()) || states.len() != self.len() {
+        if *recorded != Some(self.children.known.mark(call.x.shape())) || states.len() != self.len() {
             return Err(not_recorded("Sequential"));
         }
         let Plan { steps, cut } = &self.plan;
@@ -244,9 +286,10 @@ impl<T: Scalar> Layer for Sequential<T> {
             Some(dx) if cut.is_some() => dx.reset(*call.x.shape()).fill(T::ZERO),
             _ => {}
         }
+        let start = self.start(dx.is_some());
         // Gᵢ is the caller's until there is one of ours. Each memory has the same task in every pass.
         let (mut dy, mut dx_inner, mut ours) = (dy, dx_inner, false);
-        for (k, step) in steps.iter().enumerate().skip(cut.unwrap_or(0)).rev() {
+        for (k, step) in steps.iter().enumerate().skip(start).rev() {
             let y = if k + 1 == steps.len() { call.y } else { &ys[k] };
             for i in step.in_place.clone().rev() {
                 if !mem::replace(&mut ours, true) {
@@ -260,8 +303,8 @@ impl<T: Scalar> Layer for Sequential<T> {
                 if ours { &*dy } else { call.dy },
             )?;
             let requested = match k {
-                _ if *cut == Some(k) => None,
-                0 => dx.take(),
+                0 if cut.is_none() => dx.take(),
+                _ if k == start => None,
                 _ => Some(&mut *dx_inner),
             };
             let (name, child) = self.children.get(step.child);
@@ -290,7 +333,22 @@ impl<T: Scalar> Layer for Sequential<T> {
         self.children.list_mut(out);
     }
 
+    fn learning(&self) -> Learning {
+        self.children.learning()
+    }
+
+    fn switch(&mut self, path: &str, mode: Mode) -> Result<()> {
+        self.children.set_mode("Sequential", path, mode)
+    }
+
+    fn depth(&self) -> usize {
+        self.children.depth()
+    }
+
     fn absorb(&mut self, cache: &Self::Cache) {
+        if !cache.recorded.is_some_and(|mark| mark.is_of(&self.children.known)) {
+            return;
+        }
         self.children.iter_mut().zip(&cache.states).for_each(|(child, state)| child.fold(state));
     }
 
@@ -313,17 +371,22 @@ impl<T: Scalar> Layer for Sequential<T> {
 
     fn describe(&self, input: &[usize], out: &mut Summary) -> Result<Shape> {
         self.children.verdict()?;
-        let mut shape = Shape::new(input)?;
-        for step in &self.plan.steps {
+        let (mut shape, mut shapes) = (Shape::new(input)?, Vec::new());
+        let (requested, start) = (out.requests(0), self.start(out.requests(0)));
+        for (k, step) in self.plan.steps.iter().enumerate() {
+            let before = shape;
+            let wanted = if k == 0 { requested && self.plan.cut.is_none() } else { k > start };
             for i in step.child..step.in_place.end {
                 let (name, child) = self.children.get(i);
-                let shapes = out.child(name, |out| child.summarize(&[shape], out));
-                shape = shapes.and_then(only).map_err(|e| e.in_layer(name))?;
-                if step.in_place.contains(&i) {
-                    out.share_output();
-                }
+                let made =
+                    out.requesting(&[wanted], |out| out.child(name, |out| child.summarize(&[shape], out)));
+                shape = made.and_then(only).map_err(|e| e.in_layer(name))?;
             }
+            shapes.push([before, shape]);
         }
+        let [kept, turns, gradients] = self.held(&shapes, requested);
+        out.hold_in_training(kept.saturating_add(gradients));
+        out.hold_in_inference(turns);
         Ok(shape)
     }
 }
@@ -416,8 +479,8 @@ pub(crate) mod tests {
         assert_eq!((y.data(), dx.data(), grads.values()), (&[30.0][..], &[6.0][..], &[15.0, 10.0][..]));
     }
 
-    /// One output is kept for Linear and ReLU together: 2·(4·3 + 3) parameters and gradients, 8·4 inputs, 8·3 outputs,
-    /// and two gradients of 8·3.
+    /// One output is kept for Linear and ReLU together: 2·(4·3 + 3) parameters and gradients, 8·4 inputs, 8·3 outputs and
+    /// their gradients. ReLU overwrites a copy of the gradients.
     #[test]
     fn an_activation_that_overwrites_takes_no_memory() {
         let model = |second: bool| {
@@ -425,11 +488,9 @@ pub(crate) mod tests {
             if second { model.add(Relu::new()) } else { model }
         };
         let [one, two] = [false, true].map(|second| model(second).summary([8, 4]).unwrap());
-        assert_eq!(one.training_bytes(), 8 * (2 * 15 + 32 + 24 + 48));
-        assert_eq!(
-            [one.training_bytes(), one.inference_bytes()],
-            [two.training_bytes(), two.inference_bytes()]
-        );
+        assert_eq!(one.training_bytes(), 8 * (2 * 15 + 32 + 24 + 24));
+        assert_eq!(two.training_bytes(), 8 * (2 * 15 + 32 + 24 + 24 + 24));
+        assert_eq!([one.inference_bytes(), two.inference_bytes()], [8 * (15 + 32 + 24); 2]);
         let model = model(true).add(Linear::new(3, 2)).init(1).unwrap();
         let (mut y, mut cache) = (Tensor::default(), SequentialCache::default());
         model.forward(&Tensor::zeros([8, 4]), &mut y, &mut cache, Context::train(0)).unwrap();

@@ -23,7 +23,9 @@ use chainrule_core::{
     Result, Scalar, Shape, Spec, Tensor,
 };
 use chainrule_tensor::kernels::{
-    layers::conv::{Filters, Geometry, Workspace, conv, conv_input_gradient, conv_weight_gradient},
+    layers::conv::{
+        Filters, Geometry, Workspace, conv, conv_input_gradient, conv_weight_gradient, workspace_bytes,
+    },
     layers::pad::{pad, pad_gradient},
     reduce::add_planes_to,
 };
@@ -364,6 +366,22 @@ impl<T: Scalar> Layer for Conv2d<T> {
         let Ok(output) = self.output_shape(input) else { return 0 };
         let (pixels, filter) = (output.volume() / self.outputs, self.weight.volume());
         (pixels as u64).saturating_mul(filter as u64)
+    }
+
+    fn cache_bytes(&self, input: &[usize], dx: bool) -> usize {
+        if self.output_shape(input).is_err() {
+            return 0;
+        }
+        let (sides, mut shape) = (self.padding.sides(self.span()), input.to_vec());
+        let pads = self.pads(sides);
+        let mut bytes = 0;
+        if pads {
+            shape[2..].iter_mut().zip(sides).for_each(|(n, side)| *n += side[0] + side[1]);
+            let padded = shape.iter().fold(size_of::<T>(), |n, &axis| n.saturating_mul(axis));
+            bytes = padded.saturating_mul(1 + usize::from(dx)); // the padded input and its gradient
+        }
+        let geometry = self.geometry(&shape, if pads { [[0; 2]; 2] } else { sides });
+        workspace_bytes::<T, 2>(&geometry, [self.weight.trainable(), dx]).saturating_add(bytes)
     }
 
     fn spec(&self) -> Spec {

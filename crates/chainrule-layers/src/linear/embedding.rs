@@ -158,6 +158,10 @@ impl<T: Scalar> Layer for Embedding<T> {
     fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
         out.add(&mut self.weight);
     }
+    fn cache_bytes(&self, input: &[usize], _: bool) -> usize {
+        input.iter().fold(size_of::<u32>(), |n, &axis| n.saturating_mul(axis))
+    }
+
     fn spec(&self) -> Spec {
         Spec::new(Self::FACTS.kind)
             .with("num_embeddings", self.rows)

@@ -308,6 +308,10 @@ impl<const R: usize, T: Scalar> Layer for BatchNorm<R, T> {
         input.iter().fold(1, |n, &axis| n.saturating_mul(axis as u64))
     }
 
+    fn cache_bytes(&self, _: &[usize], _: bool) -> usize {
+        6 * self.channels() * size_of::<T>()
+    }
+
     fn spec(&self) -> Spec {
         Spec::new(Self::NAME)
             .with("num_features", self.channels())

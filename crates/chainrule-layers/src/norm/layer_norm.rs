@@ -142,6 +142,12 @@ impl<T: Scalar> Layer for LayerNorm<T> {
         input.iter().fold(1, |n, &axis| n.saturating_mul(axis as u64))
     }
 
+    fn cache_bytes(&self, input: &[usize], _: bool) -> usize {
+        let volume = input.iter().fold(1usize, |n, &axis| n.saturating_mul(axis));
+        let (d, rows) = (self.affine.shape().volume(), volume / self.affine.shape().volume().max(1));
+        Shares::<T>::bytes(rows, d).saturating_add(rows.saturating_mul(3 * size_of::<T>()))
+    }
+
     fn spec(&self) -> Spec {
         Spec::new(Self::FACTS.kind)
             .with("normalized_shape", *self.affine.shape())

@@ -148,6 +148,12 @@ impl<T: Scalar> Layer for MaxPool2d<T> {
         false
     }
 
+    fn cache_bytes(&self, input: &[usize], _: bool) -> usize {
+        let Ok(output) = self.output_shape(input) else { return 0 };
+        let each = if self.has_corners([input[2], input[3]]) { size_of::<u8>() } else { size_of::<u32>() };
+        output.volume().saturating_mul(each)
+    }
+
     fn spec(&self) -> Spec {
         Spec::new(Self::NAME)
             .with("kernel_size", self.windows.kernel)

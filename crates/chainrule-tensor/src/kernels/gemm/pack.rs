@@ -168,7 +168,7 @@ impl<T: Scalar> Buffer<T> {
         let lines = len.div_ceil(64 / size_of::<T>());
         if self.lines.len() < lines {
             self.lines.clear();
-            if self.lines.try_reserve(lines).is_err() {
+            if self.lines.try_reserve_exact(lines).is_err() {
                 panic!("expected panels that fit in memory, got {len} elements");
             }
             self.lines.resize(lines, Line([0; 64]));

@@ -72,26 +72,13 @@ impl Plan {
     pub(super) fn set<T>(&mut self, g: &Geometry<2>, target: Target) {
         let ([oh, ow], lanes) = (g.output(), target.lanes);
         let taps = g.kernel[0] * g.kernel[1] * g.group_channels();
-        let filters = g.group_filters();
-        // In half cycles: sums along the filters need dy transposed; those along the rows are kept in vectors, and load
-        // two elements, most of them across cache lines, for each that the others load.
-        let panels = filters.div_ceil(lanes);
-        let spread = oh * ow * panels * (taps * if panels == 1 { 5 } else { 4 } / 4 + 12);
-        let along = filters * taps * (oh * ow.div_ceil(lanes) * 7 / 4 + 6);
-        let small = filters * taps * lanes * g.groups <= SUMS / SHARES as usize;
-        self.way = if along <= spread && small { Way::Along } else { Way::Spread };
-        self.single = g.is_single() && taps * filters >= 256;
+        (self.way, self.single, self.block, self.sums) = choose(g, lanes);
         let lo: [isize; 2] = std::array::from_fn(|axis| -(g.padding[axis][0] as isize));
         let hi = std::array::from_fn(|axis| {
             lo[axis] + ((g.output()[axis] - 1) * g.stride[axis] + g.reach(axis)) as isize
         });
         let frame = Frame::new::<T>(g.input, g.group_channels(), lo, hi, windows::phases(self.way, g));
         self.frame = frame;
-        (self.block, self.sums) = match self.way {
-            _ if self.single => (2 * lanes, 2 * lanes * taps),
-            Way::Spread => (2 * lanes, 2 * lanes * taps),
-            Way::Along => (6, filters.min(6) * taps * lanes),
-        };
         for list in [&mut self.off, &mut self.pixels] {
             list.clear();
         }
@@ -157,6 +144,46 @@ impl<T: Scalar> Levels<T> {
     }
 }
 
+/// How ∂W is computed, whether its windows are single pixels, how many filters are computed together, and the elements that
+/// their sums take.
+fn choose(g: &Geometry<2>, lanes: usize) -> (Way, bool, usize, usize) {
+    let [oh, ow] = g.output();
+    let taps = g.kernel[0] * g.kernel[1] * g.group_channels();
+    let filters = g.group_filters();
+    // In half cycles: sums along the filters need dy transposed; those along the rows are kept in vectors, and load
+    // two elements, most of them across cache lines, for each that the others load.
+    let panels = filters.div_ceil(lanes);
+    let spread = oh * ow * panels * (taps * if panels == 1 { 5 } else { 4 } / 4 + 12);
+    let along = filters * taps * (oh * ow.div_ceil(lanes) * 7 / 4 + 6);
+    let small = filters * taps * lanes * g.groups <= SUMS / SHARES as usize;
+    let way = if along <= spread && small { Way::Along } else { Way::Spread };
+    let single = g.is_single() && taps * filters >= 256;
+    let (block, sums) = match way {
+        _ if single => (2 * lanes, 2 * lanes * taps),
+        Way::Spread => (2 * lanes, 2 * lanes * taps),
+        Way::Along => (6, filters.min(6) * taps * lanes),
+    };
+    (way, single, block, sums)
+}
+
+/// The shares of the images, for blocks of filters whose sums take so many elements.
+fn shares(g: &Geometry<2>, blocks: usize, sums: usize) -> usize {
+    let room = (SUMS / (blocks * sums).max(1)).max(1) as u64;
+    let shares = (g.multiply_adds() / SHARE).min(SHARES).min(room).clamp(1, g.images.max(1) as u64) as usize;
+    // A power of two divides evenly among two and four threads.
+    1 << shares.ilog2()
+}
+
+/// Elements of the sums of ∂W, before there is a plan; of work that no machine does, some.
+pub(super) fn sums_len(g: &Geometry<2>, lanes: usize) -> usize {
+    if g.multiply_adds() > 1 << 48 {
+        return g.w_len();
+    }
+    let (_, _, block, sums) = choose(g, lanes);
+    let blocks = g.groups * g.group_filters().div_ceil(block);
+    shares(g, blocks, sums).saturating_mul(blocks).saturating_mul(sums)
+}
+
 /// ∂W's operands.
 pub(super) struct Gradient<'a, T> {
     pub isa: Isa,
@@ -181,10 +208,7 @@ impl<T: Scalar> Gradient<'_, T> {
     ) {
         let (g, plan) = (self.g, self.plan);
         let blocks = g.groups * g.group_filters().div_ceil(plan.block);
-        let room = (SUMS / (blocks * plan.sums).max(1)).max(1) as u64;
-        let shares = (g.multiply_adds() / SHARE).min(SHARES).min(room).clamp(1, g.images as u64) as usize;
-        // A power of two divides evenly among two and four threads.
-        let shares = 1usize << shares.ilog2();
+        let shares = shares(g, blocks, plan.sums);
         // With few shares, pieces take some of the blocks each.
         let cuts = if shares.is_multiple_of(pieces) { 1 } else { pieces.min(blocks) };
         let pieces = pieces.min(shares * cuts);

@@ -32,7 +32,7 @@ pub use geometry::Geometry;
 
 use crate::{
     Scalar,
-    kernels::{Isa, gemm::Buffer, lanes::lanes},
+    kernels::{Isa, gemm::Buffer, isa, lanes::lanes},
     par,
 };
 use correlate::{Correlation, Packed};
@@ -181,6 +181,64 @@ pub fn conv_weight_gradient<T: Scalar, const R: usize>(
         Some(g) => T::weight_gradient(&g, x, dy, dw, work),
         None => direct::weight_gradient(g, x, dy, dw),
     }
+}
+
+/// Bytes of a [`Workspace`] after [`conv`] in training, and the gradients of the weights and of the input if they are wanted:
+/// all but small tables. It depends on the number of threads.
+pub fn workspace_bytes<T: Scalar, const R: usize>(g: &Geometry<R>, [weights, input]: [bool; 2]) -> usize {
+    let Some(g) = g.as_images().filter(|g| g.images > 0) else { return 0 };
+    let (isa, target) = (isa(), target::<T>(isa()));
+    let (serves, serves_input) = (winograd::serves(&g), winograd::serves_input_gradient(&g));
+    let (mut slot, mut sums) = (0, 0);
+    if !serves {
+        slot = slot_len::<T>(&g, target, false);
+        if weights {
+            slot = slot.max(frame_len(&g, false));
+            sums = gradient::sums_len(&g.flat(target.lanes), target.lanes);
+        }
+    }
+    if input && !serves_input {
+        slot = slot.max(slot_len::<T>(&g, target, true));
+    }
+    let packed = if serves && (serves_input || !input) { 0 } else { g.w_len() };
+    let windows = slot.saturating_mul(pieces(&g)).saturating_add(packed).saturating_add(sums);
+    let blocks =
+        if serves { winograd::workspace_bytes::<T>(isa, &g, par::threads(), [weights, input]) } else { 0 };
+    windows.saturating_mul(size_of::<T>()).saturating_add(blocks)
+}
+
+/// Elements of a piece's memory for y, or for ∂X.
+fn slot_len<T: Scalar>(g: &Geometry<2>, target: Target, gradient: bool) -> usize {
+    /// A stack has a table of each row and each column; beyond so many an image is no image.
+    const SIDES: usize = 1 << 16;
+    let small = g.input.iter().chain(&g.output()).all(|&n| n <= SIDES);
+    if T::WIDE && small && stack::enough(g, target) && (!gradient || g.stride == [1, 1]) {
+        let mut stack = Stack::default();
+        if gradient {
+            stack.input_gradient(g, target)
+        } else {
+            stack.forward(g, target)
+        }
+        if stack.pays(g.images, target) {
+            return stack.slot_len(target.lanes);
+        }
+    }
+    frame_len(g, gradient)
+}
+
+/// Elements of the frame around an image of x, or of dy; an image without a border is read where it is.
+fn frame_len(g: &Geometry<2>, gradient: bool) -> usize {
+    let (channels, size, border) = if gradient {
+        let around = |i: usize| 2 * (g.kernel[i] - 1).saturating_mul(g.dilation[i]);
+        (g.group_filters(), g.output(), [around(0), around(1)])
+    } else {
+        (g.group_channels(), g.input, g.padding.map(|[before, after]| before.saturating_add(after)))
+    };
+    if border == [0; 2] {
+        return 0;
+    }
+    let sides = [0, 1].map(|i| size[i].saturating_add(border[i]));
+    channels.saturating_mul(sides[0]).saturating_mul(sides[1])
 }
 
 /// [`conv`] of images. Sums over windows check the sizes themselves, as in the two gradients.

@@ -138,6 +138,12 @@ impl Stack {
         self.cost[0] * images.next_multiple_of(block(target.lanes)) < self.cost[1] * images
     }
 
+    /// Elements of a piece's memory.
+    pub(super) fn slot_len(&self, lanes: usize) -> usize {
+        let source = self.source[0] * self.source[1];
+        (self.inputs * source + self.outputs * lanes) * block(lanes)
+    }
+
     /// The weights in panels of as many outputs as the tiles have.
     pub(super) fn pack<T: Scalar>(
         &self,

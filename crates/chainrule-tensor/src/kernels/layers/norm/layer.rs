@@ -225,6 +225,13 @@ impl<T> Shares<T> {
         let (dw, db) = self.block[..2 * d].split_at(d);
         [dw, db]
     }
+
+    /// What it takes for so many rows of d.
+    pub fn bytes(rows: usize, d: usize) -> usize {
+        let pieces = rows.div_ceil(rows_per_piece(rows, d)).max(1);
+        let elements = pieces.saturating_mul(d.saturating_mul(2).saturating_add(APART));
+        elements.saturating_mul(size_of::<T>() + size_of::<f64>())
+    }
 }
 
 /// The gradients of [`layer_norm`], given its x, the μ and ρ of its rows and g = dy γ: fills `dx` with

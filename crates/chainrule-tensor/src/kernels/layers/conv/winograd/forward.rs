@@ -26,9 +26,9 @@ use std::{
 };
 
 /// Tiles of a block, about: V of 64 channels (36 · 56 · 64 elements, 504 KiB in f32) then stays in the second-level cache.
-const TILES: usize = 56;
+pub(super) const TILES: usize = 56;
 /// Up to so many tiles, fewer than two blocks, are one, of which threads share the channels and then the filters.
-const FEW: usize = 96;
+pub(super) const FEW: usize = 96;
 /// C = A B + β C
 pub(super) fn plain<T: Scalar>(beta: T) -> RawEpilogue<T> {
     RawEpilogue { alpha: T::ONE, beta, row: ptr::null(), col: ptr::null(), relu: false }

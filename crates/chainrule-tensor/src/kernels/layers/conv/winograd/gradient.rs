@@ -23,7 +23,7 @@ use crate::{
 use std::ops::Range;
 
 /// Tiles of a block, about: V of 64 channels (36 · 56 · 64 elements, 504 KiB in f32) then stays in the second-level cache.
-const TILES: usize = 56;
+pub(super) const TILES: usize = 56;
 
 pub(in crate::kernels::layers::conv) fn weight_gradient<T: Scalar>(
     isa: Isa,

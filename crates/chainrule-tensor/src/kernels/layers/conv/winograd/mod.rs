@@ -25,6 +25,7 @@
 mod forward;
 mod gradient;
 mod lines;
+mod memory;
 mod panels;
 mod range;
 mod tiles;
@@ -201,6 +202,29 @@ pub(super) use forward::with_weights as forward;
 /// # Panics
 /// If a slice is not as long as the pass says.
 pub(super) use gradient::weight_gradient;
+
+/// Bytes of the [`Workspace`] after a forward pass by so many threads, and, if they are wanted, the gradients of the weights
+/// and of the input.
+pub(super) fn workspace_bytes<T: Scalar>(
+    isa: Isa,
+    g: &Geometry<2>,
+    threads: usize,
+    [weights, input]: [bool; 2],
+) -> usize {
+    let pass = Pass::forward(g);
+    let mut most = memory::of_forward::<T>(isa, &pass, threads);
+    let mut also = |other: memory::Lengths| {
+        most.iter_mut().zip(other).for_each(|(most, other)| *most = other.max(*most));
+    };
+    if weights {
+        also(memory::of_weight_gradient::<T>(isa, &pass, threads));
+    }
+    if input && serves_input_gradient(g) {
+        also(memory::of_forward::<T>(isa, &Pass::input_gradient(g), threads));
+    }
+    let elements: u128 = most.iter().sum();
+    usize::try_from(elements * size_of::<T>() as u128).unwrap_or(usize::MAX)
+}
 
 /// Transforms the filters for [`forward_prepared`].
 ///
