@@ -33,6 +33,7 @@ pub use chainrule_data as data;
 pub use chainrule_gradcheck as gradcheck;
 pub use chainrule_io as io;
 pub use chainrule_layers as layers;
+pub use chainrule_layers::sequence;
 pub use chainrule_losses as losses;
 pub use chainrule_optim as optim;
 pub use chainrule_tensor as tensor;
