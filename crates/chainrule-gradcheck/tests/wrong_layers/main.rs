@@ -147,7 +147,7 @@ fn a_parameter_that_params_mut_misses_is_named() {
     let layer = || Masked::<f64>::new(4, Fault::BiasMissingInParamsMut);
     let expected = "expected params_mut to list what params lists, got none of `bias`";
     // Already by `init`, which would leave the bias without values, and say that of it in the first pass.
-    assert_eq!(layer().init(1).unwrap_err().to_string(), expected);
+    assert_eq!(layer().init(1).err().unwrap().to_string(), expected);
     assert_eq!(check(&layer(), &x).unwrap_err().to_string(), expected);
     caught_alone(&broken(Fault::BiasMissingInParamsMut), Law::SavedAndLoaded);
 

@@ -85,8 +85,8 @@ macro_rules! sequence {
                     dx: Option<&mut core::Tensor<$t>>,
                 ) -> core::Result<()> {
                     let row::Cache { states, row } = cache;
-                    let cut = [$(core::Module::differentiable_input(&self.$field, 0)),+].iter().rposition(|d| !d);
-                    row.backward(stringify!($name), call, grads, dx, cut, &mut [$((
+                    let parts = [$(row::Part::of(&self.$field)),+];
+                    row.backward(stringify!($name), call, grads, dx, &parts, &mut [$((
                         stringify!($field),
                         &mut |call, grads, dx| {
                             core::Module::pull_one(&self.$field, call, &mut states.$field, grads, dx)
@@ -193,6 +193,22 @@ pub struct Row<T> {
     recorded: Option<Shape>,
 }
 
+/// Which gradients of a field lead anywhere.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    differentiable: bool,
+    learns: bool,
+}
+
+impl Part {
+    /// Those of a layer.
+    pub fn of<M: Module>(layer: &M) -> Self {
+        let mut learns = false;
+        layer.visit(&mut |_, p| learns |= p.trainable());
+        Self { differentiable: layer.differentiable_input(0), learns }
+    }
+}
+
 /// The forward pass of a field.
 pub type Forward<'a, T> = &'a mut dyn FnMut(&Tensor<T>, &mut Tensor<T>, Context) -> Result<()>;
 
@@ -222,32 +238,32 @@ impl<T: Scalar> Row<T> {
         Ok(())
     }
 
-    /// Gᵢ₋₁ = (∂fᵢ/∂yᵢ₋₁)ᵀ Gᵢ, from the last layer to the first, or to the last without a derivative, `cut`.
+    /// Gᵢ₋₁ = (∂fᵢ/∂yᵢ₋₁)ᵀ Gᵢ, from the last layer to the first that a requested gradient needs.
     pub fn backward(
         &mut self,
         kind: &str,
         call: Call<'_, T>,
         grads: &mut Grads<T>,
         mut dx: Option<&mut Tensor<T>>,
-        cut: Option<usize>,
+        parts: &[Part],
         layers: &mut [(&str, Backward<'_, T>)],
     ) -> Result<()> {
         let Self { ys, dys: [dy, dx_inner], recorded } = self;
         if recorded.as_ref() != Some(call.x.shape()) {
             return Err(not_recorded(kind));
         }
-        if let (Some(dx), Some(_)) = (&mut dx, cut) {
+        // No gradient passes a layer without a derivative.
+        let cut = parts.iter().rposition(|part| !part.differentiable);
+        if let Some(dx) = dx.take_if(|_| cut.is_some()) {
             dx.reset(call.x.shape()).fill(T::ZERO);
         }
+        let first = parts.iter().position(|part| part.learns).unwrap_or(parts.len());
+        let start = if dx.is_some() { 0 } else { first.max(cut.unwrap_or(0)) };
         let (mut dy, mut dx_inner) = (dy, dx_inner);
-        for (k, (name, layer)) in layers.iter_mut().enumerate().skip(cut.unwrap_or(0)).rev() {
+        for (k, (name, layer)) in layers.iter_mut().enumerate().skip(start).rev() {
             let (y, g) = ys.get(k).map_or((call.y, call.dy), |y| (y, &*dy));
             let inner = Call::recorded(if k == 0 { call.x } else { &ys[k - 1] }, y, g)?;
-            let requested = match k {
-                _ if cut == Some(k) => None,
-                0 => dx.take(),
-                _ => Some(&mut *dx_inner),
-            };
+            let requested = if k == start { dx.take() } else { Some(&mut *dx_inner) };
             layer(inner, grads, requested).map_err(|e| e.in_layer(*name))?; // Gᵢ₋₁ from Gᵢ
             mem::swap(&mut dy, &mut dx_inner);
         }
@@ -280,9 +296,10 @@ pub fn describe<M: Module>(name: &str, layer: &M, input: Shape, out: &mut Summar
 
 #[cfg(test)]
 mod tests {
-    use crate::{BatchNorm1d, Dropout, Embedding, Flatten, Gelu, Linear, Sequential, Split};
+    use crate::{Activation, BatchNorm1d, Dropout, Embedding, Flatten, Gelu, Linear, Sequential, Split};
     use chainrule_core::{Context, Error, Kind, Layer, Module, Parameters, Pass, Tensor};
     use chainrule_gradcheck::laws;
+    use std::cell::Cell;
 
     sequence! {
         /// A network with batch statistics and noise.
@@ -369,6 +386,39 @@ mod tests {
         assert_eq!(rows(&|| net.summary(x.shape()).unwrap()), rows(&|| twin.summary(x.shape()).unwrap()));
         assert_eq!(net.multiply_adds(x.shape()), twin.multiply_adds(x.shape()));
         assert_eq!(net.set_frozen(true, &|path| path.starts_with("inner.head.")), 2);
+    }
+
+    sequence! {
+        /// A row whose second part counts its backward calls.
+        #[derive(Clone)]
+        struct Counted {
+            first: Linear,
+            count: Activation<fn(f32) -> f32, fn(f32) -> f32>,
+            head: Linear,
+        }
+    }
+
+    thread_local!(static CALLS: Cell<usize> = const { Cell::new(0) });
+
+    #[test]
+    fn backward_stops_at_the_first_part_that_learns() {
+        fn slope(_: f32) -> f32 {
+            CALLS.set(CALLS.get() + 1);
+            1.0
+        }
+        let count = Activation::new((|x| x) as fn(f32) -> f32, slope as fn(f32) -> f32);
+        let net = Counted { first: Linear::new(2, 1), count, head: Linear::new(1, 1) };
+        let (mut net, x) = (net.init(1).unwrap(), Tensor::full([1, 2], 0.5));
+        let mut pass = Pass::new(&net);
+        for (frozen, which, calls) in
+            [(false, "", 1), (true, "first.", 1), (true, "head.", 1), (false, "first.", 2), (true, "", 2)]
+        {
+            net.set_frozen(frozen, &|path| path.starts_with(which));
+            pass.forward(&net, &x, Context::train(1)).unwrap();
+            *pass.output_gradients_mut() = vec![Tensor::full([1, 1], 1.0)];
+            pass.backward(&net, &x).unwrap();
+            assert_eq!(CALLS.get(), calls, "{which} {frozen}");
+        }
     }
 
     sequence! {
