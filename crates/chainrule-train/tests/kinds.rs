@@ -401,7 +401,9 @@ fn a_metric_of_the_users_sees_which_targets_are_ignored() {
                 .progress(Progress::Silent);
         let history = trainer.fit(&data).unwrap();
         let last = history.last().unwrap();
-        for scores in [&last.train, last.validation.as_ref().unwrap(), trainer.evaluate(&data).unwrap().scores()] {
+        for scores in
+            [&last.train, last.validation.as_ref().unwrap(), trainer.evaluate(&data).unwrap().scores()]
+        {
             assert_eq!(scores.get("counted"), Some(counted as f64));
         }
     }

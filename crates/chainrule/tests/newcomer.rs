@@ -38,10 +38,8 @@ fn a_session_shares_or_owns_its_model() {
 /// y = sin x · cosh x, of a function and its derivative.
 #[test]
 fn an_activation_of_ones_own_has_the_functions_it_needs() {
-    let layer = Activation::new(
-        |x: f64| x.sin() * x.cosh(),
-        |x: f64| x.cos() * x.cosh() + x.sin() * x.sinh(),
-    );
+    let layer =
+        Activation::new(|x: f64| x.sin() * x.cosh(), |x: f64| x.cos() * x.cosh() + x.sin() * x.sinh());
     chainrule::gradcheck::check(&layer, &Tensor::from([[0.3, -1.2]])).unwrap();
     fn all<T: Scalar>(x: T) -> [T; 9] {
         [x.sin(), x.cos(), x.tan(), x.atan(), x.sinh(), x.cosh(), x.powi(3), x.floor(), x.signum()]
@@ -134,7 +132,8 @@ fn a_struct_of_layers_trains_prints_saves_and_is_frozen_by_path() {
     let mut model = Flowers::new().init(1).unwrap();
     assert_eq!(model.set_frozen(true, &|path| path.starts_with("body.")), 2);
     let before = model.body.infer(data.x()).unwrap();
-    let mut trainer = Trainer::new(model, CrossEntropy::new(), Adam::new(0.05)).epochs(20).progress(Progress::Silent);
+    let mut trainer =
+        Trainer::new(model, CrossEntropy::new(), Adam::new(0.05)).epochs(20).progress(Progress::Silent);
     trainer.fit(&data).unwrap();
     assert!(trainer.evaluate(&data).unwrap().accuracy() > Some(0.9));
     assert_eq!(trainer.model().body.infer(data.x()).unwrap(), before);
@@ -143,7 +142,8 @@ fn a_struct_of_layers_trains_prints_saves_and_is_frozen_by_path() {
     let mut again = Flowers::new();
     io::from_bytes(&mut again, &io::to_bytes(trainer.model()).unwrap()).unwrap();
     assert_eq!(again.infer(data.x()).unwrap(), y);
-    let whole = io::model_from_bytes(&registry::<f32>(), &io::model_to_bytes(trainer.model()).unwrap()).unwrap();
+    let whole =
+        io::model_from_bytes(&registry::<f32>(), &io::model_to_bytes(trainer.model()).unwrap()).unwrap();
     assert_eq!(whole.infer(data.x()).unwrap(), y);
 
     let text = again.to_string();
@@ -180,7 +180,8 @@ fn a_layer_that_forgets_params_mut_is_told_so() {
             out.add(&self.0);
         }
     }
-    let model = Sequential::new().add(Linear::new(2, 2)).named("scale", Scale(Param::new("s", [1], Init::ONES)));
+    let model =
+        Sequential::new().add(Linear::new(2, 2)).named("scale", Scale(Param::new("s", [1], Init::ONES)));
     let text = model.init(1).err().unwrap().to_string();
     assert_eq!(text, "expected params_mut to list what params lists, got none of `scale.s`");
 }
