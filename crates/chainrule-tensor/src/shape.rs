@@ -217,7 +217,8 @@ mod tests {
         assert_eq!(Shape::new(&[]).unwrap().volume(), 1);
         assert_eq!(*Shape::try_from(&[2, 3][..]).unwrap(), [2, 3]);
         assert!(Shape::try_from(&[1; 9][..]).is_err() && Shape::try_from(vec![1; 9]).is_err());
-        assert!(shape([usize::MAX, 2]).is_err() && shape(&[usize::MAX, 2]).is_err());
+        let axes = [usize::MAX, 2];
+        assert!(shape(axes).is_err() && shape(&axes[..]).is_err());
         assert_eq!(*Shape::from([2, 3]).push(4).unwrap(), [2, 3, 4]);
         assert_eq!(*Shape::from([2, 3]).with(0, 7), [7, 3]);
     }

@@ -506,11 +506,11 @@ mod tests {
 
     #[test]
     fn lengths_of_any_kind_are_a_shape() {
-        let (axes, other) = (vec![2, 3], Tensor::<f32>::zeros([2, 3]));
+        let (axes, array, other) = (vec![2, 3], &[2, 3], Tensor::<f32>::zeros([2, 3]));
         for t in [
             Tensor::zeros(&axes),
             Tensor::zeros(&axes[..]),
-            Tensor::zeros(&[2, 3]),
+            Tensor::zeros(array),
             Tensor::zeros(other.shape()),
             Tensor::full(axes.clone(), 0.0),
             Tensor::from_fn(&axes[..], |_| 0.0),
