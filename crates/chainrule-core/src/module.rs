@@ -433,7 +433,8 @@ impl<T> Inputs<T> for &Vec<Tensor<T>> {
     }
 }
 
-/// The shapes of a module's inputs: `[32, 784]` or `&[32, 784]` of one, a slice of [`Shape`]s of several.
+/// The shapes of a module's inputs: of one, an array, slice or vector of lengths or a [`Shape`], `[32, 784]` or `x.shape()`;
+/// of several, a slice, array or vector of [`Shape`]s.
 pub trait InputShapes {
     /// The shapes.
     ///
@@ -442,32 +443,27 @@ pub trait InputShapes {
     fn shapes(&self) -> Result<Vec<Shape>>;
 }
 
-impl<const N: usize> InputShapes for [usize; N] {
-    fn shapes(&self) -> Result<Vec<Shape>> {
-        Ok(vec![Shape::new(self)?])
-    }
+macro_rules! input_shapes {
+    ($($(const $n:ident =>)? $t:ty: |$self:ident| $shapes:expr;)*) => {$(
+        impl$(<const $n: usize>)? InputShapes for $t {
+            fn shapes(&self) -> Result<Vec<Shape>> {
+                let $self = self;
+                $shapes
+            }
+        }
+    )*};
 }
 
-impl<const N: usize> InputShapes for &[usize; N] {
-    fn shapes(&self) -> Result<Vec<Shape>> {
-        Ok(vec![Shape::new(*self)?])
-    }
-}
-
-impl InputShapes for &[usize] {
-    fn shapes(&self) -> Result<Vec<Shape>> {
-        Ok(vec![Shape::new(self)?])
-    }
-}
-
-impl InputShapes for &[Shape] {
-    fn shapes(&self) -> Result<Vec<Shape>> {
-        Ok(self.to_vec())
-    }
-}
-
-impl<const N: usize> InputShapes for [Shape; N] {
-    fn shapes(&self) -> Result<Vec<Shape>> {
-        Ok(self.to_vec())
-    }
+input_shapes! {
+    const N => [usize; N]: |axes| Ok(vec![Shape::new(axes)?]);
+    const N => &[usize; N]: |axes| Ok(vec![Shape::new(*axes)?]);
+    &[usize]: |axes| Ok(vec![Shape::new(axes)?]);
+    Vec<usize>: |axes| Ok(vec![Shape::new(axes)?]);
+    &Vec<usize>: |axes| Ok(vec![Shape::new(axes)?]);
+    Shape: |shape| Ok(vec![*shape]);
+    &Shape: |shape| Ok(vec![**shape]);
+    &[Shape]: |shapes| Ok(shapes.to_vec());
+    const N => [Shape; N]: |shapes| Ok(shapes.to_vec());
+    const N => &[Shape; N]: |shapes| Ok(shapes.to_vec());
+    &Vec<Shape>: |shapes| Ok(shapes.to_vec());
 }

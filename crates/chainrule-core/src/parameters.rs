@@ -1,7 +1,8 @@
 //! Anything with parameters.
 
-use crate::{Layer, Param, Params, ParamsMut, Path, Result};
-use chainrule_tensor::{Rng, Scalar};
+use crate::{Layer, Param, ParamId, Params, ParamsMut, Path, Result};
+use chainrule_tensor::{Error, Rng, Scalar};
+use std::collections::HashSet;
 
 /// Anything with parameters: every layer, every module, and a plain struct that lists its layers. It is what gradients,
 /// optimizers, files and counters take.
@@ -25,6 +26,33 @@ pub trait Parameters {
         Ok(())
     }
 
+    /// Whether both lists have the same parameters in the same order: what one of them misses is never initialised, loaded
+    /// or trained. [`Parameters::init`] and the gradient checker ask.
+    ///
+    /// # Errors
+    /// A state error that names what is missing.
+    fn same_lists(&mut self) -> Result<()> {
+        let (mut shared, mut exclusive) = (Vec::new(), Vec::new());
+        self.visit(&mut |_, p| shared.push(p.id()));
+        self.visit_mut(&mut |_, p| exclusive.push(p.id()));
+        if shared == exclusive {
+            return Ok(());
+        }
+        let [shared, exclusive] = [shared, exclusive].map(HashSet::<ParamId>::from_iter);
+        let [mut listed, mut changed] = [Vec::new(), Vec::new()];
+        self.visit(&mut |path, p| listed.extend((!exclusive.contains(&p.id())).then(|| format!("`{path}`"))));
+        self.visit_mut(&mut |path, p| {
+            changed.extend((!shared.contains(&p.id())).then(|| format!("`{path}`")))
+        });
+        Err(Error::state(match (&listed[..], &changed[..]) {
+            ([], []) => "expected params_mut to list the parameters in the order of params".to_owned(),
+            (_, []) => {
+                format!("expected params_mut to list what params lists, got none of {}", listed.join(", "))
+            }
+            _ => format!("expected params to list what params_mut lists, got none of {}", changed.join(", ")),
+        }))
+    }
+
     /// Calls `f` with every parameter and buffer.
     fn visit(&self, f: &mut dyn FnMut(&Path<'_>, &Param<Self::T>)) {
         self.list(&mut Params::new(&mut |path, p| f(path, p)));
@@ -35,7 +63,7 @@ pub trait Parameters {
         self.list_mut(&mut ParamsMut::new(&mut |path, p| f(path, p)));
     }
 
-    /// Calls `f` with every parameter and buffer until it fails.
+    /// Calls `f` with every parameter and buffer until it fails: what a closure with `?` goes to.
     ///
     /// # Errors
     /// The first error of `f`.
@@ -68,7 +96,7 @@ pub trait Parameters {
 
     /// The number of learned elements, frozen ones included, buffers not. A parameter that is listed twice counts once.
     fn parameter_count(&self) -> usize {
-        let (mut n, mut known) = (0, std::collections::HashSet::new());
+        let (mut n, mut known) = (0, HashSet::new());
         self.visit(&mut |_, p| n += if p.is_buffer() || !known.insert(p.id()) { 0 } else { p.volume() });
         n
     }
@@ -89,12 +117,14 @@ pub trait Parameters {
     /// no other layer's start.
     ///
     /// # Errors
-    /// An initialiser that could give a value that is not finite, or as [`Parameters::validate`].
+    /// An initialiser that could give a value that is not finite, [`Parameters::list_mut`] misses a parameter that
+    /// [`Parameters::list`] has, or as [`Parameters::validate`].
     fn init(mut self, seed: u64) -> Result<Self>
     where
         Self: Sized,
     {
         self.validate()?;
+        self.same_lists()?;
         self.try_visit(&mut |path, param| {
             param.initializer().check::<Self::T>().map_err(|e| e.in_layer(path.to_string()))
         })?;

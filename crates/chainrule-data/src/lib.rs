@@ -44,6 +44,7 @@ mod split;
 mod stream;
 mod transform;
 
+pub use chainrule_core as core;
 pub use chainrule_core::{Classes, Error, Result, Sequences, Target, Targets};
 #[cfg(feature = "csv")]
 pub use csv::{Column, Csv};

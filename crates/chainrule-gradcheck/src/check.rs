@@ -2,7 +2,7 @@
 
 use crate::{
     differences::{Differences, Function},
-    evaluate::{backward, buffers, forward, present, refs, same_lists, weights},
+    evaluate::{backward, buffers, forward, present, refs, weights},
     report::Report,
 };
 use chainrule_core::{
@@ -110,7 +110,7 @@ impl Check {
         mut module: M,
         xs: Vec<Tensor<f64>>,
     ) -> Result<[Report; 2]> {
-        same_lists(&mut module)?;
+        module.same_lists()?;
         let mut rng = Rng::new(self.seed);
         let (ys, mut state) = forward(&module, &xs, self.context).map_err(|e| unlisted(&module, e))?;
         let rs: Vec<_> = ys.iter().map(|y| weights(*y.shape(), &mut rng)).collect();

@@ -1,8 +1,6 @@
 //! One forward and one backward pass of any module.
 
-use chainrule_core::{
-    Context, Error, Grads, Module, ModuleCall, ParamId, Parameters, Result, Rng, Scalar, Shape, Tensor,
-};
+use chainrule_core::{Context, Grads, Module, ModuleCall, Result, Rng, Scalar, Shape, Tensor};
 
 /// What one forward and one backward give. The dx of an input without a derivative stays empty.
 #[derive(Clone, Debug)]
@@ -82,23 +80,4 @@ pub(crate) fn weights(shape: Shape, rng: &mut Rng) -> Tensor<f64> {
         let size = 0.5 + rng.uniform();
         if rng.bits() & 1 == 0 { size } else { -size }
     })
-}
-
-/// Compares the lists of parameters: both in the same order, none missing.
-pub(crate) fn same_lists<M: Parameters>(module: &mut M) -> Result<()> {
-    let (mut shared, mut exclusive) = (Vec::new(), Vec::new());
-    module.visit(&mut |path, p| shared.push((path.to_string(), p.id())));
-    module.visit_mut(&mut |path, p| exclusive.push((path.to_string(), p.id())));
-    if shared == exclusive {
-        return Ok(());
-    }
-    let names = |list: &[(String, ParamId)]| {
-        let names: Vec<String> = list.iter().map(|(name, _)| format!("`{name}`")).collect();
-        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-    };
-    Err(Error::state(format!(
-        "expected params_mut to list the same parameters as params in the same order: params lists {}, params_mut {}",
-        names(&shared),
-        names(&exclusive)
-    )))
 }

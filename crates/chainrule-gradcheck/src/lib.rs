@@ -56,6 +56,7 @@ mod evaluate;
 pub mod laws;
 mod report;
 
+pub use chainrule_core as core;
 pub use check::{Check, check, check_loss};
 pub use report::{Comparison, Disagreement, Report};
 

@@ -42,6 +42,7 @@ mod save;
 mod source;
 
 pub use atomic::{check_writable, write_atomically};
+pub use chainrule_core as core;
 pub use load::{Load, from_bytes, load};
 pub use model::{load_model, model_from_bytes, model_to_bytes, save_model};
 pub use report::{Left, Reason, Report, Taken};

@@ -23,6 +23,7 @@ mod registry;
 pub mod shape;
 
 pub use activation::*;
+pub use chainrule_core as core;
 pub use container::*;
 pub use conv::*;
 pub use linear::*;
@@ -32,6 +33,12 @@ pub use pool::*;
 pub use rank::Sizes;
 pub use registry::registry;
 pub use shape::*;
+
+/// What [`sequence!`] refers to.
+#[doc(hidden)]
+pub mod __sequence {
+    pub use crate::container::sequence::*;
+}
 
 /// The README's example, run as a test.
 #[cfg(doctest)]

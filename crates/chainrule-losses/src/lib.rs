@@ -15,6 +15,7 @@ mod elementwise;
 mod registry;
 mod rows;
 
+pub use chainrule_core as core;
 pub use registry::registry;
 
 registry::losses! {

@@ -43,6 +43,7 @@ mod testing;
 
 pub use adam::{Adam, AdamRule};
 pub use adamw::AdamW;
+pub use chainrule_core as core;
 pub use clip::{clip_norm, clip_value};
 pub use driver::Driver;
 pub use group::Group;

@@ -1,7 +1,7 @@
 //! The one error type of the workspace.
 
 use crate::text;
-use std::{fmt, io, sync::Arc};
+use std::{convert::Infallible, fmt, io, sync::Arc};
 
 /// What went wrong, in one word of memory. Look at [`Error::kind`] to tell the cases apart.
 ///
@@ -122,6 +122,12 @@ impl From<io::Error> for Error {
     /// A [`Kind::Io`] error without a word on what was being done.
     fn from(error: io::Error) -> Self {
         Self::io(error, "")
+    }
+}
+
+impl From<Infallible> for Error {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 

@@ -74,6 +74,10 @@ pub trait Scalar:
     fn sin(self) -> Self;
     /// cos x
     fn cos(self) -> Self;
+    /// tan x
+    fn tan(self) -> Self;
+    /// arctan x
+    fn atan(self) -> Self;
     /// sinh x
     fn sinh(self) -> Self;
     /// cosh x
@@ -82,6 +86,12 @@ pub trait Scalar:
     fn tanh(self) -> Self;
     /// xʸ
     fn powf(self, y: Self) -> Self;
+    /// xⁿ
+    fn powi(self, n: i32) -> Self;
+    /// The largest integer that is not larger.
+    fn floor(self) -> Self;
+    /// 1 above 0 and for 0, −1 below and for −0, NaN for NaN.
+    fn signum(self) -> Self;
     /// The larger of two; the other when one is NaN.
     fn max(self, other: Self) -> Self;
     /// The smaller of two; the other when one is NaN.
@@ -137,6 +147,12 @@ macro_rules! scalar {
             fn cos(self) -> Self {
                 $t::cos(self)
             }
+            fn tan(self) -> Self {
+                $t::tan(self)
+            }
+            fn atan(self) -> Self {
+                $t::atan(self)
+            }
             fn sinh(self) -> Self {
                 $t::sinh(self)
             }
@@ -148,6 +164,15 @@ macro_rules! scalar {
             }
             fn powf(self, y: Self) -> Self {
                 $t::powf(self, y)
+            }
+            fn powi(self, n: i32) -> Self {
+                $t::powi(self, n)
+            }
+            fn floor(self) -> Self {
+                $t::floor(self)
+            }
+            fn signum(self) -> Self {
+                $t::signum(self)
             }
             #[inline(always)]
             fn max(self, other: Self) -> Self {

@@ -145,15 +145,38 @@ impl From<usize> for Shape {
     }
 }
 
-impl TryFrom<&[usize]> for Shape {
-    type Error = Error;
-    /// [`Shape::new`].
-    ///
-    /// # Errors
-    /// More than [`Shape::MAX_RANK`] axes, or a volume that overflows.
-    fn try_from(axes: &[usize]) -> Result<Self> {
-        Self::new(axes)
+impl<const N: usize> From<&[usize; N]> for Shape {
+    fn from(axes: &[usize; N]) -> Self {
+        Self::from(*axes)
     }
+}
+
+impl From<&Shape> for Shape {
+    fn from(shape: &Shape) -> Self {
+        *shape
+    }
+}
+
+/// Lengths that are known at run time alone.
+macro_rules! lengths {
+    ($($t:ty),*) => {$(
+        impl TryFrom<$t> for Shape {
+            type Error = Error;
+            /// [`Shape::new`].
+            ///
+            /// # Errors
+            /// More than [`Shape::MAX_RANK`] axes, or a volume that overflows.
+            fn try_from(axes: $t) -> Result<Self> {
+                Self::new(&axes)
+            }
+        }
+    )*};
+}
+lengths!(&[usize], Vec<usize>, &Vec<usize>);
+
+/// The shape that an argument stands for, if a tensor can have it.
+pub(crate) fn shape(axes: impl TryInto<Shape, Error: Into<Error>>) -> Result<Shape> {
+    Shape::new(&axes.try_into().map_err(Into::into)?)
 }
 
 /// Writes the position of the element at a flat index, row-major, to `at`.
@@ -193,7 +216,9 @@ mod tests {
         assert!(Shape::new(&[1; 9]).is_err());
         assert_eq!(Shape::new(&[]).unwrap().volume(), 1);
         assert_eq!(*Shape::try_from(&[2, 3][..]).unwrap(), [2, 3]);
-        assert!(Shape::try_from(&[1; 9][..]).is_err());
+        assert!(Shape::try_from(&[1; 9][..]).is_err() && Shape::try_from(vec![1; 9]).is_err());
+        let axes = [usize::MAX, 2];
+        assert!(shape(axes).is_err() && shape(&axes[..]).is_err());
         assert_eq!(*Shape::from([2, 3]).push(4).unwrap(), [2, 3, 4]);
         assert_eq!(*Shape::from([2, 3]).with(0, 7), [7, 3]);
     }

@@ -1,18 +1,24 @@
 //! The tensor: a contiguous, row-major array that keeps its memory.
 
-use crate::{Error, Result, Scalar, Shape};
+use crate::{Error, Result, Scalar, Shape, shape::shape};
 use ndarray::{Array, ArrayBase, ArrayViewD, ArrayViewMutD, Data, Dimension, IxDyn};
+use std::ops::{Index, IndexMut, Range};
 
 /// A contiguous, row-major array of `f32` (by default) or `f64`.
 ///
-/// [`Tensor::reset`] gives it another shape and keeps its memory, so a buffer that has once been large enough never
-/// allocates again.
+/// A shape is given as an array, a slice or a vector of lengths, or as a [`Shape`]. [`Tensor::reset`] gives another one and
+/// keeps the memory, so a buffer that has once been large enough never allocates again.
 ///
 /// ```
 /// use chainrule_tensor::Tensor;
-/// let t: Tensor = Tensor::from([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]);
+/// let mut t: Tensor = Tensor::from([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]);
 /// assert_eq!(t.shape()[..], [2, 3]);
-/// assert_eq!(t.data()[3], 4.0);
+/// t[[1, 0]] += 10.0;
+/// assert_eq!((t.row(1), t.sum(), t.max()), (&[14.0, 5.0, 6.0][..], 31.0, 14.0));
+///
+/// let read = vec![3, 2]; // lengths that are known at run time alone
+/// assert_eq!(Tensor::from_vec(&read, t.data().to_vec())?[[1, 1]], 14.0);
+/// # Ok::<(), chainrule_tensor::Error>(())
 /// ```
 #[derive(Default)]
 pub struct Tensor<T = f32> {
@@ -87,30 +93,67 @@ impl<T: PartialEq> PartialEq for Tensor<T> {
 
 impl<T: Scalar> Tensor<T> {
     /// A tensor of zeros.
-    pub fn zeros(shape: impl Into<Shape>) -> Self {
+    ///
+    /// # Panics
+    /// No tensor can have the shape ([`Shape::new`]).
+    pub fn zeros(shape: impl TryInto<Shape, Error: Into<Error>>) -> Self {
         Self::full(shape, T::ZERO)
     }
 
     /// A tensor with every element `value`.
-    pub fn full(shape: impl Into<Shape>, value: T) -> Self {
-        let shape = shape.into();
+    ///
+    /// # Panics
+    /// As [`Tensor::zeros`].
+    pub fn full(axes: impl TryInto<Shape, Error: Into<Error>>, value: T) -> Self {
+        let shape = shape(axes).unwrap_or_else(|error| panic!("{error}"));
         let memory = vec![value; shape.volume() + spare::<T>()];
         Self { start: first_line(&memory), memory, len: shape.volume(), shape }
     }
 
     /// A tensor whose element at flat position `i` is `f(i)`.
-    pub fn from_fn(shape: impl Into<Shape>, mut f: impl FnMut(usize) -> T) -> Self {
+    ///
+    /// # Panics
+    /// As [`Tensor::zeros`].
+    pub fn from_fn(shape: impl TryInto<Shape, Error: Into<Error>>, mut f: impl FnMut(usize) -> T) -> Self {
         let mut tensor = Self::zeros(shape);
         tensor.data_mut().iter_mut().enumerate().for_each(|(i, v)| *v = f(i));
         tensor
     }
 
+    /// A tensor (N, D) of N rows of D elements, such as the samples of a `Vec<Vec<f32>>`.
+    ///
+    /// # Errors
+    /// The rows differ in their lengths.
+    ///
+    /// ```
+    /// use chainrule_tensor::Tensor;
+    /// let samples = vec![vec![1.0, 2.0], vec![3.0, 4.0], vec![5.0, 6.0]];
+    /// assert_eq!(Tensor::<f32>::from_rows(&samples)?.shape()[..], [3, 2]);
+    /// # Ok::<(), chainrule_tensor::Error>(())
+    /// ```
+    pub fn from_rows(rows: impl IntoIterator<Item: AsRef<[T]>>) -> Result<Self> {
+        let (mut data, mut n, mut width) = (Vec::new(), 0, None);
+        for row in rows {
+            let row = row.as_ref();
+            let width = *width.get_or_insert(row.len());
+            if row.len() != width {
+                return Err(Error::shape(format!(
+                    "expected rows of {width} elements, got {} in row {n}",
+                    row.len()
+                )));
+            }
+            data.extend_from_slice(row);
+            n += 1;
+        }
+        Self::from_vec([n, width.unwrap_or(0)], data)
+    }
+
     /// A tensor of the given shape over `data`, row-major.
     ///
     /// # Errors
-    /// The shape's volume is not the number of elements.
-    pub fn from_vec(shape: impl Into<Shape>, data: Vec<T>) -> Result<Self> {
-        let shape = shape.into();
+    /// The shape's volume is not the number of elements, or no tensor can have it.
+    pub fn from_vec(axes: impl TryInto<Shape, Error: Into<Error>>, data: Vec<T>) -> Result<Self> {
+        let shape = shape(axes)?;
         if shape.volume() != data.len() {
             return Err(Error::shape(format!(
                 "expected {} elements for shape {shape}, got {}",
@@ -162,8 +205,8 @@ impl<T: Scalar> Tensor<T> {
     ///
     /// # Errors
     /// The volumes differ.
-    pub fn reshape(&mut self, shape: impl Into<Shape>) -> Result<()> {
-        let shape = shape.into();
+    pub fn reshape(&mut self, axes: impl TryInto<Shape, Error: Into<Error>>) -> Result<()> {
+        let shape = shape(axes)?;
         if shape.volume() != self.len {
             return Err(Error::shape(format!("expected a shape of {} elements, got {shape}", self.len)));
         }
@@ -195,9 +238,37 @@ impl<T: Scalar> Tensor<T> {
     /// # Panics
     /// If the tensor is a scalar or has no such index.
     pub fn row(&self, i: usize) -> &[T] {
-        assert!(i < self.shape[0], "a tensor of shape {} has no row {i}", self.shape);
+        let at = self.row_range(i);
+        &self.data()[at]
+    }
+
+    /// The elements at index `i` of the first axis, to be changed.
+    ///
+    /// # Panics
+    /// As [`Tensor::row`].
+    pub fn row_mut(&mut self, i: usize) -> &mut [T] {
+        let at = self.row_range(i);
+        &mut self.data_mut()[at]
+    }
+
+    fn row_range(&self, i: usize) -> Range<usize> {
+        assert!(
+            self.shape.first().is_some_and(|&n| i < n),
+            "a tensor of shape {} has no row {i}",
+            self.shape
+        );
         let width = self.shape[1..].iter().product::<usize>();
-        &self.data()[i * width..][..width]
+        i * width..(i + 1) * width
+    }
+
+    /// Where the element at a position stands.
+    fn flat<const N: usize>(&self, at: [usize; N]) -> usize {
+        assert!(
+            N == self.shape.len() && at.iter().zip(&*self.shape).all(|(i, n)| i < n),
+            "a tensor of shape {} has no element {at:?}",
+            self.shape
+        );
+        at.iter().zip(&*self.shape).fold(0, |flat, (i, n)| flat * n + i)
     }
 
     /// The sum of all elements.
@@ -231,6 +302,14 @@ impl<T: Scalar> Tensor<T> {
     /// Multiplies every element by `factor`.
     pub fn scale(&mut self, factor: T) {
         crate::kernels::elementwise::scale(self.data_mut(), factor);
+    }
+
+    /// A tensor of this shape whose elements are `f` of these.
+    #[must_use]
+    pub fn map(&self, mut f: impl FnMut(T) -> T) -> Self {
+        let mut mapped = self.clone();
+        mapped.data_mut().iter_mut().for_each(|v| *v = f(*v));
+        mapped
     }
 
     /// The same values in another scalar type.
@@ -267,6 +346,24 @@ impl<T: std::fmt::Debug> std::fmt::Debug for Tensor<T> {
         write!(f, "Tensor {} ", self.shape)?;
         let data = self.data();
         if data.len() > 64 { write!(f, "{:?} …", &data[..64]) } else { write!(f, "{data:?}") }
+    }
+}
+
+impl<T: Scalar, const N: usize> Index<[usize; N]> for Tensor<T> {
+    type Output = T;
+    /// The element at a position, an index for each axis.
+    ///
+    /// # Panics
+    /// There is no such element.
+    fn index(&self, at: [usize; N]) -> &T {
+        &self.data()[self.flat(at)]
+    }
+}
+
+impl<T: Scalar, const N: usize> IndexMut<[usize; N]> for Tensor<T> {
+    fn index_mut(&mut self, at: [usize; N]) -> &mut T {
+        let at = self.flat(at);
+        &mut self.data_mut()[at]
     }
 }
 
@@ -398,6 +495,60 @@ mod tests {
         let text = Tensor::from_vec([2, 3], vec![0.0f32; 5]).unwrap_err().to_string();
         assert_eq!(text, "expected 6 elements for shape [2, 3], got 5");
         assert!(Tensor::<f32>::zeros([4]).reshape([3]).is_err());
+        // A volume that wraps around to one element.
+        assert!(Tensor::from_vec([usize::MAX, usize::MAX], vec![1.0]).is_err());
+        assert!(Tensor::from(1.0).reshape([usize::MAX, usize::MAX]).is_err());
+        assert!(Tensor::from_vec(vec![1; 9], vec![1.0]).is_err());
+        let text = Tensor::from_rows([&[1.0, 2.0][..], &[3.0]]).unwrap_err().to_string();
+        assert_eq!(text, "expected rows of 2 elements, got 1 in row 1");
+        assert_eq!(*Tensor::<f32>::from_rows([[0.0; 0]; 0]).unwrap().shape(), Shape::from([0, 0]));
+    }
+
+    #[test]
+    fn lengths_of_any_kind_are_a_shape() {
+        let (axes, array, other) = (vec![2, 3], &[2, 3], Tensor::<f32>::zeros([2, 3]));
+        for t in [
+            Tensor::zeros(&axes),
+            Tensor::zeros(&axes[..]),
+            Tensor::zeros(array),
+            Tensor::zeros(other.shape()),
+            Tensor::full(axes.clone(), 0.0),
+            Tensor::from_fn(&axes[..], |_| 0.0),
+            Tensor::from_vec(&axes, vec![0.0; 6]).unwrap(),
+        ] {
+            assert_eq!(t, other);
+        }
+        let mut t = Tensor::<f32>::zeros(6);
+        t.reshape(&axes).unwrap();
+        assert_eq!(t, other);
+    }
+
+    #[test]
+    #[should_panic(expected = "expected at most 8 axes")]
+    fn zeros_of_too_many_axes_are_a_panic() {
+        Tensor::<f32>::zeros(vec![1; 9]);
+    }
+
+    #[test]
+    fn elements_and_rows_are_read_and_written_in_place() {
+        let mut t = Tensor::from_fn([2, 3, 2], |i| i as f64);
+        assert_eq!((t[[1, 2, 0]], t.row(1)[4]), (10.0, 10.0));
+        t[[0, 0, 1]] = -1.0;
+        t.row_mut(1).fill(0.0);
+        assert_eq!((t.sum(), t.map(|v| v * v).sum()), (13.0, 55.0));
+        assert_eq!(Tensor::from(3.0)[[]], 3.0);
+    }
+
+    #[test]
+    #[should_panic(expected = "a tensor of shape [2, 1] has no element [1, 1]")]
+    fn an_element_that_is_missing_is_a_panic() {
+        let _ = Tensor::<f32>::zeros([2, 1])[[1, 1]];
+    }
+
+    #[test]
+    #[should_panic(expected = "a tensor of shape [] has no row 0")]
+    fn a_scalar_has_no_row() {
+        Tensor::from(1.0).row(0);
     }
 
     #[test]

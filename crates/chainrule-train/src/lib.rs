@@ -38,6 +38,7 @@ mod step;
 mod trainer;
 
 pub use callback::{Callback, Checkpoint};
+pub use chainrule_core as core;
 pub use chainrule_core::{Error, Result};
 pub use confusion::Confusion;
 pub use early_stopping::EarlyStopping;

@@ -13,7 +13,7 @@ use chainrule_layers::{Add, Conv2d, Flatten, Graph, Linear, Relu, Sequential, Ta
 use chainrule_losses::{BceWithLogits, CrossEntropy, Mse, WeightedSum};
 use chainrule_optim::Adam;
 use chainrule_tensor::Rng;
-use chainrule_train::{Accuracy, BinaryAccuracy, EarlyStopping, Progress, Scores, Trainer};
+use chainrule_train::{Accuracy, BinaryAccuracy, EarlyStopping, Metric, Progress, Scores, Trainer};
 use common::{Sgd, iris, mlp, values};
 
 /// The scores of the first and the last epoch, and those of an evaluation.
@@ -365,6 +365,47 @@ fn ignored_targets_count_nowhere() {
         let history = trainer.fit(&none).unwrap();
         assert_eq!((values(trainer.model()), history.last().unwrap().train.loss.is_nan()), (before, true));
         assert_eq!(trainer.step(none.x(), none.labels().unwrap()).unwrap(), 0.0);
+    }
+}
+
+/// How many labels count.
+#[derive(Default)]
+struct Counted(usize);
+
+impl Metric<f64> for Counted {
+    fn name(&self) -> &str {
+        "counted"
+    }
+    fn reset(&mut self) {
+        self.0 = 0;
+    }
+    fn add(&mut self, _: &Tensor<f64>, target: Target<'_, f64>) -> Result<()> {
+        self.0 += target.classes()?.iter().filter(|&&c| c != Classes::IGNORED).count();
+        Ok(())
+    }
+    fn value(&self) -> f64 {
+        self.0 as f64
+    }
+}
+
+#[test]
+fn a_metric_of_the_users_sees_which_targets_are_ignored() {
+    for ignored in [Classes::IGNORED, 0] {
+        let (data, counted) = partly_labelled(ignored);
+        let mut trainer =
+            Trainer::new(mlp([4, 8, 3], 1), CrossEntropy::new().ignore_index(ignored), Sgd(0.1))
+                .epochs(1)
+                .validation(data.clone())
+                .metric(Counted::default())
+                .metric(Accuracy::new())
+                .progress(Progress::Silent);
+        let history = trainer.fit(&data).unwrap();
+        let last = history.last().unwrap();
+        for scores in
+            [&last.train, last.validation.as_ref().unwrap(), trainer.evaluate(&data).unwrap().scores()]
+        {
+            assert_eq!(scores.get("counted"), Some(counted as f64));
+        }
     }
 }
 

@@ -33,6 +33,7 @@ pub use chainrule_data as data;
 pub use chainrule_gradcheck as gradcheck;
 pub use chainrule_io as io;
 pub use chainrule_layers as layers;
+pub use chainrule_layers::sequence;
 pub use chainrule_losses as losses;
 pub use chainrule_optim as optim;
 pub use chainrule_tensor as tensor;
@@ -60,15 +61,15 @@ pub mod prelude {
     pub use chainrule_core::{
         Call, Context, Error, Grads, Init, Layer, Loss, Mode, Module, ModuleCall, Objective, Optimizer,
         Param, Parameters, Params, ParamsMut, Pass, Reduction, Result, Rng, Scalar, Schedule, Session, Shape,
-        Spec, Target, Targets, Tensor,
+        Spec, Target, Targets, Tensor, parameters,
     };
     pub use chainrule_data::{Dataset, Loader, Scaler, Source, diabetes, digits, iris, mnist};
     pub use chainrule_layers::{
-        activation::*, container::*, conv::*, linear::*, noise::*, norm::*, pool::*, shape::*,
+        activation::*, container::*, conv::*, linear::*, noise::*, norm::*, pool::*, sequence, shape::*,
     };
     pub use chainrule_losses::{BceWithLogits, CrossEntropy, Huber, Mae, Mse, WeightedSum};
-    pub use chainrule_optim::{Adam, AdamW, Sgd};
-    pub use chainrule_train::{EarlyStopping, Progress, Trainer};
+    pub use chainrule_optim::{Adam, AdamW, Group, Sgd};
+    pub use chainrule_train::{Callback, Checkpoint, EarlyStopping, Ended, History, Progress, Trainer};
 }
 
 /// The README's example, run as a test.

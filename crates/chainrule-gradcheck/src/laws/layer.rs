@@ -3,7 +3,7 @@
 use super::{Broken, Case, Law, Outcome, Violation, calls, hold, passes, shapes, stream};
 use crate::{
     check::Check,
-    evaluate::{self, Pass, forward, pass, present, same_lists, weights},
+    evaluate::{self, Pass, forward, pass, present, weights},
     report::{Report, coordinate},
 };
 use chainrule_core::{Context, Module, Result, Rng, Tensor};
@@ -73,7 +73,7 @@ where
     S: Module<T = f32>,
 {
     let mut module = build();
-    if let Err(error) = same_lists(&mut module) {
+    if let Err(error) = module.same_lists() {
         return vec![Violation { law: Law::SavedAndLoaded, what: error.to_string() }];
     }
     let subject = match Subject::new(case, module) {

@@ -144,10 +144,11 @@ fn right_modules_of_every_kind_break_no_law() {
 #[test]
 fn a_parameter_that_params_mut_misses_is_named() {
     let x = Tensor::zeros([2, 4]);
-    let layer = Masked::<f64>::new(4, Fault::BiasMissingInParamsMut).init(1).unwrap();
-    let text = check(&layer, &x).unwrap_err().to_string();
-    let expected = "params_mut to list the same parameters as params in the same order";
-    assert_eq!(text, format!("expected {expected}: params lists `weight`, `bias`, params_mut `weight`"));
+    let layer = || Masked::<f64>::new(4, Fault::BiasMissingInParamsMut);
+    let expected = "expected params_mut to list what params lists, got none of `bias`";
+    // Already by `init`, which would leave the bias without values, and say that of it in the first pass.
+    assert_eq!(layer().init(1).err().unwrap().to_string(), expected);
+    assert_eq!(check(&layer(), &x).unwrap_err().to_string(), expected);
     caught_alone(&broken(Fault::BiasMissingInParamsMut), Law::SavedAndLoaded);
 
     let layer = Masked::<f64>::new(4, Fault::BiasMissingInBothLists).init(1).unwrap();

@@ -288,7 +288,7 @@ pub(super) fn check_name(name: &str) -> Result<()> {
 }
 
 /// An error unless the module has one input and one output.
-pub(super) fn one_to_one<T: Scalar>(module: &BoxModule<T>) -> Result<()> {
+pub(super) fn one_to_one<M: Module>(module: &M) -> Result<()> {
     match (module.inputs(), module.outputs()) {
         (1, 1) => Ok(()),
         (inputs, outputs) => Err(Error::value(format!(
