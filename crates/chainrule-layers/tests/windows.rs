@@ -354,7 +354,8 @@ fn convolution<T: Scalar>(
     let real: Vec<f64> = x.data().iter().map(|v| v.to_f64()).collect();
     let dy = values(images * filters * out, 3);
     // An image that was padded before is one without padding.
-    let places = [copies(mode, a), copies(mode, b)];
+    let places =
+        if mode == PaddingMode::Zeros { Default::default() } else { axes.map(|axis| copies(mode, axis)) };
     let padded = axes.map(|axis| Axis { n: axis.before + axis.n + axis.after, before: 0, after: 0, ..axis });
     let (axes, larger) = match mode {
         PaddingMode::Zeros => (axes, real.clone()),
