@@ -1,6 +1,6 @@
 //! Anything with parameters.
 
-use crate::{Layer, Param, ParamId, Params, ParamsMut, Path, Result};
+use crate::{Layer, Param, Params, ParamsMut, Path, Result};
 use chainrule_tensor::{Error, Rng, Scalar};
 use std::collections::HashSet;
 
@@ -26,19 +26,19 @@ pub trait Parameters {
         Ok(())
     }
 
-    /// Whether both lists have the same parameters in the same order: what one of them misses is never initialised, loaded
-    /// or trained. [`Parameters::init`] and the gradient checker ask.
+    /// Whether both lists have the same parameters in the same order, one that stands in several places counted where it comes
+    /// first: what one of them misses is never initialised, loaded or trained. [`Parameters::init`] and the gradient checker ask.
     ///
     /// # Errors
     /// A state error that names what is missing.
     fn same_lists(&mut self) -> Result<()> {
-        let (mut shared, mut exclusive) = (Vec::new(), Vec::new());
-        self.visit(&mut |_, p| shared.push(p.id()));
-        self.visit_mut(&mut |_, p| exclusive.push(p.id()));
-        if shared == exclusive {
+        let [mut in_order, mut in_order_mut] = [Vec::new(), Vec::new()];
+        let [mut shared, mut exclusive] = [HashSet::new(), HashSet::new()];
+        self.visit(&mut |_, p| in_order.extend(shared.insert(p.id()).then(|| p.id())));
+        self.visit_mut(&mut |_, p| in_order_mut.extend(exclusive.insert(p.id()).then(|| p.id())));
+        if in_order == in_order_mut {
             return Ok(());
         }
-        let [shared, exclusive] = [shared, exclusive].map(HashSet::<ParamId>::from_iter);
         let [mut listed, mut changed] = [Vec::new(), Vec::new()];
         self.visit(&mut |path, p| listed.extend((!exclusive.contains(&p.id())).then(|| format!("`{path}`"))));
         self.visit_mut(&mut |path, p| {

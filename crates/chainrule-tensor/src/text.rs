@@ -1,4 +1,4 @@
-//! Text of a file in a message: cut, and without control characters. The constructors of [`Error`](crate::Error) call
+//! Text of a file in a message: cut, and without control characters, lines of a report apart. The constructors of [`Error`](crate::Error) call
 //! [`message`], so that no decoder has to think of it; they quote names by [`quote`].
 
 /// The longest name that a message quotes, in characters: longer than any that a framework writes, and a few lines of a
@@ -15,7 +15,7 @@ const LONGEST_MESSAGE: usize = 8000;
 /// assert_eq!(text::name("\u{1b}[2J"), r"\u{1b}[2J");
 /// ```
 pub fn name(name: &str) -> String {
-    clip(name, LONGEST_NAME)
+    clip(name, LONGEST_NAME, false)
 }
 
 /// [`name`] in backticks.
@@ -35,15 +35,16 @@ pub fn quote(name: &str) -> String {
 /// assert_eq!(text::message(&"é".repeat(9000)).chars().count(), 8001); // and …
 /// ```
 pub fn message(text: &str) -> String {
-    clip(text, LONGEST_MESSAGE)
+    clip(text, LONGEST_MESSAGE, true)
 }
 
-/// At most `most` characters and a …, those that do not print escaped; quotes and backslashes stay, so that cutting twice is
-/// cutting once.
-fn clip(text: &str, most: usize) -> String {
+/// At most `most` characters and a …, those that do not print escaped, ends of lines apart if there may be `lines`; quotes and
+/// backslashes stay, so that cutting twice is cutting once.
+fn clip(text: &str, most: usize, lines: bool) -> String {
     let (mut out, mut length) = (String::new(), 0);
     for c in text.chars() {
-        let escaped = (!matches!(c, '"' | '\'' | '\\')).then(|| c.escape_debug());
+        let plain = matches!(c, '"' | '\'' | '\\') || (lines && c == '\n');
+        let escaped = (!plain).then(|| c.escape_debug());
         length += escaped.as_ref().map_or(1, ExactSizeIterator::len);
         if length > most {
             out.push('…');
@@ -66,7 +67,8 @@ mod tests {
         assert_eq!(quote("encoder.0.weight"), "`encoder.0.weight`");
         assert_eq!(quote("\u{1b}[2J\u{202e}"), r"`\u{1b}[2J\u{202e}`");
         assert_eq!(quote(&"é".repeat(200)), format!("`{}…`", "é".repeat(160)));
-        assert_eq!(message(&message("a\n\"b\"")), "a\\n\"b\"");
+        assert_eq!(message(&message("a\t\n\"b\"")), "a\\t\n\"b\"");
+        assert_eq!(name("a\nb"), r"a\nb");
         let escapes = message(&"\u{1b}".repeat(9000));
         assert_eq!((escapes.chars().count(), message(&escapes)), (7999, escapes.clone()));
     }

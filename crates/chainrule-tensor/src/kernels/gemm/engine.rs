@@ -46,8 +46,6 @@ pub struct Product<T> {
     pub m: usize,
     pub n: usize,
     pub k: usize,
-    /// The length of the whole sum, of which this product may be a part: panels of packed operands are as deep.
-    pub whole: usize,
     pub a: Side<T>,
     pub b: Side<T>,
     pub c: *mut T,
@@ -59,13 +57,14 @@ pub struct Product<T> {
 // SAFETY: a product represents two shared borrows and an exclusive one, of which each thread gets rows or columns.
 unsafe impl<T: Sync> Sync for Product<T> {}
 
-/// Computes a product with n, m > 0.
+/// Computes a product with n, m > 0, which may be a part of sums of length `whole`.
 ///
 /// # Safety
 /// All elements that `p` names are valid, those of C are disjoint and borrowed exclusively, and the processor has `isa`.
-pub(super) unsafe fn run<T: Scalar>(p: &mut Product<T>, isa: Isa) {
+#[inline]
+pub(super) unsafe fn run<T: Scalar>(p: &mut Product<T>, isa: Isa, whole: usize) {
     // SAFETY: the caller's promises are those of both.
-    unsafe { if p.k > LONG { long(p, isa) } else { run_part(p, isa) } }
+    unsafe { if p.k > LONG { long(p, isa) } else { run_part(p, isa, whole) } }
 }
 
 /// A product whose sums are so long that their rounding would be seen: in f64, from segments.
@@ -78,7 +77,7 @@ unsafe fn long<T: Scalar>(p: &Product<T>, isa: Isa) {
     let (mut sums, mut totals) = (vec![T::ZERO; step * p.n], vec![0.0; step * p.n]);
     for first in (0..p.m).step_by(step) {
         // SAFETY: rows of C, and what they are made of.
-        let p = unsafe { p.part(first..p.m.min(first + step), 0..p.n) };
+        let (p, whole) = (unsafe { p.part(first..p.m.min(first + step), 0..p.n, p.k) }, p.k);
         let (sums, totals) = (&mut sums[..p.m * p.n], &mut totals[..p.m * p.n]);
         totals.fill(0.0);
         for l in (0..p.k).step_by(segment) {
@@ -94,7 +93,7 @@ unsafe fn long<T: Scalar>(p: &Product<T>, isa: Isa) {
                     epilogue: plain,
                     ..p
                 };
-                run_part(&mut part, isa);
+                run_part(&mut part, isa, whole);
             }
             totals.iter_mut().zip(&*sums).for_each(|(total, sum)| *total += sum.to_f64());
         }
@@ -107,11 +106,12 @@ unsafe fn long<T: Scalar>(p: &Product<T>, isa: Isa) {
     }
 }
 
-/// A product, or a segment of one, whose elements are sums of T alone.
+/// A product, or a segment of one of depth `whole`, whose elements are sums of T alone. Panels of packed operands are as deep as the
+/// whole. It is an argument of its own, since a field of the product would go through memory.
 ///
 /// # Safety
 /// As [`run`].
-unsafe fn run_part<T: Scalar>(p: &mut Product<T>, isa: Isa) {
+unsafe fn run_part<T: Scalar>(p: &mut Product<T>, isa: Isa, whole: usize) {
     let work = p.m.saturating_mul(p.n).saturating_mul(p.k);
     let packed = p.a.width != 0 || p.b.width != 0;
     if work <= TINY && !packed {
@@ -123,7 +123,7 @@ unsafe fn run_part<T: Scalar>(p: &mut Product<T>, isa: Isa) {
         return unsafe { portable::run(p, work) };
     }
     let dots = !packed && orient(p, lanes::<T>(isa));
-    let plan = plan(p, dots, work, isa);
+    let plan = plan(p, dots, work, isa, whole);
     // One to three rows or columns are memory-bound.
     let time = if p.m.min(p.n) < 4 { work.saturating_mul(2) } else { work };
     let pieces = if time < SERIAL { 1 } else { par::threads() };
@@ -142,7 +142,8 @@ unsafe fn run_part<T: Scalar>(p: &mut Product<T>, isa: Isa) {
         let (begin, end) = (i * step, all.min(i * step + step));
         // SAFETY: a range of rows or of columns of C, which no other piece has.
         unsafe {
-            let part = if by_rows { p.part(begin..end, 0..p.n) } else { p.part(0..p.m, begin..end) };
+            let part =
+                if by_rows { p.part(begin..end, 0..p.n, whole) } else { p.part(0..p.m, begin..end, whole) };
             serial(&part, &plan, isa);
         }
     });
@@ -182,15 +183,20 @@ impl<T: Scalar> Side<T> {
 }
 
 impl<T: Scalar> Product<T> {
-    /// Some rows and columns of C.
-    pub(super) unsafe fn part(&self, rows: std::ops::Range<usize>, cols: std::ops::Range<usize>) -> Self {
+    /// Some rows and columns of C; packed operands are of depth `whole`.
+    pub(super) unsafe fn part(
+        &self,
+        rows: std::ops::Range<usize>,
+        cols: std::ops::Range<usize>,
+        whole: usize,
+    ) -> Self {
         // SAFETY: they exist.
         unsafe {
             Self {
                 m: rows.len(),
                 n: cols.len(),
-                a: self.a.from(rows.start, self.whole),
-                b: self.b.from(cols.start, self.whole),
+                a: self.a.from(rows.start, whole),
+                b: self.b.from(cols.start, whole),
                 c: self.c.add(rows.start * self.c_row + cols.start * self.c_col),
                 epilogue: self.epilogue.at(rows.start, cols.start),
                 ..*self
@@ -235,7 +241,8 @@ unsafe fn serial<T: Scalar>(p: &Product<T>, plan: &Plan, isa: Isa) {
     let mr = if p.a.width == 0 { tile_rows(p.m, plan.mr) } else { plan.mr };
     let plan = &Plan { mr, mc: (plan.mc / mr).max(1) * mr, ..*plan };
     if plan.kc >= p.k && !plan.pack_a && !plan.pack_b && !plan.keep_b && plan.mc >= p.m && plan.nc >= p.n {
-        let panel = |s: &Side<T>, width: usize| if s.width == 0 { width * s.side } else { p.whole * width };
+        let panel =
+            |s: &Side<T>, width: usize| if s.width == 0 { width * s.side } else { plan.whole * width };
         let b = Block {
             m: p.m,
             n: p.n,
@@ -282,7 +289,7 @@ unsafe fn blocks<T: Scalar>(p: &Product<T>, plan: &Plan, isa: Isa, scratch: &mut
                     &p.b,
                     plan.pack_b.then_some(&mut scratch.b),
                     (j, n),
-                    (l, k, p.whole),
+                    (l, k, plan.whole),
                     plan.nr,
                     isa,
                 );
@@ -299,7 +306,7 @@ unsafe fn blocks<T: Scalar>(p: &Product<T>, plan: &Plan, isa: Isa, scratch: &mut
                         &p.a,
                         plan.pack_a.then_some(&mut scratch.a),
                         (i, m),
-                        (l, k, p.whole),
+                        (l, k, plan.whole),
                         plan.mr,
                         isa,
                     );

@@ -225,7 +225,6 @@ pub(super) fn product<T: Scalar>(
         m: c.rows,
         n: c.cols,
         k: a.inner,
-        whole,
         a: a.side,
         b: b.side,
         c: c.data.as_mut_ptr(),
@@ -235,5 +234,5 @@ pub(super) fn product<T: Scalar>(
     };
     // SAFETY: `Mat` and `MatMut` were checked at construction to contain all their elements, those of C disjoint, and packed operands are as long as their sizes say; A and B are borrowed shared and C exclusively, so C
     // overlaps neither. An `Isa` is named only if the processor has it.
-    unsafe { engine::run(&mut p, isa) };
+    unsafe { engine::run(&mut p, isa, whole) };
 }

@@ -37,6 +37,8 @@ pub(super) struct Plan {
     pub mc: usize,
     pub nc: usize,
     pub kc: usize,
+    /// The length of the whole sum, of which the product may be a part.
+    pub whole: usize,
 }
 
 /// Chooses between C and Cᵀ, and whether dot products are the cheaper way: by an estimate of cycles.
@@ -77,7 +79,7 @@ pub(super) fn orient<T: Scalar>(p: &mut Product<T>, lanes: usize) -> bool {
 }
 
 /// How many rows and columns make a tile, what is packed, and in which blocks.
-pub(super) fn plan<T: Scalar>(p: &Product<T>, dots: bool, work: usize, isa: Isa) -> Plan {
+pub(super) fn plan<T: Scalar>(p: &Product<T>, dots: bool, work: usize, isa: Isa, whole: usize) -> Plan {
     let (lanes, rows) = (lanes::<T>(isa), most_rows::<T>(isa));
     if dots {
         return Plan {
@@ -90,6 +92,7 @@ pub(super) fn plan<T: Scalar>(p: &Product<T>, dots: bool, work: usize, isa: Isa)
             mc: p.m,
             nc: p.n,
             kc: p.k,
+            whole,
         };
     }
     let vectors = match p.b.width / lanes {
@@ -115,12 +118,12 @@ pub(super) fn plan<T: Scalar>(p: &Product<T>, dots: bool, work: usize, isa: Isa)
         if p.a.side == 1 { p.k > 64 && pages(p.a.inner) } else { p.a.inner != 1 || pages(p.a.side) };
     let pack_a = p.a.width == 0 && ((page_aliased && p.n >= 2 * nr) || (p.m > 6 && p.n >= 8 * nr));
     if !pack_a && !pack_b && !keep_b && work < SERIAL {
-        let kc = if p.whole > LONG { reduce::DEPTH } else { p.k };
-        return Plan { dots, pack_a, pack_b, keep_b, mr, nr, mc: p.m, nc: p.n, kc };
+        let kc = if whole > LONG { reduce::DEPTH } else { p.k };
+        return Plan { dots, pack_a, pack_b, keep_b, mr, nr, mc: p.m, nc: p.n, kc, whole };
     }
     let blocked = pack_a || pack_b || keep_b || (p.a.width != 0 && p.b.width != 0);
     let kc = match p.k {
-        _ if p.whole > LONG => reduce::DEPTH,
+        _ if whole > LONG => reduce::DEPTH,
         k if k <= DEPTH * 3 / 2 || !blocked => k,
         k => k.div_ceil(k.div_ceil(DEPTH)),
     };
@@ -135,6 +138,7 @@ pub(super) fn plan<T: Scalar>(p: &Product<T>, dots: bool, work: usize, isa: Isa)
         mc: fit(A_BYTES, 1),
         nc: fit(if pack_b && !pack_a && p.a.width == 0 { TRANSPOSED } else { B_BYTES }, nr),
         kc,
+        whole,
     }
 }
 

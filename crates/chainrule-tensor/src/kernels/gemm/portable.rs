@@ -20,7 +20,7 @@ pub(super) unsafe fn run<T: Scalar>(p: &Product<T>, work: usize) {
         let part = i * step..all.min(i * step + step);
         // SAFETY: a range of rows or of columns of C, which no other piece has.
         unsafe {
-            let part = if by_rows { p.part(part, 0..p.n) } else { p.part(0..p.m, part) };
+            let part = if by_rows { p.part(part, 0..p.n, p.k) } else { p.part(0..p.m, part, p.k) };
             multiply(&part);
             finish(&part);
         }

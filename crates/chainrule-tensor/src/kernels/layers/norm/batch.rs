@@ -388,7 +388,10 @@ pub fn batch_norm_gradient<T: Scalar>(
     let dx_len = dx.as_ref().map_or(x.len(), |dx| dx.len());
     let fit = x.len() == sizes.volume() && dy.len() == x.len() && dx_len == x.len();
     assert!(fit, "x, dy and dx are as long as {sizes:?} says");
-    assert!([mean.len(), rstd.len(), dw.len(), db.len()] == [sizes.c; 4], "statistics have one element a channel");
+    assert!(
+        [mean.len(), rstd.len(), dw.len(), db.len()] == [sizes.c; 4],
+        "statistics have one element a channel"
+    );
     if x.is_empty() {
         return [dw, db].into_iter().for_each(|v| v.fill(T::ZERO));
     }
