@@ -13,6 +13,7 @@
 use super::pointwise::{self, Pointwise, above, within};
 use chainrule_core::{
     Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Result, Scalar, Shape, Spec, Tensor,
+    text,
 };
 use std::{
     f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI},
@@ -108,7 +109,10 @@ impl<T: Scalar> FromSpec<T> for Gelu<T> {
         match args.or("approximate", "none".to_owned())?.as_str() {
             "none" => Ok(Self::new()),
             "tanh" => Ok(Self::new().approximate_tanh()),
-            other => Err(Error::value(format!("Gelu: expected approximate none or tanh, got `{other}`"))),
+            other => {
+                let other = text::quote(other);
+                Err(Error::value(format!("Gelu: expected approximate none or tanh, got {other}")))
+            }
         }
     }
 

@@ -6,7 +6,9 @@ use super::{
     graph_plan::Source,
 };
 use crate::{Add, Linear, Tanh};
-use chainrule_core::{Args, Error, Example, Facts, FromSpec, FromValue, Module, Result, Scalar, Spec, Value};
+use chainrule_core::{
+    Args, Error, Example, Facts, FromSpec, FromValue, Module, Result, Scalar, Spec, Value, text,
+};
 
 /// A value is named by a number, the inputs' first, then the nodes'; an output other than the first by `(number, output)`.
 /// A node is `(key, value, …)`, an output `(name, value)`.
@@ -48,6 +50,7 @@ impl<T: Scalar> Graph<T> {
         }
         .map(usize::from_value);
         let (Some(number), Some(output)) = (number, output) else {
+            let value = text::name(&value.to_string());
             return Err(Error::value(format!("Graph: expected a value's number, got {value}")));
         };
         let place = match number.checked_sub(self.inputs.len()) {
@@ -66,13 +69,13 @@ impl<T: Scalar> Graph<T> {
 
 /// The name and the values of one entry of a list.
 fn entry(value: &Value) -> Result<(&str, &[Value])> {
-    match value {
-        Value::List(parts) => match &parts[..] {
-            [Value::Text(name), values @ ..] => Ok((name, values)),
-            _ => Err(Error::value(format!("Graph: expected a name and values, got {value}"))),
-        },
-        _ => Err(Error::value(format!("Graph: expected a name and values, got {value}"))),
+    if let Value::List(parts) = value
+        && let [Value::Text(name), values @ ..] = &parts[..]
+    {
+        return Ok((name, values));
     }
+    let value = text::name(&value.to_string());
+    Err(Error::value(format!("Graph: expected a name and values, got {value}")))
 }
 
 fn list<'a, T: Scalar>(args: &Args<'a, T>, name: &str) -> Result<&'a [Value]> {
