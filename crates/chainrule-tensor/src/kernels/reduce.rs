@@ -1,6 +1,6 @@
 //! Reductions in a fixed order: the sum of a slice is the same bits however many threads there are.
 //!
-//! No sum has many addends of the scalar type: a lane takes [`DEPTH`] of them, then all lanes are added to an f64. The error
+//! No sum has many addends of the scalar type: a lane takes `DEPTH` of them, then all lanes are added to an f64. The error
 //! is that of a block, whatever the length: at most DEPTH + 6 roundings of f32, some 1e-6 of Σ |addends| if all of them fell on the
 //! same side, and a fraction of that in practice.
 
