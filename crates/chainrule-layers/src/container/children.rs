@@ -127,7 +127,7 @@ impl Known {
 }
 
 /// Whose recorded pass a cache holds, and the shape of its x.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {
     id: u64,
     shape: Shape,
@@ -135,8 +135,16 @@ pub(super) struct Mark {
 
 impl Mark {
     /// Whether it is of the container.
+    #[inline]
     pub(super) fn is_of(&self, known: &Known) -> bool {
         self.id == known.id
+    }
+
+    /// Whether it is of a pass of the container over an x of this shape. By reference: a shape that is copied to be compared goes
+    /// through memory.
+    #[inline]
+    pub(super) fn is_of_pass(&self, known: &Known, x: &Shape) -> bool {
+        self.is_of(known) && self.shape == *x
     }
 }
 

@@ -1,7 +1,9 @@
 //! A struct of layers in a row as a layer: [`sequence!`](crate::sequence), and what its implementation shares.
 
 use super::{check_output, children::one_to_one, not_recorded, only};
-use chainrule_core::{Call, Context, Grads, Module, Parameters, Result, Scalar, Shape, Summary, Tensor};
+use chainrule_core::{
+    Call, Context, Grads, Learning, Module, Parameters, Result, Scalar, Shape, Summary, Tensor,
+};
 use std::mem;
 
 /// Declares a struct whose fields are layers, and makes it a [`Layer`](crate::core::Layer): x goes through the fields in
@@ -110,6 +112,10 @@ macro_rules! sequence {
                     $(core::Parameters::list_mut(&mut self.$field, &mut out.child(stringify!($field)));)+
                 }
 
+                fn learning(&self) -> core::Learning {
+                    core::Learning::Nothing$(.max(core::Module::learns(&self.$field)))+
+                }
+
                 fn absorb(&mut self, cache: &Self::Cache) {
                     $(core::Module::fold(&mut self.$field, &cache.states.$field);)+
                 }
@@ -203,9 +209,7 @@ pub struct Part {
 impl Part {
     /// Those of a layer.
     pub fn of<M: Module>(layer: &M) -> Self {
-        let mut learns = false;
-        layer.visit(&mut |_, p| learns |= p.trainable());
-        Self { differentiable: layer.differentiable_input(0), learns }
+        Self { differentiable: layer.differentiable_input(0), learns: layer.learns() == Learning::Active }
     }
 }
 
