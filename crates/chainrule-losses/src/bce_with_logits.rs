@@ -14,6 +14,7 @@ use chainrule_core::{
     Args, Error, Example, Facts, FromSpec, Loss, Reduction, Result, Scalar, Shape, Spec, Target, Tensor,
     Value,
 };
+use chainrule_tensor::compiled;
 
 /// Binary cross-entropy of logits: any number of independent yes-or-no questions.
 ///
@@ -61,14 +62,6 @@ impl<T: Scalar> BceWithLogits<T> {
         self.reduction = reduction;
         self
     }
-
-    /// Calls `f` with every element and its position.
-    fn each(&self, y: &Tensor<T>, t: &Tensor<T>, mut f: impl FnMut(usize, Element<T>)) {
-        for (i, (&y, &t)) in y.data().iter().zip(t.data()).enumerate() {
-            let at = |w: &Option<Tensor<T>>| w.as_ref().map_or(T::ONE, |w| w.data()[i % w.len()]);
-            f(i, Element { y, t, w: at(&self.weight), p: at(&self.pos_weight) });
-        }
-    }
 }
 
 impl<T: Scalar> Default for BceWithLogits<T> {
@@ -114,6 +107,35 @@ fn times<T: Scalar>(a: T, b: T) -> T {
     if a == T::ZERO { T::ZERO } else { a * b }
 }
 
+compiled! {
+    /// Σ e; and e, g ∂e/∂y and g ∂e/∂t of each element, where requested.
+    fn pass[T](
+        of: &BceWithLogits<T>,
+        y: &Tensor<T>,
+        t: &Tensor<T>,
+        g: &dyn Fn(usize) -> T,
+        outputs: [Option<&mut [T]>; 3],
+    ) -> f64 {
+        let ([mut e, mut dy, mut dt], mut sum) = (outputs, 0.0);
+        let at = |w: &Option<Tensor<T>>, i: usize| w.as_ref().map_or(T::ONE, |w| w.data()[i % w.len()]);
+        for (i, (&y, &t)) in y.data().iter().zip(t.data()).enumerate() {
+            let v = Element { y, t, w: at(&of.weight, i), p: at(&of.pos_weight, i) };
+            let loss = v.e();
+            sum += loss.to_f64();
+            if let Some(e) = &mut e {
+                e[i] = loss;
+            }
+            if let Some(dy) = &mut dy {
+                dy[i] = g(i) * v.dy();
+            }
+            if let Some(dt) = &mut dt {
+                dt[i] = g(i) * v.dt();
+            }
+        }
+        sum
+    }
+}
+
 impl<T: Scalar> Loss for BceWithLogits<T> {
     type T = T;
 
@@ -150,10 +172,9 @@ impl<T: Scalar> Loss for BceWithLogits<T> {
         let out = loss.reset(self.output_shape(y.shape(), target)?);
         let t = target.values()?;
         if self.reduction == Reduction::None {
-            self.each(y, t, |i, v| out[i] = v.e());
+            pass(self, y, t, &|_| T::ONE, [Some(out), None, None]);
         } else {
-            let mut sum = 0.0;
-            self.each(y, t, |_, v| sum += v.e().to_f64());
+            let sum = pass(self, y, t, &|_| T::ONE, [None, None, None]);
             out[0] = T::from_f64(sum * share(self.reduction, y.len()));
         }
         Ok(())
@@ -168,29 +189,18 @@ impl<T: Scalar> Loss for BceWithLogits<T> {
         dt: Option<&mut Tensor<T>>,
     ) -> Result<()> {
         check_dloss(dloss, self.output_shape(y.shape(), target)?)?;
-        let t = target.values()?;
         let share = T::from_f64(share(self.reduction, y.len()));
         let g = |i: usize| dloss.data()[if self.reduction == Reduction::None { i } else { 0 }] * share;
-        if let Some(dy) = dy {
-            let dy = dy.reset(*y.shape());
-            self.each(y, t, |i, v| dy[i] = g(i) * v.dy());
-        }
-        if let Some(dt) = dt {
-            let dt = dt.reset(*y.shape());
-            self.each(y, t, |i, v| dt[i] = g(i) * v.dt());
-        }
+        let [dy, dt] = [dy, dt].map(|d| d.map(|d| d.reset(*y.shape())));
+        pass(self, y, target.values()?, &g, [None, dy, dt]);
         Ok(())
     }
 
     fn value_and_gradient(&self, y: &Tensor<T>, target: Target<'_, T>, dy: &mut Tensor<T>) -> Result<T> {
         let share = share_of_one(self.reduction, y.len())?;
         self.output_shape(y.shape(), target)?;
-        let (t, dy, g, mut sum) = (target.values()?, dy.reset(*y.shape()), T::from_f64(share), 0.0);
-        self.each(y, t, |i, v| {
-            dy[i] = g * v.dy();
-            sum += v.e().to_f64();
-        });
-        Ok(T::from_f64(sum * share))
+        let (dy, g) = (dy.reset(*y.shape()), T::from_f64(share));
+        Ok(T::from_f64(pass(self, y, target.values()?, &|_| g, [None, Some(dy), None]) * share))
     }
 
     fn spec(&self) -> Spec {

@@ -19,7 +19,7 @@ use chainrule_core::{
     Args, Classes, Error, Example, Facts, FromSpec, Loss, Reduction, Result, Scalar, Shape, Spec, Target,
     Tensor,
 };
-use chainrule_tensor::kernels::layers::loss::softmax_cross_entropy;
+use chainrule_tensor::{compiled, kernels::layers::loss::softmax_cross_entropy};
 
 /// Cross-entropy of logits against classes or probabilities.
 ///
@@ -100,66 +100,6 @@ impl<T: Scalar> CrossEntropy<T> {
         self.weights.is_none() && self.label_smoothing == 0.0 && self.ignore_index.is_none()
     }
 
-    /// The loop of all passes: each row's e is handed to `loss`, and its slopes, times `g` of the row, overwrite `dy`
-    /// and `dt` where requested.
-    fn each_row(
-        &self,
-        rows: Rows,
-        y: &[T],
-        target: Kind<'_, T>,
-        mut loss: Option<&mut dyn FnMut(usize, f64)>,
-        [mut dy, mut dt]: [Option<&mut [T]>; 2],
-        g: impl Fn(usize) -> T,
-    ) {
-        let epsilon = T::from_f64(self.label_smoothing);
-        let (keep, uniform) = (T::ONE - epsilon, epsilon / T::from_usize(rows.classes));
-        // qᶜ of a row
-        let q = |row: Row, c: usize| {
-            let t = match target {
-                Kind::Classes(classes) if classes[row.index] == c => T::ONE,
-                Kind::Classes(_) => T::ZERO,
-                Kind::Probabilities(t) => t[row.at(c)],
-            };
-            self.weight(c) * (keep * t + uniform)
-        };
-        for row in rows.each() {
-            if matches!(target, Kind::Classes(classes) if Some(classes[row.index]) == self.ignore_index) {
-                if let Some(dy) = &mut dy {
-                    (0..rows.classes).for_each(|c| dy[row.at(c)] = T::ZERO);
-                }
-                if let Some(loss) = &mut loss {
-                    loss(row.index, 0.0);
-                }
-                continue;
-            }
-            let (max, log_sum) = row.log_sum_exp(y);
-            let minus_log_p = |c: usize| (max - y[row.at(c)]) + log_sum;
-            if let Some(loss) = &mut loss {
-                let mut e = 0.0;
-                for c in 0..rows.classes {
-                    let q = q(row, c);
-                    if q != T::ZERO {
-                        e += (q * minus_log_p(c)).to_f64(); // e −= q ln p
-                    }
-                }
-                loss(row.index, e);
-            }
-            if let Some(dy) = &mut dy {
-                let total = T::from_f64((0..rows.classes).map(|c| q(row, c).to_f64()).sum());
-                let g = g(row.index);
-                for c in 0..rows.classes {
-                    dy[row.at(c)] = g * (minus_log_p(c).v_exp_neg::<false>() * total - q(row, c)); // dy = p Σ q − q
-                }
-            }
-            if let Some(dt) = &mut dt {
-                let g = g(row.index) * keep;
-                for c in 0..rows.classes {
-                    dt[row.at(c)] = g * self.weight(c) * minus_log_p(c); // dt = −(1 − ε) w ln p
-                }
-            }
-        }
-    }
-
     /// The rows of a prediction and its target, which are checked against each other.
     fn rows<'t>(&self, y: &[usize], target: Target<'t, T>) -> Result<(Rows, Kind<'t, T>)> {
         self.check()?;
@@ -202,6 +142,69 @@ impl<T: Scalar> CrossEntropy<T> {
                 rows.classes
             ))),
             None => Ok((rows, Kind::Classes(classes))),
+        }
+    }
+}
+
+compiled! {
+    /// The loop of all passes: each row's e is handed to `loss`, and its slopes, times `g` of the row, overwrite `dy`
+    /// and `dt` where requested.
+    fn each_row[T](
+        of: &CrossEntropy<T>,
+        rows: Rows,
+        y: &[T],
+        target: Kind<'_, T>,
+        loss: Option<&mut dyn FnMut(usize, f64)>,
+        slopes: [Option<&mut [T]>; 2],
+        g: &dyn Fn(usize) -> T,
+    ) {
+        let (mut loss, [mut dy, mut dt]) = (loss, slopes);
+        let epsilon = T::from_f64(of.label_smoothing);
+        let (keep, uniform) = (T::ONE - epsilon, epsilon / T::from_usize(rows.classes));
+        // qᶜ of a row
+        let q = |row: Row, c: usize| {
+            let t = match target {
+                Kind::Classes(classes) if classes[row.index] == c => T::ONE,
+                Kind::Classes(_) => T::ZERO,
+                Kind::Probabilities(t) => t[row.at(c)],
+            };
+            of.weight(c) * (keep * t + uniform)
+        };
+        for row in rows.each() {
+            if matches!(target, Kind::Classes(classes) if Some(classes[row.index]) == of.ignore_index) {
+                if let Some(dy) = &mut dy {
+                    (0..rows.classes).for_each(|c| dy[row.at(c)] = T::ZERO);
+                }
+                if let Some(loss) = &mut loss {
+                    loss(row.index, 0.0);
+                }
+                continue;
+            }
+            let (max, log_sum) = row.log_sum_exp(y);
+            let minus_log_p = |c: usize| (max - y[row.at(c)]) + log_sum;
+            if let Some(loss) = &mut loss {
+                let mut e = 0.0;
+                for c in 0..rows.classes {
+                    let q = q(row, c);
+                    if q != T::ZERO {
+                        e += (q * minus_log_p(c)).to_f64(); // e −= q ln p
+                    }
+                }
+                loss(row.index, e);
+            }
+            if let Some(dy) = &mut dy {
+                let total = T::from_f64((0..rows.classes).map(|c| q(row, c).to_f64()).sum());
+                let g = g(row.index);
+                for c in 0..rows.classes {
+                    dy[row.at(c)] = g * (minus_log_p(c).v_exp_neg::<false>() * total - q(row, c)); // dy = p Σ q − q
+                }
+            }
+            if let Some(dt) = &mut dt {
+                let g = g(row.index) * keep;
+                for c in 0..rows.classes {
+                    dt[row.at(c)] = g * of.weight(c) * minus_log_p(c); // dt = −(1 − ε) w ln p
+                }
+            }
         }
     }
 }
@@ -268,11 +271,11 @@ impl<T: Scalar> Loss for CrossEntropy<T> {
         let out = loss.reset(self.reduced(y.shape())?);
         if self.reduction == Reduction::None {
             let mut each = |row: usize, e| out[row] = T::from_f64(e);
-            self.each_row(rows, y.data(), target, Some(&mut each), [None, None], |_| T::ONE);
+            each_row(self, rows, y.data(), target, Some(&mut each), [None, None], &|_| T::ONE);
             return Ok(());
         }
         let mut sum = 0.0;
-        self.each_row(rows, y.data(), target, Some(&mut |_, e| sum += e), [None, None], |_| T::ONE);
+        each_row(self, rows, y.data(), target, Some(&mut |_, e| sum += e), [None, None], &|_| T::ONE);
         out[0] = T::from_f64(sum / self.divisor(rows, target));
         Ok(())
     }
@@ -293,7 +296,7 @@ impl<T: Scalar> Loss for CrossEntropy<T> {
         let (divisor, each) = (self.divisor(rows, kind), self.reduction == Reduction::None);
         let g = |row: usize| T::from_f64(dloss.data()[if each { row } else { 0 }].to_f64() / divisor);
         let [dy, dt] = [dy, dt].map(|d| d.map(|d| d.reset(*y.shape())));
-        self.each_row(rows, y.data(), kind, None, [dy, dt], g);
+        each_row(self, rows, y.data(), kind, None, [dy, dt], &g);
         Ok(())
     }
 
@@ -309,7 +312,7 @@ impl<T: Scalar> Loss for CrossEntropy<T> {
             return Ok(T::from_f64(softmax_cross_entropy(y.data(), &classes, dy, share) / divisor));
         }
         let (mut sum, share) = (0.0, T::from_f64(1.0 / divisor));
-        self.each_row(rows, y.data(), target, Some(&mut |_, e| sum += e), [Some(dy), None], |_| share);
+        each_row(self, rows, y.data(), target, Some(&mut |_, e| sum += e), [Some(dy), None], &|_| share);
         Ok(T::from_f64(sum / divisor))
     }
 

@@ -188,10 +188,10 @@ pub fn sign<T: Scalar>(v: T) -> T {
     }
 }
 
-/// Hands the methods of `Loss` to those of [`Elementwise`], which `elementwise(&self) -> Result<Elementwise<_>>` makes
-/// of the checked settings.
+/// Hands the methods of `Loss` to those of [`Elementwise`] with this [`Element`], which
+/// `elementwise(&self) -> Result<Elementwise<_>>` makes of the checked settings.
 macro_rules! forward_to_elementwise {
-    () => {
+    ($element:ty) => {
         fn reduction(&self) -> Reduction {
             self.reduction
         }
@@ -201,7 +201,17 @@ macro_rules! forward_to_elementwise {
         }
 
         fn forward(&self, y: &Tensor<T>, target: Target<'_, T>, loss: &mut Tensor<T>) -> Result<()> {
-            self.elementwise()?.forward(y, target, loss)
+            chainrule_tensor::compiled! {
+                fn forward[T](
+                    of: Elementwise<$element>,
+                    y: &Tensor<T>,
+                    target: Target<'_, T>,
+                    loss: &mut Tensor<T>,
+                ) -> Result<()> {
+                    of.forward(y, target, loss)
+                }
+            }
+            forward(self.elementwise()?, y, target, loss)
         }
 
         fn backward(
@@ -212,11 +222,33 @@ macro_rules! forward_to_elementwise {
             dy: Option<&mut Tensor<T>>,
             dt: Option<&mut Tensor<T>>,
         ) -> Result<()> {
-            self.elementwise()?.backward(y, target, dloss, dy, dt)
+            chainrule_tensor::compiled! {
+                fn backward[T](
+                    of: Elementwise<$element>,
+                    y: &Tensor<T>,
+                    target: Target<'_, T>,
+                    dloss: &Tensor<T>,
+                    dy: Option<&mut Tensor<T>>,
+                    dt: Option<&mut Tensor<T>>,
+                ) -> Result<()> {
+                    of.backward(y, target, dloss, dy, dt)
+                }
+            }
+            backward(self.elementwise()?, y, target, dloss, dy, dt)
         }
 
         fn value_and_gradient(&self, y: &Tensor<T>, target: Target<'_, T>, dy: &mut Tensor<T>) -> Result<T> {
-            self.elementwise()?.value_and_gradient(y, target, dy)
+            chainrule_tensor::compiled! {
+                fn both[T](
+                    of: Elementwise<$element>,
+                    y: &Tensor<T>,
+                    target: Target<'_, T>,
+                    dy: &mut Tensor<T>,
+                ) -> Result<T> {
+                    of.value_and_gradient(y, target, dy)
+                }
+            }
+            both(self.elementwise()?, y, target, dy)
         }
     };
 }

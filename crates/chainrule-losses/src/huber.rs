@@ -98,7 +98,7 @@ impl<T: Scalar> Loss for Huber<T> {
         positive::<T>("Huber", "delta", self.delta)
     }
 
-    forward_to_elementwise!();
+    forward_to_elementwise!(Clamped<T>);
 
     fn spec(&self) -> Spec {
         Spec::new("Huber").with("reduction", self.reduction).with("delta", self.delta)

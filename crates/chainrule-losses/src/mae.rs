@@ -79,7 +79,7 @@ impl<T: Scalar> Element<T> for Absolute {
 impl<T: Scalar> Loss for Mae<T> {
     type T = T;
 
-    forward_to_elementwise!();
+    forward_to_elementwise!(Absolute);
 
     fn spec(&self) -> Spec {
         Spec::new("Mae").with("reduction", self.reduction)

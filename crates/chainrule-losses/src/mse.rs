@@ -79,7 +79,7 @@ impl<T: Scalar> Element<T> for Squared {
 impl<T: Scalar> Loss for Mse<T> {
     type T = T;
 
-    forward_to_elementwise!();
+    forward_to_elementwise!(Squared);
 
     fn spec(&self) -> Spec {
         Spec::new("Mse").with("reduction", self.reduction)

@@ -24,6 +24,8 @@ pub mod text;
 
 pub use error::{Error, Kind, Result};
 pub use init::{Fan, Init};
+#[doc(hidden)]
+pub use kernels::dispatch::Instances;
 pub use kernels::{Isa, isa};
 pub use ndarray;
 pub use rng::{Rng, mix, noise, noise_key};

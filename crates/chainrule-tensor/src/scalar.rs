@@ -1,6 +1,6 @@
 //! The two scalar types: `f32` for work, `f64` for checking.
 
-use crate::kernels::{lanes::Vectors, math::Elementary};
+use crate::kernels::{dispatch::Instances, lanes::Vectors, math::Elementary};
 use std::{
     fmt::{Debug, Display, LowerExp},
     iter::Sum,
@@ -102,10 +102,13 @@ pub trait Scalar:
     fn is_nan(self) -> bool;
     /// Little-endian bytes are appended to `out`.
     fn write_le(self, out: &mut Vec<u8>);
+    /// The instance of a function for this type, of those that [`compiled!`](crate::compiled) makes.
+    #[doc(hidden)]
+    fn pick<I: Instances>(single: I::Of<f32>, double: I::Of<f64>) -> I::Of<Self>;
 }
 
 macro_rules! scalar {
-    ($t:ident, $name:literal) => {
+    ($t:ident, $name:literal, $instance:tt) => {
         impl Scalar for $t {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -193,9 +196,13 @@ macro_rules! scalar {
             fn write_le(self, out: &mut Vec<u8>) {
                 out.extend_from_slice(&self.to_le_bytes());
             }
+            #[inline(always)]
+            fn pick<I: Instances>(single: I::Of<f32>, double: I::Of<f64>) -> I::Of<Self> {
+                (single, double).$instance
+            }
         }
     };
 }
 
-scalar!(f32, "F32");
-scalar!(f64, "F64");
+scalar!(f32, "F32", 0);
+scalar!(f64, "F64", 1);

@@ -56,6 +56,14 @@ impl Shape {
     /// some of the axes can be taken without a check.
     #[inline]
     pub fn new(axes: &[usize]) -> Result<Self> {
+        /// The product of two shorter axes fits.
+        const SHORT: usize = 1 << (usize::BITS / 2 - 2);
+        // Batches of vectors: layers of a few elements feel the loops below.
+        if let [n, d] = *axes
+            && n.max(d) < SHORT
+        {
+            return Ok(Self::from([n, d]));
+        }
         let volume = axes.iter().try_fold(1usize, |v, &n| v.checked_mul(n.max(1)));
         if axes.len() > Self::MAX_RANK || volume.is_none_or(|v| v > isize::MAX as usize / 8) {
             return Err(Self::refused(axes));

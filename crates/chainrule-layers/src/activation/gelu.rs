@@ -15,6 +15,7 @@ use chainrule_core::{
     Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Result, Scalar, Shape, Spec, Tensor,
     text,
 };
+use chainrule_tensor::compiled;
 use std::{
     f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI},
     marker::PhantomData,
@@ -59,6 +60,24 @@ impl<T: Scalar> Default for Gelu<T> {
     }
 }
 
+compiled! {
+    fn forward[T](f: Gelu<T>, x: &Tensor<T>, y: &mut Tensor<T>) {
+        match f.tanh {
+            true => pointwise::forward(ByTanh, x, y),
+            false => pointwise::forward(Exact, x, y),
+        }
+    }
+}
+
+compiled! {
+    fn backward[T](f: Gelu<T>, call: Call<'_, T>, dx: &mut Tensor<T>) {
+        match f.tanh {
+            true => pointwise::backward(ByTanh, call.x, call, dx),
+            false => pointwise::backward(Exact, call.x, call, dx),
+        }
+    }
+}
+
 impl<T: Scalar> Layer for Gelu<T> {
     type T = T;
     type Cache = ();
@@ -68,10 +87,7 @@ impl<T: Scalar> Layer for Gelu<T> {
     }
 
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: Context) -> Result<()> {
-        match self.tanh {
-            true => pointwise::forward(ByTanh, x, y),
-            false => pointwise::forward(Exact, x, y),
-        }
+        forward(*self, x, y);
         Ok(())
     }
 
@@ -82,9 +98,8 @@ impl<T: Scalar> Layer for Gelu<T> {
         _: &mut Grads<T>,
         dx: Option<&mut Tensor<T>>,
     ) -> Result<()> {
-        match self.tanh {
-            true => pointwise::backward(ByTanh, call.x, call, dx),
-            false => pointwise::backward(Exact, call.x, call, dx),
+        if let Some(dx) = dx {
+            backward(*self, call, dx);
         }
         Ok(())
     }

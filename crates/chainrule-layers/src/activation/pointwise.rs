@@ -68,16 +68,14 @@ pub(super) fn forward<T: Scalar>(f: impl Pointwise<T>, x: &Tensor<T>, y: &mut Te
     map(x.data(), y.reset(*x.shape()), Value(f));
 }
 
-/// dx = dy ∂y/∂x, if requested; `v` is the x or y of the derivative.
+/// dx = dy ∂y/∂x; `v` is the x or y of the derivative.
 pub(super) fn backward<T: Scalar>(
     f: impl Pointwise<T>,
     v: &Tensor<T>,
     call: Call<'_, T>,
-    dx: Option<&mut Tensor<T>>,
+    dx: &mut Tensor<T>,
 ) {
-    if let Some(dx) = dx {
-        map2(v.data(), call.dy.data(), dx.reset(*call.x.shape()), Gradient(f));
-    }
+    map2(v.data(), call.dy.data(), dx.reset(*call.x.shape()), Gradient(f));
 }
 
 /// x = f(x)
@@ -122,8 +120,13 @@ macro_rules! pointwise {
                 _: &mut (),
                 _: chainrule_core::Context,
             ) -> chainrule_core::Result<()> {
+                chainrule_tensor::compiled! {
+                    fn forward[T](f: $layer<T>, x: &chainrule_core::Tensor<T>, y: &mut chainrule_core::Tensor<T>) {
+                        $crate::activation::pointwise::forward(f, x, y);
+                    }
+                }
                 chainrule_core::Layer::check(self)?;
-                $crate::activation::pointwise::forward(*self, x, y);
+                forward(*self, x, y);
                 Ok(())
             }
 
@@ -134,7 +137,18 @@ macro_rules! pointwise {
                 _: &mut chainrule_core::Grads<T>,
                 dx: Option<&mut chainrule_core::Tensor<T>>,
             ) -> chainrule_core::Result<()> {
-                $crate::activation::pointwise::backward(*self, call.$v, call, dx);
+                chainrule_tensor::compiled! {
+                    fn backward[T](
+                        f: $layer<T>,
+                        call: chainrule_core::Call<'_, T>,
+                        dx: &mut chainrule_core::Tensor<T>,
+                    ) {
+                        $crate::activation::pointwise::backward(f, call.$v, call, dx);
+                    }
+                }
+                if let Some(dx) = dx {
+                    backward(*self, call, dx);
+                }
                 Ok(())
             }
 
@@ -161,8 +175,13 @@ macro_rules! pointwise {
     (@twin y $layer:ident) => {
         impl<T: chainrule_core::Scalar> chainrule_core::InPlace<T> for $layer<T> {
             fn forward_in_place(&self, x: &mut chainrule_core::Tensor<T>) -> chainrule_core::Result<()> {
+                chainrule_tensor::compiled! {
+                    fn forward[T](f: $layer<T>, x: &mut chainrule_core::Tensor<T>) {
+                        $crate::activation::pointwise::forward_in_place(f, x);
+                    }
+                }
                 chainrule_core::Layer::check(self)?;
-                $crate::activation::pointwise::forward_in_place(*self, x);
+                forward(*self, x);
                 Ok(())
             }
 
@@ -171,7 +190,12 @@ macro_rules! pointwise {
                 y: &chainrule_core::Tensor<T>,
                 dy: &mut chainrule_core::Tensor<T>,
             ) {
-                $crate::activation::pointwise::backward_in_place(*self, y, dy);
+                chainrule_tensor::compiled! {
+                    fn backward[T](f: $layer<T>, y: &chainrule_core::Tensor<T>, dy: &mut chainrule_core::Tensor<T>) {
+                        $crate::activation::pointwise::backward_in_place(f, y, dy);
+                    }
+                }
+                backward(*self, y, dy);
             }
         }
     };

@@ -151,9 +151,73 @@ impl Set for Avx512 {
 #[derive(Clone, Copy)]
 pub(crate) struct Fused<const FMA: bool>;
 
+/// The instances of a function for the two scalar types, as a type.
+pub trait Instances {
+    /// The pointer to the instance.
+    type Of<T: Scalar>: Copy;
+}
+
+/// Compiles a function for f32 and f64 with the crate that it stands in. A generic function is compiled by whoever calls it, which
+/// in a debug build is a program without optimisation, and in every build is more to compile for that program.
+///
+/// ```
+/// use chainrule_tensor::{Scalar, compiled};
+/// compiled! {
+///     /// Σ xᵢ²
+///     pub fn squares[T](x: &[T]) -> T {
+///         x.iter().map(|&x| x * x).sum()
+///     }
+/// }
+/// assert_eq!(squares(&[3.0f32, 4.0]), 25.0);
+/// ```
+#[doc(hidden)]
+#[macro_export]
+macro_rules! compiled {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident [$t:ident] ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        #[inline]
+        $vis fn $name<$t: $crate::Scalar>($($arg: $ty),*) $(-> $ret)? {
+            struct Signature;
+            impl $crate::Instances for Signature {
+                type Of<$t: $crate::Scalar> = fn($($ty),*) $(-> $ret)?;
+            }
+            #[inline(always)]
+            fn body<$t: $crate::Scalar>($($arg: $ty),*) $(-> $ret)? $body
+            let single = {
+                type $t = f32;
+                #[inline(never)]
+                fn single($($arg: $ty),*) $(-> $ret)? {
+                    body($($arg),*)
+                }
+                single
+            };
+            let double = {
+                type $t = f64;
+                #[inline(never)]
+                fn double($($arg: $ty),*) $(-> $ret)? {
+                    body($($arg),*)
+                }
+                double
+            };
+            <$t as $crate::Scalar>::pick::<Signature>(single, double)($($arg),*)
+        }
+    };
+}
+
 /// Compiles a function for every [`Isa`] and dispatches at run time. The body must be safe code. In it, `FMA` says whether the
-/// processor multiplies and adds in one instruction.
+/// processor multiplies and adds in one instruction. One for other crates, generic over `[T]` alone, is
+/// [`compiled!`] too.
 macro_rules! kernel {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident [$t:ident] ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $crate::compiled! {
+            $(#[$meta])* $vis fn $name[$t]($($arg: $ty),*) $(-> $ret)? {
+                $crate::kernels::kernel! {
+                    fn all[$t: $crate::Scalar]($($arg: $ty),*) $(-> $ret)? $body
+                }
+                all($($arg),*)
+            }
+        }
+    };
     ($(#[$meta:meta])* $vis:vis fn $name:ident [$($generics:tt)*] ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
         $vis fn $name<$($generics)*>($($arg: $ty),*) $(-> $ret)? {

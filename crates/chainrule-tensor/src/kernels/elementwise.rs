@@ -1,7 +1,7 @@
 //! Loops over elements: maps of one, two or three slices.
 
 use super::kernel;
-use crate::{Scalar, par};
+use crate::{Scalar, compiled, par};
 
 /// Elements below which a map is not cut into pieces: to copy so many f32 takes 2 µs from the second-level cache and 9 µs from
 /// memory, and waking a thread takes 7 µs.
@@ -58,18 +58,22 @@ kernel! {
     }
 }
 
-/// y = x.
-///
-/// # Panics
-/// If the lengths differ.
-pub fn copy<T: Scalar>(x: &[T], y: &mut [T]) {
-    assert_eq!(x.len(), y.len());
-    par::for_chunks(y, PIECE, |i, y| y.copy_from_slice(&x[i * PIECE..][..y.len()]));
+compiled! {
+    /// y = x.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn copy[T](x: &[T], y: &mut [T]) {
+        assert_eq!(x.len(), y.len());
+        par::for_chunks(y, PIECE, |i, y| y.copy_from_slice(&x[i * PIECE..][..y.len()]));
+    }
 }
 
-/// y = 0.
-pub fn zero<T: Scalar>(y: &mut [T]) {
-    par::for_chunks(y, PIECE, |_, y| y.fill(T::ZERO));
+compiled! {
+    /// y = 0.
+    pub fn zero[T](y: &mut [T]) {
+        par::for_chunks(y, PIECE, |_, y| y.fill(T::ZERO));
+    }
 }
 
 /// yᵢ = f(xᵢ).
@@ -107,17 +111,23 @@ pub fn update<T: Scalar>(y: &mut [T], x: &[T], f: impl Fn(T, T) -> T + Sync) {
     par::for_chunks(y, PIECE, |i, y| update_serial(y, &x[i * PIECE..][..y.len()], &f));
 }
 
-/// yᵢ += xᵢ.
-pub fn add_assign<T: Scalar>(y: &mut [T], x: &[T]) {
-    update(y, x, |y, x| y + x);
+compiled! {
+    /// yᵢ += xᵢ.
+    pub fn add_assign[T](y: &mut [T], x: &[T]) {
+        update(y, x, |y, x| y + x);
+    }
 }
 
-/// yᵢ += a xᵢ.
-pub fn add_scaled<T: Scalar>(y: &mut [T], a: T, x: &[T]) {
-    update(y, x, move |y, x| y + a * x);
+compiled! {
+    /// yᵢ += a xᵢ.
+    pub fn add_scaled[T](y: &mut [T], a: T, x: &[T]) {
+        update(y, x, move |y, x| y + a * x);
+    }
 }
 
-/// yᵢ = a yᵢ.
-pub fn scale<T: Scalar>(y: &mut [T], a: T) {
-    par::for_chunks(y, PIECE, |_, y| y.iter_mut().for_each(|v| *v *= a));
+compiled! {
+    /// yᵢ = a yᵢ.
+    pub fn scale[T](y: &mut [T], a: T) {
+        par::for_chunks(y, PIECE, |_, y| y.iter_mut().for_each(|v| *v *= a));
+    }
 }

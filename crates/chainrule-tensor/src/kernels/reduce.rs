@@ -5,7 +5,7 @@
 //! same side, and a fraction of that in practice.
 
 use super::kernel;
-use crate::{Scalar, par};
+use crate::{Scalar, compiled, par};
 
 /// Lanes of a partial sum: the additions of four vectors of AVX-512 overlap. And those for the remainder.
 const LANES: usize = 64;
@@ -34,7 +34,7 @@ pub(super) fn blocked<T: Scalar, const N: usize>(
 
 kernel! {
     /// Σ xᵢ
-    pub fn sum[T: Scalar](x: &[T]) -> f64 {
+    pub fn sum[T](x: &[T]) -> f64 {
         let (many, rest) = x.as_chunks::<LANES>();
         let (few, rest) = rest.as_chunks::<FEW>();
         let total = blocked::<T, LANES>(many.len(), |i, lanes| {
@@ -53,7 +53,7 @@ kernel! {
 
 kernel! {
     /// Σ xᵢ yᵢ
-    pub fn dot[T: Scalar](x: &[T], y: &[T]) -> f64 {
+    pub fn dot[T](x: &[T], y: &[T]) -> f64 {
         let ((many, x_rest), (of_y, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
         let total = blocked::<T, LANES>(many.len().min(of_y.len()), |i, lanes| {
             for ((lane, &x), &y) in lanes.iter_mut().zip(&many[i]).zip(&of_y[i]) {
@@ -147,7 +147,7 @@ pub(super) fn add_rows<'x, T: Scalar>(rows: impl Iterator<Item = &'x [T]> + Clon
 
 kernel! {
     /// out_j += Σᵢ x_ij over the rows of x.
-    pub fn add_rows_to[T: Scalar](x: &[T], out: &mut [T]) {
+    pub fn add_rows_to[T](x: &[T], out: &mut [T]) {
         let width = out.len();
         if width == 0 {
             return;
@@ -173,7 +173,7 @@ kernel! {
 
 kernel! {
     /// The largest element; −∞ of nothing. NaN is ignored.
-    pub fn max[T: Scalar](x: &[T]) -> T {
+    pub fn max[T](x: &[T]) -> T {
         let mut lanes = [T::NEG_INFINITY; FEW];
         let (chunks, rest) = x.as_chunks::<FEW>();
         for chunk in chunks {
@@ -189,25 +189,27 @@ kernel! {
 /// Elements that a piece of [`add_planes_to`] sums at least: 256 KiB of f32, 4 µs at 59 GB/s.
 const PIECE: usize = 1 << 16;
 
-/// out_k += Σ over n and p of x_nkp, for x (N, K, plane) and K the length of `out`.
-///
-/// # Panics
-/// If x does not hold whole images of `out.len()` planes.
-pub fn add_planes_to<T: Scalar>(x: &[T], plane: usize, out: &mut [T]) {
-    let image = plane * out.len();
-    if x.is_empty() {
-        return;
-    }
-    assert!(x.len().is_multiple_of(image), "x holds whole images");
-    let channels = (PIECE * out.len() / x.len()).clamp(1, COLUMNS);
-    par::for_chunks(out, channels, |piece, out| {
-        let mut totals = [0.0; COLUMNS];
-        for x in x.chunks(image) {
-            let planes = x[piece * channels * plane..].chunks(plane);
-            totals[..out.len()].iter_mut().zip(planes).for_each(|(total, plane)| *total += sum(plane));
+compiled! {
+    /// out_k += Σ over n and p of x_nkp, for x (N, K, plane) and K the length of `out`.
+    ///
+    /// # Panics
+    /// If x does not hold whole images of `out.len()` planes.
+    pub fn add_planes_to[T](x: &[T], plane: usize, out: &mut [T]) {
+        let image = plane * out.len();
+        if x.is_empty() {
+            return;
         }
-        out.iter_mut().zip(&totals).for_each(|(out, total)| *out = T::from_f64(out.to_f64() + total));
-    });
+        assert!(x.len().is_multiple_of(image), "x holds whole images");
+        let channels = (PIECE * out.len() / x.len()).clamp(1, COLUMNS);
+        par::for_chunks(out, channels, |piece, out| {
+            let mut totals = [0.0; COLUMNS];
+            for x in x.chunks(image) {
+                let planes = x[piece * channels * plane..].chunks(plane);
+                totals[..out.len()].iter_mut().zip(planes).for_each(|(total, plane)| *total += sum(plane));
+            }
+            out.iter_mut().zip(&totals).for_each(|(out, total)| *out = T::from_f64(out.to_f64() + total));
+        });
+    }
 }
 
 /// Whether a value takes the place of the largest before it: it is larger, or the first NaN. NaN is above all, as in
@@ -217,20 +219,22 @@ pub fn exceeds<T: Scalar>(v: T, largest: T) -> bool {
     v > largest || (v.is_nan() && !largest.is_nan())
 }
 
-/// The index of the largest element, the first of equals; of the first NaN if there is one; 0 of nothing.
-pub fn argmax<T: Scalar>(x: &[T]) -> usize {
-    let mut best = 0;
-    for (i, &v) in x.iter().enumerate() {
-        if exceeds(v, x[best]) {
-            best = i;
+compiled! {
+    /// The index of the largest element, the first of equals; of the first NaN if there is one; 0 of nothing.
+    pub fn argmax[T](x: &[T]) -> usize {
+        let mut best = 0;
+        for (i, &v) in x.iter().enumerate() {
+            if exceeds(v, x[best]) {
+                best = i;
+            }
         }
+        best
     }
-    best
 }
 
 kernel! {
     /// Whether no element is infinite or NaN.
-    pub fn all_finite[T: Scalar](x: &[T]) -> bool {
+    pub fn all_finite[T](x: &[T]) -> bool {
         // 0·x is 0 for finite x and NaN otherwise; a sum of them keeps the NaN.
         let mut lanes = [T::ZERO; FEW];
         let (chunks, rest) = x.as_chunks::<FEW>();

@@ -151,19 +151,23 @@ unsafe fn run_part<T: Scalar>(p: &mut Product<T>, isa: Isa, whole: usize) {
 
 /// Plain loops, for when they are done before a kernel is chosen.
 unsafe fn tiny<T: Scalar>(p: &Product<T>) {
-    for i in 0..p.m {
-        for j in 0..p.n {
+    let Product { m, n, k, a, b, c, c_row, c_col, epilogue } = *p;
+    let (mut a_row, mut c_row_at) = (a.data, c);
+    for i in 0..m {
+        let (mut b_row, mut c) = (b.data, c_row_at);
+        for j in 0..n {
             // SAFETY: element (i, j) of C, and what it is made of.
             unsafe {
-                let (mut a, mut b) = (p.a.data.add(i * p.a.side), p.b.data.add(j * p.b.side));
-                let mut sum = T::ZERO;
-                for _ in 0..p.k {
-                    sum += *a * *b;
-                    (a, b) = (a.wrapping_add(p.a.inner), b.wrapping_add(p.b.inner));
+                let (mut a_at, mut b_at, mut sum) = (a_row, b_row, T::ZERO);
+                for _ in 0..k {
+                    sum += *a_at * *b_at;
+                    (a_at, b_at) = (a_at.wrapping_add(a.inner), b_at.wrapping_add(b.inner));
                 }
-                p.epilogue.write(sum, i, j, p.c.add(i * p.c_row + j * p.c_col));
+                epilogue.write(sum, i, j, c);
             }
+            (b_row, c) = (b_row.wrapping_add(b.side), c.wrapping_add(c_col));
         }
+        (a_row, c_row_at) = (a_row.wrapping_add(a.side), c_row_at.wrapping_add(c_row));
     }
 }
 

@@ -69,6 +69,14 @@ fn check(len: usize, [rows, cols]: [usize; 2], [row_stride, col_stride]: [usize;
     [row_stride, col_stride]
 }
 
+/// [`check`] of a row-major matrix.
+#[inline]
+fn check_rows(len: usize, [rows, cols]: [usize; 2]) -> [usize; 2] {
+    let fits = rows.checked_mul(cols).is_some_and(|volume| volume <= len);
+    assert!(fits, "a {rows} × {cols} matrix does not fit in {len} elements");
+    [cols, 1]
+}
+
 impl<'a, T> Mat<'a, T> {
     /// A row-major matrix.
     ///
@@ -76,7 +84,8 @@ impl<'a, T> Mat<'a, T> {
     /// If the slice is too short.
     #[inline]
     pub fn new(data: &'a [T], rows: usize, cols: usize) -> Self {
-        Self::strided(data, rows, cols, cols, 1)
+        let [row_stride, col_stride] = check_rows(data.len(), [rows, cols]);
+        Self { data, rows, cols, row_stride, col_stride }
     }
 
     /// A matrix with its own strides.
@@ -110,7 +119,8 @@ impl<'a, T> MatMut<'a, T> {
     /// If the slice is too short.
     #[inline]
     pub fn new(data: &'a mut [T], rows: usize, cols: usize) -> Self {
-        Self::strided(data, rows, cols, cols, 1)
+        let [row_stride, col_stride] = check_rows(data.len(), [rows, cols]);
+        Self { data, rows, cols, row_stride, col_stride }
     }
 
     /// A matrix with its own strides.

@@ -6,8 +6,6 @@ use super::{
     Isa,
     dispatch::dispatch,
     gemm::{Block, Dots, Gemm, Pack, Scratch},
-    isa,
-    layers::conv::{self, Filters, Geometry, Workspace},
 };
 use std::{cell::Cell, thread::LocalKey};
 
@@ -208,18 +206,6 @@ pub trait Vectors: Sized + 'static {
     unsafe fn pack(isa: Isa, job: &Pack<Self>);
     /// Memory for packing, of which each thread has its own.
     fn scratch() -> &'static LocalKey<Cell<Scratch<Self>>>;
-
-    // Whoever is generic over a scalar can call these, so that they take the instruction set from the processor.
-    fn forward(
-        g: &Geometry<2>,
-        x: &[Self],
-        w: Filters<'_, Self>,
-        bias: Option<&[Self]>,
-        y: &mut [Self],
-        work: &mut Workspace<Self>,
-    );
-    fn input_gradient(g: &Geometry<2>, w: &[Self], dy: &[Self], dx: &mut [Self], work: &mut Workspace<Self>);
-    fn weight_gradient(g: &Geometry<2>, x: &[Self], dy: &[Self], dw: &mut [Self], work: &mut Workspace<Self>);
 }
 
 macro_rules! vectors {
@@ -252,35 +238,6 @@ macro_rules! vectors {
             fn scratch() -> &'static LocalKey<Cell<Scratch<$t>>> {
                 thread_local!(static SCRATCH: Cell<Scratch<$t>> = const { Cell::new(Scratch::new()) });
                 &SCRATCH
-            }
-
-            fn forward(
-                g: &Geometry<2>,
-                x: &[$t],
-                w: Filters<'_, $t>,
-                bias: Option<&[$t]>,
-                y: &mut [$t],
-                work: &mut Workspace<$t>,
-            ) {
-                conv::forward(isa(), g, x, w, bias, y, work);
-            }
-            fn input_gradient(
-                g: &Geometry<2>,
-                w: &[$t],
-                dy: &[$t],
-                dx: &mut [$t],
-                work: &mut Workspace<$t>,
-            ) {
-                conv::input_gradient(isa(), g, w, dy, dx, work);
-            }
-            fn weight_gradient(
-                g: &Geometry<2>,
-                x: &[$t],
-                dy: &[$t],
-                dw: &mut [$t],
-                work: &mut Workspace<$t>,
-            ) {
-                conv::weight_gradient(isa(), g, x, dy, dw, work);
             }
         }
     };

@@ -1,7 +1,7 @@
 //! Tables: rows are gathered by index, and their gradients are scattered back.
 
 use crate::{
-    Scalar,
+    Scalar, compiled,
     disjoint::Disjoint,
     kernels::{elementwise::update_serial, prefetch, reduce::add_rows_at},
     par,
@@ -18,17 +18,19 @@ const MOST: usize = 512;
 /// 6e-4, and by 1e-6 together; to sort the indices costs a tenth of a scatter of 256 columns.
 const LONG: usize = 1 << 16;
 
-/// Converts values to row indices below `rows`; the error is the position of the first that is none.
-pub fn row_indices<T: Scalar>(x: &[T], rows: usize, out: &mut [u32]) -> Result<(), usize> {
-    for (i, (out, &v)) in out.iter_mut().zip(x).enumerate() {
-        let v = v.to_f64();
-        *out = v as u32;
-        // A cast truncates fractions, maps NaN to 0 and saturates: integers alone survive it.
-        if f64::from(*out) != v || *out as usize >= rows {
-            return Err(i);
+compiled! {
+    /// Converts values to row indices below `rows`; the error is the position of the first that is none.
+    pub fn row_indices[T](x: &[T], rows: usize, out: &mut [u32]) -> Result<(), usize> {
+        for (i, (out, &v)) in out.iter_mut().zip(x).enumerate() {
+            let v = v.to_f64();
+            *out = v as u32;
+            // A cast truncates fractions, maps NaN to 0 and saturates: integers alone survive it.
+            if f64::from(*out) != v || *out as usize >= rows {
+                return Err(i);
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Whether so many elements are `rows` rows of d elements each.
@@ -36,38 +38,42 @@ fn is_rows(len: usize, rows: usize, d: usize) -> bool {
     d > 0 && rows.checked_mul(d) == Some(len)
 }
 
-/// Row i of y is row `ids[i]` of the table, both of width d.
-///
-/// # Panics
-/// If the lengths do not fit together or a row is not in the table.
-pub fn gather<T: Scalar>(table: &[T], d: usize, ids: &[u32], y: &mut [T]) {
-    assert!(is_rows(y.len(), ids.len(), d), "y is a row of {d} elements for each index");
-    let per = PIECE.div_ceil(d);
-    par::for_chunks(y, per * d, |i, y| {
-        let ids = &ids[i * per..];
-        for (i, (y, &id)) in y.chunks_exact_mut(d).zip(ids).enumerate() {
-            if let Some(&next) = ids.get(i + AHEAD) {
-                prefetch(table.as_ptr().wrapping_add((next as usize).wrapping_mul(d)), d.min(MOST));
+compiled! {
+    /// Row i of y is row `ids[i]` of the table, both of width d.
+    ///
+    /// # Panics
+    /// If the lengths do not fit together or a row is not in the table.
+    pub fn gather[T](table: &[T], d: usize, ids: &[u32], y: &mut [T]) {
+        assert!(is_rows(y.len(), ids.len(), d), "y is a row of {d} elements for each index");
+        let per = PIECE.div_ceil(d);
+        par::for_chunks(y, per * d, |i, y| {
+            let ids = &ids[i * per..];
+            for (i, (y, &id)) in y.chunks_exact_mut(d).zip(ids).enumerate() {
+                if let Some(&next) = ids.get(i + AHEAD) {
+                    prefetch(table.as_ptr().wrapping_add((next as usize).wrapping_mul(d)), d.min(MOST));
+                }
+                y.copy_from_slice(&table[id as usize * d..][..d]);
             }
-            y.copy_from_slice(&table[id as usize * d..][..d]);
-        }
-    });
+        });
+    }
 }
 
-/// Adds row i of dy to row `ids[i]` of `dw`, in the order of i; rows of index `skip` are ignored.
-///
-/// # Panics
-/// If the lengths do not fit together or a row is not in the table.
-pub fn scatter_add<T: Scalar>(ids: &[u32], dy: &[T], d: usize, skip: Option<u32>, dw: &mut [T]) {
-    assert!(is_rows(dy.len(), ids.len(), d), "dy is a row of {d} elements for each index");
-    if ids.len() > LONG {
-        return scatter_add_sorted(ids, dy, d, skip, dw);
-    }
-    for_rows(ids, d, dw, |i, id, dw| {
-        if Some(id) != skip {
-            update_serial(dw, &dy[i * d..][..d], &|w, g| w + g);
+compiled! {
+    /// Adds row i of dy to row `ids[i]` of `dw`, in the order of i; rows of index `skip` are ignored.
+    ///
+    /// # Panics
+    /// If the lengths do not fit together or a row is not in the table.
+    pub fn scatter_add[T](ids: &[u32], dy: &[T], d: usize, skip: Option<u32>, dw: &mut [T]) {
+        assert!(is_rows(dy.len(), ids.len(), d), "dy is a row of {d} elements for each index");
+        if ids.len() > LONG {
+            return scatter_add_sorted(ids, dy, d, skip, dw);
         }
-    });
+        for_rows(ids, d, dw, |i, id, dw| {
+            if Some(id) != skip {
+                update_serial(dw, &dy[i * d..][..d], &|w, g| w + g);
+            }
+        });
+    }
 }
 
 /// [`scatter_add`] row by row of `dw`, so that a row that many are added to is summed in blocks.
@@ -95,12 +101,14 @@ fn scatter_add_sorted<T: Scalar>(ids: &[u32], dy: &[T], d: usize, skip: Option<u
     });
 }
 
-/// Sets rows of a table of width d to zero.
-///
-/// # Panics
-/// If a row is not in the table, or d is 0.
-pub fn zero_rows<T: Scalar>(ids: &[u32], d: usize, table: &mut [T]) {
-    for_rows(ids, d, table, |_, _, row| row.fill(T::ZERO));
+compiled! {
+    /// Sets rows of a table of width d to zero.
+    ///
+    /// # Panics
+    /// If a row is not in the table, or d is 0.
+    pub fn zero_rows[T](ids: &[u32], d: usize, table: &mut [T]) {
+        for_rows(ids, d, table, |_, _, row| row.fill(T::ZERO));
+    }
 }
 
 /// `f(i, ids[i], row)` for each row `ids[i]` of a table, in the order of i as far as they are the same row. A row belongs to

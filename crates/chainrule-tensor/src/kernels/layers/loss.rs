@@ -2,7 +2,7 @@
 
 use super::softmax::exp_sum;
 use crate::{
-    Scalar,
+    Scalar, compiled,
     kernels::{
         kernel,
         reduce::{blocked, fold, max},
@@ -139,17 +139,19 @@ fn few_classes<T: Scalar, const FMA: bool>(x: &[T], dx: &mut [T]) -> (T, T) {
     (max, fold(lanes) + rest.iter().copied().sum::<T>())
 }
 
-/// Rows of logits x (N, C) with a class each: dx = scale (softmax x − onehot), and Σ −ln softmax(x) at the class is returned.
-///
-/// # Panics
-/// If the lengths do not fit together, or a class is not below C.
-pub fn softmax_cross_entropy<T: Scalar>(x: &[T], classes: &[usize], dx: &mut [T], scale: T) -> f64 {
-    assert_eq!(x.len(), dx.len());
-    let n = if classes.is_empty() { 1 } else { x.len() / classes.len() };
-    sum_pieces(classes.len(), n, Some(dx), |at, dx| {
-        let dx = dx.unwrap_or_default();
-        cross_entropy_rows(&x[at.start * n..at.end * n], &classes[at], dx, scale)
-    })
+compiled! {
+    /// Rows of logits x (N, C) with a class each: dx = scale (softmax x − onehot), and Σ −ln softmax(x) at the class is returned.
+    ///
+    /// # Panics
+    /// If the lengths do not fit together, or a class is not below C.
+    pub fn softmax_cross_entropy[T](x: &[T], classes: &[usize], dx: &mut [T], scale: T) -> f64 {
+        assert_eq!(x.len(), dx.len());
+        let n = if classes.is_empty() { 1 } else { x.len() / classes.len() };
+        sum_pieces(classes.len(), n, Some(dx), |at, dx| {
+            let dx = dx.unwrap_or_default();
+            cross_entropy_rows(&x[at.start * n..at.end * n], &classes[at], dx, scale)
+        })
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Noise over elements, counter-based: the bits of an element depend on the key and on its position alone.
 
-use crate::{Scalar, kernels::kernel, noise, par};
+use crate::{Scalar, compiled, kernels::kernel, noise, par};
 
 /// Elements of a piece, and of a block: one hash of 64 bits serves elements i and i + HALF of a block.
 const PIECE: usize = 1 << 14;
@@ -26,17 +26,19 @@ kernel! {
     }
 }
 
-/// yᵢ = xᵢ mᵢ/(1 − p), where mᵢ is 0 with probability p (to within 2⁻³²) and 1 otherwise, by the key's noise.
-///
-/// # Panics
-/// If the lengths differ.
-pub fn dropout<T: Scalar>(x: &[T], y: &mut [T], key: u64, p: f64) {
-    assert_eq!(x.len(), y.len());
-    let threshold = (p * f64::from(u32::MAX)) as u32;
-    let scale = if p < 1.0 { T::from_f64(1.0 / (1.0 - p)) } else { T::ZERO };
-    par::for_chunks(y, PIECE, |i, y| {
-        dropout_piece(&x[i * PIECE..][..y.len()], y, key, i * (PIECE / BLOCK), threshold, scale);
-    });
+compiled! {
+    /// yᵢ = xᵢ mᵢ/(1 − p), where mᵢ is 0 with probability p (to within 2⁻³²) and 1 otherwise, by the key's noise.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn dropout[T](x: &[T], y: &mut [T], key: u64, p: f64) {
+        assert_eq!(x.len(), y.len());
+        let threshold = (p * f64::from(u32::MAX)) as u32;
+        let scale = if p < 1.0 { T::from_f64(1.0 / (1.0 - p)) } else { T::ZERO };
+        par::for_chunks(y, PIECE, |i, y| {
+            dropout_piece(&x[i * PIECE..][..y.len()], y, key, i * (PIECE / BLOCK), threshold, scale);
+        });
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Update rules of optimizers: one pass over parameter, gradient and state.
 
 use crate::{
-    Scalar,
+    Scalar, compiled,
     kernels::{kernel, reduce::fold},
     par,
 };
@@ -49,16 +49,20 @@ kernel! {
     }
 }
 
-/// A step without momentum.
-pub fn sgd<T: Scalar>(w: &mut [T], g: &[T], step: SgdStep<T>) {
-    par::for_chunks(w, PIECE, |i, w| sgd_piece(w, &g[i * PIECE..][..w.len()], step));
+compiled! {
+    /// A step without momentum.
+    pub fn sgd[T](w: &mut [T], g: &[T], step: SgdStep<T>) {
+        par::for_chunks(w, PIECE, |i, w| sgd_piece(w, &g[i * PIECE..][..w.len()], step));
+    }
 }
 
-/// A step with momentum; v is the velocity.
-pub fn sgd_momentum<T: Scalar>(w: &mut [T], g: &[T], v: &mut [T], step: SgdStep<T>) {
-    par::for_chunks2((w, PIECE), (v, PIECE), |i, w, v| {
-        momentum_piece(w, &g[i * PIECE..][..w.len()], v, step)
-    });
+compiled! {
+    /// A step with momentum; v is the velocity.
+    pub fn sgd_momentum[T](w: &mut [T], g: &[T], v: &mut [T], step: SgdStep<T>) {
+        par::for_chunks2((w, PIECE), (v, PIECE), |i, w, v| {
+            momentum_piece(w, &g[i * PIECE..][..w.len()], v, step)
+        });
+    }
 }
 
 /// The coefficients of a step of Adam.
@@ -109,28 +113,32 @@ kernel! {
     }
 }
 
-/// A step of Adam; m and v are its moments.
-pub fn adam<T: Scalar>(w: &mut [T], g: &[T], m: &mut [T], v: &mut [T], step: AdamStep<T>) {
-    par::for_chunks3((w, PIECE), (m, PIECE), (v, PIECE), |i, w, m, v| {
-        adam_piece(w, &g[i * PIECE..][..w.len()], m, v, step);
-    });
+compiled! {
+    /// A step of Adam; m and v are its moments.
+    pub fn adam[T](w: &mut [T], g: &[T], m: &mut [T], v: &mut [T], step: AdamStep<T>) {
+        par::for_chunks3((w, PIECE), (m, PIECE), (v, PIECE), |i, w, m, v| {
+            adam_piece(w, &g[i * PIECE..][..w.len()], m, v, step);
+        });
+    }
 }
 
-/// A step of Adam with the largest second moment so far (AMSGrad).
-pub fn amsgrad<T: Scalar>(
-    w: &mut [T],
-    g: &[T],
-    m: &mut [T],
-    v: &mut [T],
-    largest: &mut [T],
-    step: AdamStep<T>,
-) {
-    amsgrad_piece(w, g, m, (v, largest), step);
+compiled! {
+    /// A step of Adam with the largest second moment so far (AMSGrad).
+    pub fn amsgrad[T](
+        w: &mut [T],
+        g: &[T],
+        m: &mut [T],
+        v: &mut [T],
+        largest: &mut [T],
+        step: AdamStep<T>,
+    ) {
+        amsgrad_piece(w, g, m, (v, largest), step);
+    }
 }
 
 kernel! {
     /// Σ xᵢ² in f64, so that a norm neither overflows nor depends on the length.
-    pub fn sum_of_squares[T: Scalar](x: &[T]) -> f64 {
+    pub fn sum_of_squares[T](x: &[T]) -> f64 {
         let mut lanes = [0.0f64; 8];
         let (chunks, rest) = x.as_chunks::<8>();
         for chunk in chunks {

@@ -1,15 +1,14 @@
 //! Borders around images: each element of the larger image is a copy of one of the smaller.
 
-use super::window::{as_pair, planes};
-use crate::{Scalar, par, shape::positions};
+use super::window::{over, planes};
+use crate::{Scalar, compiled, par};
 
 /// Elements that a piece of work copies at least: 64 KiB of f32; handing a piece out takes 0.3 µs.
 const PIECE: usize = 1 << 14;
 
-/// Of each element of a larger plane, the element of the smaller one that it copies.
-fn sources<const R: usize>(size: [usize; R], places: [&[usize]; R]) -> impl Iterator<Item = usize> {
-    positions(places.map(<[usize]>::len))
-        .map(move |o| (0..R).fold(0, |at, axis| at * size[axis] + places[axis][o[axis]]))
+/// Where the row of the smaller volume begins that each row of the larger one copies.
+fn rows([_, h, w]: [usize; 3], [depths, rows, _]: [&[usize]; 3]) -> impl Iterator<Item = usize> {
+    depths.iter().flat_map(move |d| rows.iter().map(move |row| (d * h + row) * w))
 }
 
 /// Elements of a plane of the smaller and of the larger image, with the places inside the smaller one, of images of these lengths.
@@ -20,28 +19,12 @@ fn sizes<const R: usize>(size: [usize; R], places: [&[usize]; R], lengths: [usiz
     planes([size, places.map(<[usize]>::len)], lengths)
 }
 
-/// `y[p, i, j] = x[p, places[0][i], places[1][j]]` for every plane p of x (P, H, W), and likewise for any number of axes.
+/// `y[p, i, j] = x[p, places[0][i], places[1][j]]` for every plane p of x (P, H, W), and likewise for any number of axes up to 3.
 ///
 /// # Panics
 /// If the slices do not contain as many planes of these sizes, or a place lies outside the image.
 pub fn pad<T: Scalar, const R: usize>(x: &[T], y: &mut [T], size: [usize; R], places: [&[usize]; R]) {
-    let (small, large) = sizes(size, places, [x.len(), y.len()]);
-    if y.is_empty() {
-        return;
-    }
-    let per = (PIECE / large).max(1);
-    par::for_chunks(y, per * large, |piece, y| {
-        for (x, y) in x[piece * per * small..].chunks(small).zip(y.chunks_mut(large)) {
-            let (Some([_, w]), Some([rows, cols])) = (as_pair(size, 1), as_pair(places, &[0])) else {
-                y.iter_mut().zip(sources(size, places)).for_each(|(y, from)| *y = x[from]);
-                continue;
-            };
-            for (&row, y) in rows.iter().zip(y.chunks_mut(cols.len())) {
-                let x = &x[row * w..][..w];
-                cols.iter().zip(y).for_each(|(&col, y)| *y = x[col]);
-            }
-        }
-    });
+    volumes(x, y, volume(size, 1), volume(places, &[0]));
 }
 
 /// The transpose of [`pad`]: `dx[p, places[0][i], places[1][j]] = Σ dy[p, i, j]`.
@@ -54,24 +37,48 @@ pub fn pad_gradient<T: Scalar, const R: usize>(
     size: [usize; R],
     places: [&[usize]; R],
 ) {
-    let (small, large) = sizes(size, places, [dx.len(), dy.len()]);
-    dx.fill(T::ZERO);
-    if dy.is_empty() {
-        return;
-    }
-    let per = (PIECE / large).max(1);
-    par::for_chunks(dx, per * small, |piece, dx| {
-        for (dx, dy) in dx.chunks_mut(small).zip(dy[piece * per * large..].chunks(large)) {
-            let (Some([_, w]), Some([rows, cols])) = (as_pair(size, 1), as_pair(places, &[0])) else {
-                dy.iter().zip(sources(size, places)).for_each(|(&dy, to)| dx[to] += dy);
-                continue;
-            };
-            for (&row, dy) in rows.iter().zip(dy.chunks(cols.len())) {
-                let dx = &mut dx[row * w..][..w];
-                cols.iter().zip(dy).for_each(|(&col, &dy)| dx[col] += dy);
-            }
+    volumes_gradient(dy, dx, volume(size, 1), volume(places, &[0]));
+}
+
+fn volume<V: Copy, const R: usize>(by_axis: [V; R], one: V) -> [V; 3] {
+    over(by_axis, one).expect("at most three axes")
+}
+
+compiled! {
+    fn volumes[T](x: &[T], y: &mut [T], size: [usize; 3], places: [&[usize]; 3]) {
+        let (small, large) = sizes(size, places, [x.len(), y.len()]);
+        if y.is_empty() {
+            return;
         }
-    });
+        let per = (PIECE / large).max(1);
+        par::for_chunks(y, per * large, |piece, y| {
+            for (x, y) in x[piece * per * small..].chunks(small).zip(y.chunks_mut(large)) {
+                for (row, y) in rows(size, places).zip(y.chunks_mut(places[2].len())) {
+                    let x = &x[row..][..size[2]];
+                    places[2].iter().zip(y).for_each(|(&col, y)| *y = x[col]);
+                }
+            }
+        });
+    }
+}
+
+compiled! {
+    fn volumes_gradient[T](dy: &[T], dx: &mut [T], size: [usize; 3], places: [&[usize]; 3]) {
+        let (small, large) = sizes(size, places, [dx.len(), dy.len()]);
+        dx.fill(T::ZERO);
+        if dy.is_empty() {
+            return;
+        }
+        let per = (PIECE / large).max(1);
+        par::for_chunks(dx, per * small, |piece, dx| {
+            for (dx, dy) in dx.chunks_mut(small).zip(dy[piece * per * large..].chunks(large)) {
+                for (row, dy) in rows(size, places).zip(dy.chunks(places[2].len())) {
+                    let dx = &mut dx[row..][..size[2]];
+                    places[2].iter().zip(dy).for_each(|(&col, &dy)| dx[col] += dy);
+                }
+            }
+        });
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! The axis is walked in rows when it is the innermost, and in columns of `inner` neighbours otherwise, so that both vectorise.
 
 use crate::{
-    Scalar,
+    Scalar, compiled,
     kernels::{
         kernel, prefetch,
         reduce::{self, Columns, blocked},
@@ -186,45 +186,49 @@ kernel! {
     }
 }
 
-/// y along the middle axis of (outer, n, inner).
-///
-/// # Panics
-/// If the lengths differ.
-pub fn forward<T: Scalar>(kind: Kind, x: &[T], y: &mut [T], n: usize, inner: usize) {
-    assert_eq!(x.len(), y.len());
-    let block = (n * inner).max(1);
-    let blocks = (PIECE / block).max(1);
-    par::for_chunks(y, blocks * block, |piece, y| {
-        let x = &x[piece * blocks * block..][..y.len()];
-        for (x, y) in x.chunks_exact(block).zip(y.chunks_exact_mut(block)) {
-            if inner == 1 {
-                forward_row(kind, x, y);
-            } else {
-                forward_columns(kind == Kind::LogSoftmax, x, y, inner);
+compiled! {
+    /// y along the middle axis of (outer, n, inner).
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn forward[T](kind: Kind, x: &[T], y: &mut [T], n: usize, inner: usize) {
+        assert_eq!(x.len(), y.len());
+        let block = (n * inner).max(1);
+        let blocks = (PIECE / block).max(1);
+        par::for_chunks(y, blocks * block, |piece, y| {
+            let x = &x[piece * blocks * block..][..y.len()];
+            for (x, y) in x.chunks_exact(block).zip(y.chunks_exact_mut(block)) {
+                if inner == 1 {
+                    forward_row(kind, x, y);
+                } else {
+                    forward_columns(kind == Kind::LogSoftmax, x, y, inner);
+                }
             }
-        }
-    });
+        });
+    }
 }
 
-/// dx from y and dy along the middle axis of (outer, n, inner).
-///
-/// # Panics
-/// If the lengths differ.
-pub fn backward<T: Scalar>(kind: Kind, y: &[T], dy: &[T], dx: &mut [T], n: usize, inner: usize) {
-    assert!(y.len() == dx.len() && dy.len() == dx.len());
-    let block = (n * inner).max(1);
-    let blocks = (PIECE / block).max(1);
-    par::for_chunks(dx, blocks * block, |piece, dx| {
-        let at = piece * blocks * block..piece * blocks * block + dx.len();
-        let lines = y[at.clone()].chunks_exact(block).zip(dy[at].chunks_exact(block));
-        for ((y, dy), dx) in lines.zip(dx.chunks_exact_mut(block)) {
-            if inner == 1 {
-                backward_row(kind, y, dy, dx);
-            } else {
-                backward_columns(kind == Kind::LogSoftmax, y, dy, dx, inner);
+compiled! {
+    /// dx from y and dy along the middle axis of (outer, n, inner).
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn backward[T](kind: Kind, y: &[T], dy: &[T], dx: &mut [T], n: usize, inner: usize) {
+        assert!(y.len() == dx.len() && dy.len() == dx.len());
+        let block = (n * inner).max(1);
+        let blocks = (PIECE / block).max(1);
+        par::for_chunks(dx, blocks * block, |piece, dx| {
+            let at = piece * blocks * block..piece * blocks * block + dx.len();
+            let lines = y[at.clone()].chunks_exact(block).zip(dy[at].chunks_exact(block));
+            for ((y, dy), dx) in lines.zip(dx.chunks_exact_mut(block)) {
+                if inner == 1 {
+                    backward_row(kind, y, dy, dx);
+                } else {
+                    backward_columns(kind == Kind::LogSoftmax, y, dy, dx, inner);
+                }
             }
-        }
-    });
+        });
+    }
 }
 
 #[cfg(test)]

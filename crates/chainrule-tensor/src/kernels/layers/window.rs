@@ -78,15 +78,15 @@ impl<const R: usize> Window<R> {
         Ok(())
     }
 
-    /// Windows over a sequence as windows over an image of height 1, and windows over images as they are.
+    /// The same windows over N axes, of which the first have one element: those of a sequence as those of an image of height 1.
     #[must_use]
-    pub(super) fn as_images(&self) -> Option<Window<2>> {
+    pub(super) fn over<const N: usize>(&self) -> Option<Window<N>> {
         Some(Window {
-            input: as_pair(self.input, 1)?,
-            kernel: as_pair(self.kernel, 1)?,
-            stride: as_pair(self.stride, 1)?,
-            dilation: as_pair(self.dilation, 1)?,
-            padding: as_pair(self.padding, [0; 2])?,
+            input: over(self.input, 1)?,
+            kernel: over(self.kernel, 1)?,
+            stride: over(self.stride, 1)?,
+            dilation: over(self.dilation, 1)?,
+            padding: over(self.padding, [0; 2])?,
             ceil: self.ceil,
         })
     }
@@ -107,13 +107,10 @@ impl<const R: usize> Window<R> {
     }
 }
 
-/// Values by axis, of one axis or two, as those of a height and a width.
-pub(super) fn as_pair<V: Copy, const R: usize>(by_axis: [V; R], height: V) -> Option<[V; 2]> {
-    match by_axis[..] {
-        [w] => Some([height, w]),
-        [h, w] => Some([h, w]),
-        _ => None,
-    }
+/// Values by axis as those of N axes, with `one` for those before; none for more than N.
+pub(super) fn over<V: Copy, const R: usize, const N: usize>(by_axis: [V; R], one: V) -> Option<[V; N]> {
+    let before = N.checked_sub(R)?;
+    Some(std::array::from_fn(|axis| axis.checked_sub(before).map_or(one, |axis| by_axis[axis])))
 }
 
 /// The elements of a plane of x and of y, with axes of these lengths.
@@ -188,8 +185,8 @@ mod tests {
         }
         assert!(Window { stride: [usize::MAX, 1], ceil: true, ..good }.check().is_ok());
         let one = Window { padding: [[1, 2]], ..Window::new([5], [2]) };
-        let two = one.as_images().unwrap();
+        let two = one.over::<2>().unwrap();
         assert_eq!((two.input, two.padding, two.output()), ([1, 5], [[0, 0], [1, 2]], [1, 7]));
-        assert!(Window::new([1; 3], [1; 3]).as_images().is_none());
+        assert!(Window::new([1; 3], [1; 3]).over::<2>().is_none());
     }
 }

@@ -1,6 +1,6 @@
 //! The sizes of a convolution.
 
-use super::super::window::{Window, as_pair};
+use super::super::window::{Window, over};
 use crate::{Error, Result};
 
 /// The sizes of a convolution over R axes, outermost first: 1 for sequences, 2 for images, 3 for volumes.
@@ -181,19 +181,19 @@ impl<const R: usize> Geometry<R> {
         ]
     }
 
-    /// A convolution of sequences as one of images of height 1, and one of images as it is.
+    /// The same convolution over N axes, of which the first have one element: that of sequences as one of images of height 1.
     #[must_use]
-    pub(super) fn as_images(&self) -> Option<Geometry<2>> {
+    pub(super) fn over<const N: usize>(&self) -> Option<Geometry<N>> {
         Some(Geometry {
             images: self.images,
             channels: self.channels,
             filters: self.filters,
             groups: self.groups,
-            input: as_pair(self.input, 1)?,
-            kernel: as_pair(self.kernel, 1)?,
-            stride: as_pair(self.stride, 1)?,
-            dilation: as_pair(self.dilation, 1)?,
-            padding: as_pair(self.padding, [0; 2])?,
+            input: over(self.input, 1)?,
+            kernel: over(self.kernel, 1)?,
+            stride: over(self.stride, 1)?,
+            dilation: over(self.dilation, 1)?,
+            padding: over(self.padding, [0; 2])?,
         })
     }
 
@@ -272,6 +272,6 @@ mod tests {
             dilation: [3],
             padding: [[0, 1]],
         };
-        assert_eq!((line.output(), line.as_images().unwrap().output()), ([7], [1, 7]));
+        assert_eq!((line.output(), line.over::<2>().unwrap().output()), ([7], [1, 7]));
     }
 }

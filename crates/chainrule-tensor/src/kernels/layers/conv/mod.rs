@@ -31,7 +31,7 @@ mod winograd;
 pub use geometry::Geometry;
 
 use crate::{
-    Scalar,
+    Scalar, compiled,
     kernels::{Isa, gemm::Buffer, isa, lanes::lanes},
     par,
 };
@@ -143,9 +143,9 @@ pub fn conv<T: Scalar, const R: usize>(
     y: &mut [T],
     work: &mut Workspace<T>,
 ) {
-    match g.as_images() {
-        Some(g) => T::forward(&g, x, w, bias, y, work),
-        None => direct::forward(g, x, w.values, bias, y),
+    match g.over() {
+        Some(g) => images_forward(&g, x, w, bias, y, work),
+        None => volumes_forward(&volumes(g), x, w.values, bias, y),
     }
 }
 
@@ -160,9 +160,9 @@ pub fn conv_input_gradient<T: Scalar, const R: usize>(
     dx: &mut [T],
     work: &mut Workspace<T>,
 ) {
-    match g.as_images() {
-        Some(g) => T::input_gradient(&g, w, dy, dx, work),
-        None => direct::input_gradient(g, w, dy, dx),
+    match g.over() {
+        Some(g) => images_input_gradient(&g, w, dy, dx, work),
+        None => volumes_input_gradient(&volumes(g), w, dy, dx),
     }
 }
 
@@ -177,16 +177,75 @@ pub fn conv_weight_gradient<T: Scalar, const R: usize>(
     dw: &mut [T],
     work: &mut Workspace<T>,
 ) {
-    match g.as_images() {
-        Some(g) => T::weight_gradient(&g, x, dy, dw, work),
-        None => direct::weight_gradient(g, x, dy, dw),
+    match g.over() {
+        Some(g) => images_weight_gradient(&g, x, dy, dw, work),
+        None => volumes_weight_gradient(&volumes(g), x, dy, dw),
+    }
+}
+
+fn volumes<const R: usize>(g: &Geometry<R>) -> Geometry<3> {
+    g.over().expect("at most three axes")
+}
+
+compiled! {
+    fn images_forward[T](
+        g: &Geometry<2>,
+        x: &[T],
+        w: Filters<'_, T>,
+        bias: Option<&[T]>,
+        y: &mut [T],
+        work: &mut Workspace<T>,
+    ) {
+        forward(isa(), g, x, w, bias, y, work);
+    }
+}
+
+compiled! {
+    fn images_input_gradient[T](
+        g: &Geometry<2>,
+        w: &[T],
+        dy: &[T],
+        dx: &mut [T],
+        work: &mut Workspace<T>,
+    ) {
+        input_gradient(isa(), g, w, dy, dx, work);
+    }
+}
+
+compiled! {
+    fn images_weight_gradient[T](
+        g: &Geometry<2>,
+        x: &[T],
+        dy: &[T],
+        dw: &mut [T],
+        work: &mut Workspace<T>,
+    ) {
+        weight_gradient(isa(), g, x, dy, dw, work);
+    }
+}
+
+compiled! {
+    fn volumes_forward[T](g: &Geometry<3>, x: &[T], w: &[T], bias: Option<&[T]>, y: &mut [T]) {
+        direct::forward(g, x, w, bias, y);
+    }
+}
+
+compiled! {
+    fn volumes_input_gradient[T](g: &Geometry<3>, w: &[T], dy: &[T], dx: &mut [T]) {
+        direct::input_gradient(g, w, dy, dx);
+    }
+}
+
+compiled! {
+    fn volumes_weight_gradient[T](g: &Geometry<3>, x: &[T], dy: &[T], dw: &mut [T]) {
+        direct::weight_gradient(g, x, dy, dw);
     }
 }
 
 /// Bytes of a [`Workspace`] after [`conv`] in training, and the gradients of the weights and of the input if they are wanted:
 /// all but small tables. It depends on the number of threads.
 pub fn workspace_bytes<T: Scalar, const R: usize>(g: &Geometry<R>, [weights, input]: [bool; 2]) -> usize {
-    let Some(g) = g.as_images().filter(|g| g.images > 0) else { return 0 };
+    let Some(g) = g.over().filter(|g: &Geometry<2>| g.images > 0) else { return 0 };
     let (isa, target) = (isa(), target::<T>(isa()));
     let (serves, serves_input) = (winograd::serves(&g), winograd::serves_input_gradient(&g));
     let (mut slot, mut sums) = (0, 0);

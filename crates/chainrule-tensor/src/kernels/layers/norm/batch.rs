@@ -5,7 +5,7 @@ use super::{
     mean::{Mean, sum_of},
 };
 use crate::{
-    Scalar,
+    Scalar, compiled,
     disjoint::Disjoint,
     kernels::{
         kernel, prefetch,
@@ -315,109 +315,118 @@ fn statistics<T: Scalar>(x: &[T], g: &Group, one_over_n: T, mean: &mut [Mean<T>]
     }
 }
 
-/// y = x̂ γ + β with x̂ = (x − μ) ρ, where μ and σ² are each channel's mean and biased variance, ρ = 1/√(σ² + ε).
-/// Fills `mean`, `var` and `rstd`, (C) each.
-///
-/// # Panics
-/// If the lengths do not fit the sizes.
-pub fn batch_norm<T: Scalar>(
-    x: &[T],
-    y: &mut [T],
-    sizes: Channels,
-    eps: T,
-    affine: Affine<'_, T>,
-    mean: &mut [Mean<T>],
-    [var, rstd]: [&mut [T]; 2],
-) {
-    assert!(x.len() == sizes.volume() && y.len() == x.len(), "x and y are as long as {sizes:?} says");
-    assert!([mean.len(), var.len(), rstd.len()] == [sizes.c; 3], "statistics have one element a channel");
-    if x.is_empty() {
-        mean.fill([T::ZERO; 2]);
-        return [var, rstd].into_iter().for_each(|v| v.fill(T::ZERO));
+compiled! {
+    /// y = x̂ γ + β with x̂ = (x − μ) ρ, where μ and σ² are each channel's mean and biased variance, ρ = 1/√(σ² + ε).
+    /// Fills `mean`, `var` and `rstd`, (C) each.
+    ///
+    /// # Panics
+    /// If the lengths do not fit the sizes.
+    pub fn batch_norm[T](
+        x: &[T],
+        y: &mut [T],
+        sizes: Channels,
+        eps: T,
+        affine: Affine<'_, T>,
+        mean: &mut [Mean<T>],
+        var_and_rstd: [&mut [T]; 2],
+    ) {
+        let [var, rstd] = var_and_rstd;
+        assert!(x.len() == sizes.volume() && y.len() == x.len(), "x and y are as long as {sizes:?} says");
+        assert!([mean.len(), var.len(), rstd.len()] == [sizes.c; 3], "statistics have one element a channel");
+        if x.is_empty() {
+            mean.fill([T::ZERO; 2]);
+            return [var, rstd].into_iter().for_each(|v| v.fill(T::ZERO));
+        }
+        let (per, y) = (sizes.per_group(), Disjoint::new(y));
+        let one_over_n = T::ONE / T::from_usize(sizes.count());
+        par::for_chunks3((mean, per), (var, per), (rstd, per), |i, mean, var, rstd| {
+            let channels = i * per..i * per + mean.len();
+            let g = sizes.group(channels.clone());
+            statistics(x, &g, one_over_n, mean, var);
+            rstd.iter_mut().zip(&*var).for_each(|(r, &v)| *r = T::ONE / (v + eps).sqrt());
+            normalize_group(x, &y, &g, (mean, rstd), affine, &channels);
+        });
     }
-    let (per, y) = (sizes.per_group(), Disjoint::new(y));
-    let one_over_n = T::ONE / T::from_usize(sizes.count());
-    par::for_chunks3((mean, per), (var, per), (rstd, per), |i, mean, var, rstd| {
-        let channels = i * per..i * per + mean.len();
-        let g = sizes.group(channels.clone());
-        statistics(x, &g, one_over_n, mean, var);
-        rstd.iter_mut().zip(&*var).for_each(|(r, &v)| *r = T::ONE / (v + eps).sqrt());
-        normalize_group(x, &y, &g, (mean, rstd), affine, &channels);
-    });
 }
 
-/// y = (x − μ) ρ γ + β for given μ and ρ, (C) each.
-///
-/// # Panics
-/// If the lengths do not fit the sizes.
-pub fn normalize_channels<T: Scalar>(
-    x: &[T],
-    y: &mut [T],
-    sizes: Channels,
-    (mean, rstd): (&[Mean<T>], &[T]),
-    affine: Affine<'_, T>,
-) {
-    assert!(x.len() == sizes.volume() && y.len() == x.len(), "x and y are as long as {sizes:?} says");
-    assert!([mean.len(), rstd.len()] == [sizes.c; 2], "statistics have one element a channel");
-    if x.is_empty() {
-        return;
+compiled! {
+    /// y = (x − μ) ρ γ + β for given μ and ρ, (C) each.
+    ///
+    /// # Panics
+    /// If the lengths do not fit the sizes.
+    pub fn normalize_channels[T](
+        x: &[T],
+        y: &mut [T],
+        sizes: Channels,
+        statistics: (&[Mean<T>], &[T]),
+        affine: Affine<'_, T>,
+    ) {
+        let (mean, rstd) = statistics;
+        assert!(x.len() == sizes.volume() && y.len() == x.len(), "x and y are as long as {sizes:?} says");
+        assert!([mean.len(), rstd.len()] == [sizes.c; 2], "statistics have one element a channel");
+        if x.is_empty() {
+            return;
+        }
+        let (per, y) = (sizes.per_group(), Disjoint::new(y));
+        par::for_each(sizes.c.div_ceil(per), |i| {
+            let channels = i * per..sizes.c.min((i + 1) * per);
+            let g = sizes.group(channels.clone());
+            normalize_group(x, &y, &g, (&mean[channels.clone()], &rstd[channels.clone()]), affine, &channels);
+        });
     }
-    let (per, y) = (sizes.per_group(), Disjoint::new(y));
-    par::for_each(sizes.c.div_ceil(per), |i| {
-        let channels = i * per..sizes.c.min((i + 1) * per);
-        let g = sizes.group(channels.clone());
-        normalize_group(x, &y, &g, (&mean[channels.clone()], &rstd[channels.clone()]), affine, &channels);
-    });
 }
 
-/// The gradients of y = (x − μ) ρ γ + β: fills `dw` with Σ dy x̂ and `db` with Σ dy, (C) each, and `dx`
-/// - with γ ρ (dy − mean(dy) − x̂ mean(dy x̂)) if μ and ρ are this batch's (`through`),
-/// - with γ ρ dy if they are constants.
-///
-/// # Panics
-/// If the lengths do not fit the sizes.
-pub fn batch_norm_gradient<T: Scalar>(
-    (x, dy): (&[T], &[T]),
-    sizes: Channels,
-    (mean, rstd): (&[Mean<T>], &[T]),
-    weight: Option<&[T]>,
-    through: bool,
-    [dw, db]: [&mut [T]; 2],
-    dx: Option<&mut [T]>,
-) {
-    let dx_len = dx.as_ref().map_or(x.len(), |dx| dx.len());
-    let fit = x.len() == sizes.volume() && dy.len() == x.len() && dx_len == x.len();
-    assert!(fit, "x, dy and dx are as long as {sizes:?} says");
-    assert!(
-        [mean.len(), rstd.len(), dw.len(), db.len()] == [sizes.c; 4],
-        "statistics have one element a channel"
-    );
-    if x.is_empty() {
-        return [dw, db].into_iter().for_each(|v| v.fill(T::ZERO));
+compiled! {
+    /// The gradients of y = (x − μ) ρ γ + β: fills `dw` with Σ dy x̂ and `db` with Σ dy, (C) each, and `dx`
+    /// - with γ ρ (dy − mean(dy) − x̂ mean(dy x̂)) if μ and ρ are this batch's (`through`),
+    /// - with γ ρ dy if they are constants.
+    ///
+    /// # Panics
+    /// If the lengths do not fit the sizes.
+    pub fn batch_norm_gradient[T](
+        x_and_dy: (&[T], &[T]),
+        sizes: Channels,
+        statistics: (&[Mean<T>], &[T]),
+        weight: Option<&[T]>,
+        through: bool,
+        sums: [&mut [T]; 2],
+        dx: Option<&mut [T]>,
+    ) {
+        let ((x, dy), (mean, rstd), [dw, db]) = (x_and_dy, statistics, sums);
+        let dx_len = dx.as_ref().map_or(x.len(), |dx| dx.len());
+        let fit = x.len() == sizes.volume() && dy.len() == x.len() && dx_len == x.len();
+        assert!(fit, "x, dy and dx are as long as {sizes:?} says");
+        assert!(
+            [mean.len(), rstd.len(), dw.len(), db.len()] == [sizes.c; 4],
+            "statistics have one element a channel"
+        );
+        if x.is_empty() {
+            return [dw, db].into_iter().for_each(|v| v.fill(T::ZERO));
+        }
+        let (per, dx) = (sizes.per_group(), dx.map(Disjoint::new));
+        let by = if through { T::ONE / T::from_usize(sizes.count()) } else { T::ZERO };
+        par::for_chunks2((dw, per), (db, per), |i, dw, db| {
+            let channels = i * per..i * per + dw.len();
+            let g = sizes.group(channels.clone());
+            let (mean, rstd) = (&mean[channels.clone()], &rstd[channels.clone()]);
+            let m = g.spread(mean.iter().map(|&[high, _]| high));
+            g.sums((x, dy), &m, [&mut *dw, &mut *db], |x, dy, m| [dy * (x - m), dy]);
+            for (((dw, &db), &[_, low]), &r) in dw.iter_mut().zip(&*db).zip(mean).zip(rstd) {
+                *dw = (*dw - low * db) * r;
+            }
+            let Some(dx) = &dx else { return };
+            // dx = a dy + b (x − high) + k with a = γ ρ, b = −a ρ mean(dy x̂), k = −a mean(dy) − b low
+            let a = || part(weight, &channels, T::ONE).zip(rstd).map(|(w, &r)| w * r);
+            let b = || a().zip(rstd).zip(&*dw).map(|((a, &r), &dw)| -a * r * dw * by);
+            let k = a().zip(&*db).zip(b()).zip(mean).map(|(((a, &db), b), &[_, low])| -a * db * by - b * low);
+            let abk = [g.spread(a()), g.spread(b()), g.spread(k)];
+            for image in 0..g.n {
+                // SAFETY: groups are of different channels, so no other piece has a part of this row.
+                let dx = unsafe { dx.part(g.start(image), g.width) };
+                gradient_row(g.row(x, image), g.row(dy, image), dx, &g, &m, &abk);
+            }
+        });
     }
-    let (per, dx) = (sizes.per_group(), dx.map(Disjoint::new));
-    let by = if through { T::ONE / T::from_usize(sizes.count()) } else { T::ZERO };
-    par::for_chunks2((dw, per), (db, per), |i, dw, db| {
-        let channels = i * per..i * per + dw.len();
-        let g = sizes.group(channels.clone());
-        let (mean, rstd) = (&mean[channels.clone()], &rstd[channels.clone()]);
-        let m = g.spread(mean.iter().map(|&[high, _]| high));
-        g.sums((x, dy), &m, [&mut *dw, &mut *db], |x, dy, m| [dy * (x - m), dy]);
-        for (((dw, &db), &[_, low]), &r) in dw.iter_mut().zip(&*db).zip(mean).zip(rstd) {
-            *dw = (*dw - low * db) * r;
-        }
-        let Some(dx) = &dx else { return };
-        // dx = a dy + b (x − high) + k with a = γ ρ, b = −a ρ mean(dy x̂), k = −a mean(dy) − b low
-        let a = || part(weight, &channels, T::ONE).zip(rstd).map(|(w, &r)| w * r);
-        let b = || a().zip(rstd).zip(&*dw).map(|((a, &r), &dw)| -a * r * dw * by);
-        let k = a().zip(&*db).zip(b()).zip(mean).map(|(((a, &db), b), &[_, low])| -a * db * by - b * low);
-        let abk = [g.spread(a()), g.spread(b()), g.spread(k)];
-        for image in 0..g.n {
-            // SAFETY: groups are of different channels, so no other piece has a part of this row.
-            let dx = unsafe { dx.part(g.start(image), g.width) };
-            gradient_row(g.row(x, image), g.row(dy, image), dx, &g, &m, &abk);
-        }
-    });
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::mean::{Mean, sum_of};
 use crate::{
-    Scalar,
+    Scalar, compiled,
     disjoint::Disjoint,
     kernels::{
         kernel,
@@ -93,25 +93,27 @@ kernel! {
     }
 }
 
-/// y = x̂ γ + β over rows of `d` with x̂ = (x − μ) ρ, where μ and σ² are the row's mean and biased variance,
-/// ρ = 1/√(σ² + ε). Fills `mean` and `rstd`, one value a row. γ and β are optional; β comes with γ.
-///
-/// # Panics
-/// If the lengths do not fit together.
-pub fn layer_norm<T: Scalar>(
-    x: &[T],
-    y: &mut [T],
-    d: usize,
-    eps: T,
-    affine: (Option<&[T]>, Option<&[T]>),
-    mean: &mut [Mean<T>],
-    rstd: &mut [T],
-) {
-    assert!(x.len() == y.len() && x.len() == mean.len() * d && rstd.len() == mean.len());
-    let per = rows_per_piece(mean.len(), d);
-    par::for_chunks3((y, per * d), (mean, per), (rstd, per), |i, y, mean, rstd| {
-        forward_rows(&x[i * per * d..][..y.len()], y, d, eps, affine, mean, rstd);
-    });
+compiled! {
+    /// y = x̂ γ + β over rows of `d` with x̂ = (x − μ) ρ, where μ and σ² are the row's mean and biased variance,
+    /// ρ = 1/√(σ² + ε). Fills `mean` and `rstd`, one value a row. γ and β are optional; β comes with γ.
+    ///
+    /// # Panics
+    /// If the lengths do not fit together.
+    pub fn layer_norm[T](
+        x: &[T],
+        y: &mut [T],
+        d: usize,
+        eps: T,
+        affine: (Option<&[T]>, Option<&[T]>),
+        mean: &mut [Mean<T>],
+        rstd: &mut [T],
+    ) {
+        assert!(x.len() == y.len() && x.len() == mean.len() * d && rstd.len() == mean.len());
+        let per = rows_per_piece(mean.len(), d);
+        par::for_chunks3((y, per * d), (mean, per), (rstd, per), |i, y, mean, rstd| {
+            forward_rows(&x[i * per * d..][..y.len()], y, d, eps, affine, mean, rstd);
+        });
+    }
 }
 
 /// x̂ = (x − m) ρ + s of a row.
@@ -234,46 +236,49 @@ impl<T> Shares<T> {
     }
 }
 
-/// The gradients of [`layer_norm`], given its x, the μ and ρ of its rows and g = dy γ: fills `dx` with
-/// ρ (g − mean(g) − x̂ mean(g x̂)), and `shares` with Σ dy x̂ and Σ dy over the rows.
-///
-/// # Panics
-/// If the lengths do not fit together.
-pub fn layer_norm_gradient<T: Scalar>(
-    (x, dy): (&[T], &[T]),
-    d: usize,
-    (mean, rstd): (&[Mean<T>], &[T]),
-    weight: Option<&[T]>,
-    shares: &mut Shares<T>,
-    dx: Option<&mut [T]>,
-) {
-    let rows = mean.len();
-    assert!(x.len() == dy.len() && x.len() == rows * d && rstd.len() == rows);
-    let per = rows_per_piece(rows, d);
-    let stride = 2 * d + APART;
-    let pieces = rows.div_ceil(per).max(1);
-    let Shares { block, total } = shares;
-    block.resize(pieces * stride, T::ZERO);
-    total.clear();
-    total.resize(pieces * stride, 0.0);
-    let dx = dx.map(Disjoint::new);
-    let parts = (&mut block[..], stride);
-    par::for_chunks2(parts, (&mut total[..], stride), |i, block, total| {
-        let (block, total) = (&mut block[..2 * d], &mut total[..2 * d]);
-        for first in (i * per..rows.min((i + 1) * per)).step_by(DEPTH) {
-            let some = first..rows.min((i + 1) * per).min(first + DEPTH);
-            let at = some.start * d..some.end * d;
-            // SAFETY: pieces are of different rows.
-            let dx = dx.as_ref().map(|dx| unsafe { dx.part(at.start, at.len()) });
-            let statistics = (&mean[some.clone()], &rstd[some]);
-            block.fill(T::ZERO);
-            backward_rows((&x[at.clone()], &dy[at]), d, statistics, weight, block, dx);
-            total.iter_mut().zip(&*block).for_each(|(total, &v)| *total += v.to_f64());
-        }
-    });
-    let (sum, rest) = total.split_at_mut(stride);
-    rest.chunks_exact(stride).for_each(|share| sum.iter_mut().zip(share).for_each(|(s, &v)| *s += v));
-    block[..2 * d].iter_mut().zip(sum).for_each(|(v, &mut sum)| *v = T::from_f64(sum));
+compiled! {
+    /// The gradients of [`layer_norm`], given its x, the μ and ρ of its rows and g = dy γ: fills `dx` with
+    /// ρ (g − mean(g) − x̂ mean(g x̂)), and `shares` with Σ dy x̂ and Σ dy over the rows.
+    ///
+    /// # Panics
+    /// If the lengths do not fit together.
+    pub fn layer_norm_gradient[T](
+        x_and_dy: (&[T], &[T]),
+        d: usize,
+        statistics: (&[Mean<T>], &[T]),
+        weight: Option<&[T]>,
+        shares: &mut Shares<T>,
+        dx: Option<&mut [T]>,
+    ) {
+        let ((x, dy), (mean, rstd)) = (x_and_dy, statistics);
+        let rows = mean.len();
+        assert!(x.len() == dy.len() && x.len() == rows * d && rstd.len() == rows);
+        let per = rows_per_piece(rows, d);
+        let stride = 2 * d + APART;
+        let pieces = rows.div_ceil(per).max(1);
+        let Shares { block, total } = shares;
+        block.resize(pieces * stride, T::ZERO);
+        total.clear();
+        total.resize(pieces * stride, 0.0);
+        let dx = dx.map(Disjoint::new);
+        let parts = (&mut block[..], stride);
+        par::for_chunks2(parts, (&mut total[..], stride), |i, block, total| {
+            let (block, total) = (&mut block[..2 * d], &mut total[..2 * d]);
+            for first in (i * per..rows.min((i + 1) * per)).step_by(DEPTH) {
+                let some = first..rows.min((i + 1) * per).min(first + DEPTH);
+                let at = some.start * d..some.end * d;
+                // SAFETY: pieces are of different rows.
+                let dx = dx.as_ref().map(|dx| unsafe { dx.part(at.start, at.len()) });
+                let statistics = (&mean[some.clone()], &rstd[some]);
+                block.fill(T::ZERO);
+                backward_rows((&x[at.clone()], &dy[at]), d, statistics, weight, block, dx);
+                total.iter_mut().zip(&*block).for_each(|(total, &v)| *total += v.to_f64());
+            }
+        });
+        let (sum, rest) = total.split_at_mut(stride);
+        rest.chunks_exact(stride).for_each(|share| sum.iter_mut().zip(share).for_each(|(s, &v)| *s += v));
+        block[..2 * d].iter_mut().zip(sum).for_each(|(v, &mut sum)| *v = T::from_f64(sum));
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! Means over windows. The rows of a window are added first, over the whole width; then windows are cut from that row.
 
 use super::{
-    super::window::{as_pair, planes},
+    super::window::{over, planes},
     in_blocks, planes_per_piece,
 };
 use crate::{
-    Scalar,
+    Scalar, compiled,
     kernels::{
         kernel,
         reduce::{DEPTH, add_rows, sum},
@@ -198,37 +198,13 @@ pub fn average_pool<T: Scalar, const R: usize>(
     divisor: Option<usize>,
     scratch: &mut Vec<T>,
 ) {
-    let (plane, out) = sizes(size, by_axis, [x.len(), y.len()]);
-    if y.is_empty() {
-        return;
+    if let (Some(size), Some(by_axis)) = (over(size, 1), over(by_axis, ONE)) {
+        image_means(x, y, size, by_axis, divisor, scratch);
+    } else if let (Some(size), Some(by_axis)) = (over(size, 1), over(by_axis, ONE)) {
+        volume_means(x, y, size, by_axis, divisor);
+    } else {
+        panic!("expected at most three axes, got {R}");
     }
-    let (Some(size), Some([rows, cols])) = (as_pair(size, 1), as_pair(by_axis, ONE)) else {
-        y.fill(T::ZERO);
-        for (x, y) in x.chunks_exact(plane).zip(y.chunks_exact_mut(out)) {
-            let mut mean = (0, 0.0);
-            each(size, by_axis, divisor, |o, i, share: T| {
-                let before = if mean.0 == o { mean.1 } else { 0.0 };
-                mean = (o, before + (x[i] * share).to_f64());
-                y[o] = T::from_f64(mean.1);
-            });
-        }
-        return;
-    };
-    let (per, cut) = (planes_per_piece(plane), cut(rows, cols, size, divisor));
-    if whole(rows, cols, size) {
-        let share = cut.share::<T>(&rows[0], &cols[0]);
-        return par::for_chunks(y, per, |i, y| {
-            let planes = x[i * per * plane..].chunks_exact(plane);
-            y.iter_mut().zip(planes).for_each(|(y, x)| *y = T::from_f64(sum(x)) * share);
-        });
-    }
-    let apart = apart(cut.width);
-    scratch.resize(y.len().div_ceil(per * out) * apart, T::ZERO);
-    par::for_chunks2((y, per * out), (scratch, apart), |i, y, line| {
-        let line = &mut line[..cut.width];
-        let planes = x[i * per * plane..].chunks_exact(plane);
-        y.chunks_exact_mut(out).zip(planes).for_each(|(y, x)| plane_means(x, y, &cut, line));
-    });
 }
 
 /// dx = dy/count, summed over the windows that an element is in.
@@ -243,31 +219,113 @@ pub fn average_pool_gradient<T: Scalar, const R: usize>(
     divisor: Option<usize>,
     scratch: &mut Vec<T>,
 ) {
-    let (plane, out) = sizes(size, by_axis, [dx.len(), dy.len()]);
-    if dx.is_empty() || dy.is_empty() {
-        return dx.fill(T::ZERO);
+    if let (Some(size), Some(by_axis)) = (over(size, 1), over(by_axis, ONE)) {
+        image_gradients(dy, dx, size, by_axis, divisor, scratch);
+    } else if let (Some(size), Some(by_axis)) = (over(size, 1), over(by_axis, ONE)) {
+        volume_gradients(dy, dx, size, by_axis, divisor);
+    } else {
+        panic!("expected at most three axes, got {R}");
     }
-    let (Some(size), Some([rows, cols])) = (as_pair(size, 1), as_pair(by_axis, ONE)) else {
+}
+
+compiled! {
+    fn image_means[T](
+        x: &[T],
+        y: &mut [T],
+        size: [usize; 2],
+        by_axis: [&[Span]; 2],
+        divisor: Option<usize>,
+        scratch: &mut Vec<T>,
+    ) {
+        let (plane, out) = sizes(size, by_axis, [x.len(), y.len()]);
+        if y.is_empty() {
+            return;
+        }
+        let [rows, cols] = by_axis;
+        let (per, cut) = (planes_per_piece(plane), cut(rows, cols, size, divisor));
+        if whole(rows, cols, size) {
+            let share = cut.share::<T>(&rows[0], &cols[0]);
+            return par::for_chunks(y, per, |i, y| {
+                let planes = x[i * per * plane..].chunks_exact(plane);
+                y.iter_mut().zip(planes).for_each(|(y, x)| *y = T::from_f64(sum(x)) * share);
+            });
+        }
+        let apart = apart(cut.width);
+        scratch.resize(y.len().div_ceil(per * out) * apart, T::ZERO);
+        par::for_chunks2((y, per * out), (scratch, apart), |i, y, line| {
+            let line = &mut line[..cut.width];
+            let planes = x[i * per * plane..].chunks_exact(plane);
+            y.chunks_exact_mut(out).zip(planes).for_each(|(y, x)| plane_means(x, y, &cut, line));
+        });
+    }
+}
+
+compiled! {
+    fn volume_means[T](x: &[T], y: &mut [T], size: [usize; 3], by_axis: [&[Span]; 3], divisor: Option<usize>) {
+        let (plane, out) = sizes(size, by_axis, [x.len(), y.len()]);
+        if y.is_empty() {
+            return;
+        }
+        y.fill(T::ZERO);
+        for (x, y) in x.chunks_exact(plane).zip(y.chunks_exact_mut(out)) {
+            let mut mean = (0, 0.0);
+            each(size, by_axis, divisor, |o, i, share: T| {
+                let before = if mean.0 == o { mean.1 } else { 0.0 };
+                mean = (o, before + (x[i] * share).to_f64());
+                y[o] = T::from_f64(mean.1);
+            });
+        }
+    }
+}
+
+compiled! {
+    fn image_gradients[T](
+        dy: &[T],
+        dx: &mut [T],
+        size: [usize; 2],
+        by_axis: [&[Span]; 2],
+        divisor: Option<usize>,
+        scratch: &mut Vec<T>,
+    ) {
+        let (plane, out) = sizes(size, by_axis, [dx.len(), dy.len()]);
+        if dx.is_empty() || dy.is_empty() {
+            return dx.fill(T::ZERO);
+        }
+        let [rows, cols] = by_axis;
+        let (per, cut) = (planes_per_piece(plane), cut(rows, cols, size, divisor));
+        if whole(rows, cols, size) {
+            let share = cut.share::<T>(&rows[0], &cols[0]);
+            return par::for_chunks(dx, per * plane, |i, dx| {
+                dx.chunks_exact_mut(plane).zip(&dy[i * per..]).for_each(|(dx, &g)| dx.fill(g * share));
+            });
+        }
+        let apart = apart(cut.width);
+        scratch.resize(dx.len().div_ceil(per * plane) * apart, T::ZERO);
+        par::for_chunks2((dx, per * plane), (scratch, apart), |i, dx, line| {
+            let line = &mut line[..cut.width];
+            let planes = dy[i * per * out..].chunks_exact(out);
+            dx.chunks_exact_mut(plane).zip(planes).for_each(|(dx, dy)| plane_gradients(dy, dx, &cut, line));
+        });
+    }
+}
+
+compiled! {
+    fn volume_gradients[T](
+        dy: &[T],
+        dx: &mut [T],
+        size: [usize; 3],
+        by_axis: [&[Span]; 3],
+        divisor: Option<usize>,
+    ) {
+        let (plane, out) = sizes(size, by_axis, [dx.len(), dy.len()]);
         dx.fill(T::ZERO);
+        if dx.is_empty() || dy.is_empty() {
+            return;
+        }
         for (dx, dy) in dx.chunks_exact_mut(plane).zip(dy.chunks_exact(out)) {
             each(size, by_axis, divisor, |o, i, share: T| dx[i] += dy[o] * share);
         }
-        return;
-    };
-    let (per, cut) = (planes_per_piece(plane), cut(rows, cols, size, divisor));
-    if whole(rows, cols, size) {
-        let share = cut.share::<T>(&rows[0], &cols[0]);
-        return par::for_chunks(dx, per * plane, |i, dx| {
-            dx.chunks_exact_mut(plane).zip(&dy[i * per..]).for_each(|(dx, &g)| dx.fill(g * share));
-        });
     }
-    let apart = apart(cut.width);
-    scratch.resize(dx.len().div_ceil(per * plane) * apart, T::ZERO);
-    par::for_chunks2((dx, per * plane), (scratch, apart), |i, dx, line| {
-        let line = &mut line[..cut.width];
-        let planes = dy[i * per * out..].chunks_exact(out);
-        dx.chunks_exact_mut(plane).zip(planes).for_each(|(dx, dy)| plane_gradients(dy, dx, &cut, line));
-    });
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Maxima of 2 × 2 windows that neither overlap nor leave gaps: whole rows at a time, and one byte for each winner.
 
 use super::{super::window::planes, in_blocks, planes_per_piece};
-use crate::{Scalar, kernels::kernel, par};
+use crate::{Scalar, compiled, kernels::kernel, par};
 
 kernel! {
     /// Maxima of 2 × 2 corners of two rows, and which corner won: 0 1 over 2 3.
@@ -38,79 +38,84 @@ kernel! {
     }
 }
 
-/// [`super::max_pool`] with windows of 2 × 2 that neither overlap nor leave gaps; `corners`, if requested, says which of a window's
-/// elements won: 0 1 over 2 3. `h` and `w` are the sizes of a plane of x.
-///
-/// # Panics
-/// If the lengths do not fit together.
-pub fn max_pool_corners<T: Scalar>(x: &[T], y: &mut [T], corners: Option<&mut [u8]>, [h, w]: [usize; 2]) {
-    let (plane, out) = planes([[h, w], [h / 2, w / 2]], [x.len(), y.len()]);
-    assert!(corners.as_ref().is_none_or(|c| c.len() == y.len()), "a corner for each element of y");
-    if y.is_empty() {
-        return;
-    }
-    let width = w / 2;
-    let per = planes_per_piece(plane);
-    // The two rows of x under row i of a piece of y.
-    let rows = |piece: usize, i: usize| {
-        let (p, i) = (piece * per + i / (h / 2), i % (h / 2));
-        x[p * plane + 2 * i * w..][..2 * w].split_at(w)
-    };
-    match corners {
-        Some(corners) => par::for_chunks2((y, per * out), (corners, per * out), |piece, y, corners| {
-            let out = y.chunks_exact_mut(width).zip(corners.chunks_exact_mut(width));
-            for (i, (y, corners)) in out.enumerate() {
-                let (top, bottom) = rows(piece, i);
-                corner_rows(top, bottom, y, corners);
-            }
-        }),
-        None => par::for_chunks(y, per * out, |piece, y| {
-            for (i, y) in y.chunks_exact_mut(width).enumerate() {
-                let (top, bottom) = rows(piece, i);
-                corner_maxima(top, bottom, y);
-            }
-        }),
+compiled! {
+    /// [`super::max_pool`] with windows of 2 × 2 that neither overlap nor leave gaps; `corners`, if requested, says which of a window's
+    /// elements won: 0 1 over 2 3. `h` and `w` are the sizes of a plane of x.
+    ///
+    /// # Panics
+    /// If the lengths do not fit together.
+    pub fn max_pool_corners[T](x: &[T], y: &mut [T], corners: Option<&mut [u8]>, size: [usize; 2]) {
+        let [h, w] = size;
+        let (plane, out) = planes([[h, w], [h / 2, w / 2]], [x.len(), y.len()]);
+        assert!(corners.as_ref().is_none_or(|c| c.len() == y.len()), "a corner for each element of y");
+        if y.is_empty() {
+            return;
+        }
+        let width = w / 2;
+        let per = planes_per_piece(plane);
+        // The two rows of x under row i of a piece of y.
+        let rows = |piece: usize, i: usize| {
+            let (p, i) = (piece * per + i / (h / 2), i % (h / 2));
+            x[p * plane + 2 * i * w..][..2 * w].split_at(w)
+        };
+        match corners {
+            Some(corners) => par::for_chunks2((y, per * out), (corners, per * out), |piece, y, corners| {
+                let out = y.chunks_exact_mut(width).zip(corners.chunks_exact_mut(width));
+                for (i, (y, corners)) in out.enumerate() {
+                    let (top, bottom) = rows(piece, i);
+                    corner_rows(top, bottom, y, corners);
+                }
+            }),
+            None => par::for_chunks(y, per * out, |piece, y| {
+                for (i, y) in y.chunks_exact_mut(width).enumerate() {
+                    let (top, bottom) = rows(piece, i);
+                    corner_maxima(top, bottom, y);
+                }
+            }),
+        }
     }
 }
 
 kernel! {
     /// One row of windows of [`max_pool_corners_gradient`].
     fn corner_gradient[T: Scalar](dy: &[T], corners: &[u8], top: &mut [T], bottom: &mut [T]) {
-        let rows = top.as_chunks_mut::<2>().0.iter_mut().zip(bottom.as_chunks_mut::<2>().0);
-        for (((a, b), &g), &c) in rows.zip(dy).zip(corners) {
-            let only = |i: u8| if c == i { g } else { T::ZERO };
-            *a = [only(0), only(1)];
-            *b = [only(2), only(3)];
+        for (row, first) in [(top, 0), (bottom, 2)] {
+            for ((pair, &g), &c) in row.as_chunks_mut::<2>().0.iter_mut().zip(dy).zip(corners) {
+                *pair = [first, first + 1].map(|i| if c == i { g } else { T::ZERO });
+            }
         }
     }
 }
 
-/// dx = dy at the winning corners and 0 elsewhere.
-///
-/// # Panics
-/// If the lengths do not fit together.
-pub fn max_pool_corners_gradient<T: Scalar>(dy: &[T], corners: &[u8], dx: &mut [T], [h, w]: [usize; 2]) {
-    let (plane, out) = planes([[h, w], [h / 2, w / 2]], [dx.len(), dy.len()]);
-    assert_eq!(dy.len(), corners.len(), "a corner for each element of dy");
-    if dx.is_empty() {
-        return;
-    }
-    let width = w / 2;
-    let per = planes_per_piece(plane);
-    par::for_chunks(dx, per * plane, |piece, dx| {
-        for (p, dx) in (piece * per..).zip(dx.chunks_exact_mut(plane)) {
-            let (even, odd) = dx.split_at_mut(h / 2 * 2 * w);
-            odd.fill(T::ZERO);
-            for (i, rows) in even.chunks_exact_mut(2 * w).enumerate() {
-                let (top, bottom) = rows.split_at_mut(w);
-                if w % 2 == 1 {
-                    (top[w - 1], bottom[w - 1]) = (T::ZERO, T::ZERO);
-                }
-                let at = p * out + i * width..p * out + (i + 1) * width;
-                corner_gradient(&dy[at.clone()], &corners[at], top, bottom);
-            }
+compiled! {
+    /// dx = dy at the winning corners and 0 elsewhere.
+    ///
+    /// # Panics
+    /// If the lengths do not fit together.
+    pub fn max_pool_corners_gradient[T](dy: &[T], corners: &[u8], dx: &mut [T], size: [usize; 2]) {
+        let [h, w] = size;
+        let (plane, out) = planes([[h, w], [h / 2, w / 2]], [dx.len(), dy.len()]);
+        assert_eq!(dy.len(), corners.len(), "a corner for each element of dy");
+        if dx.is_empty() {
+            return;
         }
-    });
+        let width = w / 2;
+        let per = planes_per_piece(plane);
+        par::for_chunks(dx, per * plane, |piece, dx| {
+            for (p, dx) in (piece * per..).zip(dx.chunks_exact_mut(plane)) {
+                let (even, odd) = dx.split_at_mut(h / 2 * 2 * w);
+                odd.fill(T::ZERO);
+                for (i, rows) in even.chunks_exact_mut(2 * w).enumerate() {
+                    let (top, bottom) = rows.split_at_mut(w);
+                    if w % 2 == 1 {
+                        (top[w - 1], bottom[w - 1]) = (T::ZERO, T::ZERO);
+                    }
+                    let at = p * out + i * width..p * out + (i + 1) * width;
+                    corner_gradient(&dy[at.clone()], &corners[at], top, bottom);
+                }
+            }
+        });
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::{super::window::planes, planes_per_piece};
 use crate::{
-    Scalar,
+    Scalar, compiled,
     kernels::{kernel, layers::Window},
     par,
     shape::positions,
@@ -198,19 +198,53 @@ pub fn max_pool<T: Scalar, const R: usize>(
     winners: Option<&mut [u32]>,
     window: &Window<R>,
 ) {
+    match window.over() {
+        Some(window) => image_maxima(x, y, winners, &window),
+        None => volume_maxima(x, y, winners, &window.over().expect("at most three axes")),
+    }
+}
+
+/// Elements of a plane of x and of y, if all fits together.
+fn sizes<const R: usize>(x: usize, y: usize, winners: Option<usize>, window: &Window<R>) -> (usize, usize) {
     if let Err(error) = window.check() {
         panic!("{error}");
     }
-    let (plane, out) = planes([window.input, window.output()], [x.len(), y.len()]);
-    if y.is_empty() {
-        return;
-    }
-    if let Some(winners) = &winners {
+    let (plane, out) = planes([window.input, window.output()], [x, y]);
+    if let Some(winners) = winners.filter(|_| y > 0) {
         assert!(plane < NONE as usize, "expected fewer than 2³² − 1 elements of a plane, got {plane}");
-        assert_eq!(winners.len(), y.len(), "a winner for each element of y");
+        assert_eq!(winners, y, "a winner for each element of y");
     }
-    let per = planes_per_piece(plane);
-    let Some(images) = window.as_images() else {
+    (plane, out)
+}
+
+compiled! {
+    fn image_maxima[T](x: &[T], y: &mut [T], winners: Option<&mut [u32]>, window: &Window<2>) {
+        let (plane, out) = sizes(x.len(), y.len(), winners.as_deref().map(<[u32]>::len), window);
+        if y.is_empty() {
+            return;
+        }
+        let (per, rows, cols) = (planes_per_piece(plane), Slide::new(window, 0), Slide::new(window, 1));
+        let planes = |i: usize| x[i * per * plane..].chunks_exact(plane);
+        match winners {
+            Some(winners) => par::for_chunks2((y, per * out), (winners, per * out), |i, y, winners| {
+                let ys = y.chunks_exact_mut(out).zip(winners.chunks_exact_mut(out));
+                for (x, (y, winners)) in planes(i).zip(ys) {
+                    plane_winners(x, y, winners, &rows, &cols);
+                }
+            }),
+            None => par::for_chunks(y, per * out, |i, y| {
+                planes(i).zip(y.chunks_exact_mut(out)).for_each(|(x, y)| plane_maxima(x, y, &rows, &cols));
+            }),
+        }
+    }
+}
+
+compiled! {
+    fn volume_maxima[T](x: &[T], y: &mut [T], winners: Option<&mut [u32]>, window: &Window<3>) {
+        let (plane, out) = sizes(x.len(), y.len(), winners.as_deref().map(<[u32]>::len), window);
+        if y.is_empty() {
+            return;
+        }
         let mut winners = winners;
         for (p, (x, y)) in x.chunks_exact(plane).zip(y.chunks_exact_mut(out)).enumerate() {
             for (i, (y, o)) in y.iter_mut().zip(positions(window.output())).enumerate() {
@@ -221,50 +255,38 @@ pub fn max_pool<T: Scalar, const R: usize>(
                 }
             }
         }
-        return;
-    };
-    let (rows, cols) = (Slide::new(&images, 0), Slide::new(&images, 1));
-    let planes = |i: usize| x[i * per * plane..].chunks_exact(plane);
-    match winners {
-        Some(winners) => par::for_chunks2((y, per * out), (winners, per * out), |i, y, winners| {
-            for ((x, y), winners) in planes(i).zip(y.chunks_exact_mut(out)).zip(winners.chunks_exact_mut(out))
-            {
-                plane_winners(x, y, winners, &rows, &cols);
-            }
-        }),
-        None => par::for_chunks(y, per * out, |i, y| {
-            planes(i).zip(y.chunks_exact_mut(out)).for_each(|(x, y)| plane_maxima(x, y, &rows, &cols));
-        }),
     }
 }
 
-/// dx = dy at the winners, summed, and 0 elsewhere; `plane` is the number of elements of a plane of x.
-///
-/// # Panics
-/// If the lengths do not fit together, or a winner lies outside of its plane.
-pub fn max_pool_gradient<T: Scalar>(dy: &[T], winners: &[u32], dx: &mut [T], plane: usize) {
-    assert_eq!(dy.len(), winners.len(), "a winner for each element of dy");
-    if dx.is_empty() || dy.is_empty() {
-        return dx.fill(T::ZERO);
-    }
-    assert!(
-        plane > 0 && dx.len().is_multiple_of(plane) && dy.len().is_multiple_of(dx.len() / plane),
-        "expected whole planes of {plane} elements, got dx of {} and dy of {}",
-        dx.len(),
-        dy.len()
-    );
-    let (per, out) = (planes_per_piece(plane), dy.len() / (dx.len() / plane));
-    par::for_chunks(dx, per * plane, |i, dx| {
-        dx.fill(T::ZERO);
-        let planes = dy[i * per * out..].chunks_exact(out).zip(winners[i * per * out..].chunks_exact(out));
-        for (dx, (dy, winners)) in dx.chunks_exact_mut(plane).zip(planes) {
-            for (&g, &at) in dy.iter().zip(winners) {
-                if at != NONE {
-                    dx[at as usize] += g;
+compiled! {
+    /// dx = dy at the winners, summed, and 0 elsewhere; `plane` is the number of elements of a plane of x.
+    ///
+    /// # Panics
+    /// If the lengths do not fit together, or a winner lies outside of its plane.
+    pub fn max_pool_gradient[T](dy: &[T], winners: &[u32], dx: &mut [T], plane: usize) {
+        assert_eq!(dy.len(), winners.len(), "a winner for each element of dy");
+        if dx.is_empty() || dy.is_empty() {
+            return dx.fill(T::ZERO);
+        }
+        assert!(
+            plane > 0 && dx.len().is_multiple_of(plane) && dy.len().is_multiple_of(dx.len() / plane),
+            "expected whole planes of {plane} elements, got dx of {} and dy of {}",
+            dx.len(),
+            dy.len()
+        );
+        let (per, out) = (planes_per_piece(plane), dy.len() / (dx.len() / plane));
+        par::for_chunks(dx, per * plane, |i, dx| {
+            dx.fill(T::ZERO);
+            let planes = dy[i * per * out..].chunks_exact(out).zip(winners[i * per * out..].chunks_exact(out));
+            for (dx, (dy, winners)) in dx.chunks_exact_mut(plane).zip(planes) {
+                for (&g, &at) in dy.iter().zip(winners) {
+                    if at != NONE {
+                        dx[at as usize] += g;
+                    }
                 }
             }
-        }
-    });
+        });
+    }
 }
 
 #[cfg(test)]
