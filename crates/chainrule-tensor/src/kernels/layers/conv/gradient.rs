@@ -106,15 +106,21 @@ impl Plan {
 }
 
 /// The levels of long sums: a part, which is added to the sums, and those to the totals.
-struct Levels<T> {
+#[derive(Default)]
+pub(super) struct Levels<T> {
     part: Vec<T>,
     totals: Vec<f64>,
     parts: usize,
 }
 
 impl<T: Scalar> Levels<T> {
-    fn new(len: usize) -> Self {
-        Self { part: vec![T::ZERO; len], totals: vec![0.0; len], parts: 0 }
+    /// For `len` sums.
+    fn reset(&mut self, len: usize) {
+        self.part.clear();
+        self.totals.clear();
+        self.parts = 0;
+        self.part.resize(len, T::ZERO);
+        self.totals.resize(len, 0.0);
     }
 
     /// Begins the next part.
@@ -251,9 +257,15 @@ impl<T: Scalar> Gradient<'_, T> {
         let (g, plan) = (self.g, self.plan);
         let [oh, ow] = g.output();
         sums.fill(T::ZERO);
-        let mut levels = (self.addends() > LONG).then(|| Levels::new(sums.len()));
+        let mut memory = std::mem::take(&mut slot.levels);
+        let mut levels = (self.addends() > LONG).then_some(&mut memory);
+        if let Some(levels) = &mut levels {
+            levels.reset(sums.len());
+        }
         if plan.single {
-            return self.products(images, blocks, sums, levels);
+            self.products(images, blocks, sums, levels);
+            slot.levels = memory;
+            return;
         }
         plan.frame.prepare(&mut slot.frame);
         let (plane, per_group) = (oh * ow, g.group_filters().div_ceil(plan.block));
@@ -297,9 +309,10 @@ impl<T: Scalar> Gradient<'_, T> {
                 block = end;
             }
         }
-        if let Some(mut levels) = levels {
+        if let Some(levels) = levels {
             levels.finish(sums);
         }
+        slot.levels = memory;
     }
 
     /// How many products an element of dW is the sum of.
@@ -313,7 +326,7 @@ impl<T: Scalar> Gradient<'_, T> {
         images: std::ops::Range<usize>,
         blocks: std::ops::Range<usize>,
         sums: &mut [T],
-        mut levels: Option<Levels<T>>,
+        mut levels: Option<&mut Levels<T>>,
     ) {
         let (g, plan) = (self.g, self.plan);
         let (plane, per_group) = (g.input[0] * g.input[1], g.group_filters().div_ceil(plan.block));
@@ -341,7 +354,7 @@ impl<T: Scalar> Gradient<'_, T> {
                 levels.next(sums);
             }
         }
-        if let Some(mut levels) = levels {
+        if let Some(levels) = levels {
             levels.finish(sums);
         }
     }

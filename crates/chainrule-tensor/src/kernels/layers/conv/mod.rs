@@ -92,11 +92,12 @@ struct Slot<T> {
     frame: Buffer<T>,
     strip: Buffer<T>,
     temp: Buffer<T>,
+    levels: gradient::Levels<T>,
 }
 
 impl<T: Scalar> Default for Slot<T> {
     fn default() -> Self {
-        Self { frame: Buffer::new(), strip: Buffer::new(), temp: Buffer::new() }
+        Self { frame: Buffer::new(), strip: Buffer::new(), temp: Buffer::new(), levels: Default::default() }
     }
 }
 

@@ -15,15 +15,33 @@ use crate::{
     kernels::{
         Isa,
         dispatch::dispatch,
-        gemm::{Block, most_rows, tile_rows},
+        gemm::{Block, LONG, most_rows, tile_rows},
         lanes::lanes,
+        reduce::DEPTH,
     },
     par,
 };
 use std::ops::Range;
 
 /// Tiles of a block, about: V of 64 channels (36 · 56 · 64 elements, 504 KiB in f32) then stays in the second-level cache.
-pub(super) const TILES: usize = 56;
+const TILES: usize = 56;
+/// Blocks, of about [`DEPTH`] tiles each, whose sums stay in T where there are many.
+const SEGMENT: usize = 8;
+
+/// Elements of U that a piece adds to the totals: 8 µs.
+const PIECE: usize = 1 << 14;
+
+/// Whether the sums are so long that their rounding would be seen.
+pub(super) fn long(pass: &Pass) -> bool {
+    pass.output.into_iter().fold(pass.images, usize::saturating_mul) > LONG
+}
+
+/// Rows of tiles in a block.
+pub(super) fn rows_of_block(pass: &Pass) -> usize {
+    let [down, across] = pass.tiles();
+    let tiles = if long(pass) { DEPTH } else { TILES };
+    (tiles / across).clamp(1, pass.images.saturating_mul(down))
+}
 
 pub(in crate::kernels::layers::conv) fn weight_gradient<T: Scalar>(
     isa: Isa,
@@ -44,7 +62,7 @@ pub(in crate::kernels::layers::conv) fn weight_gradient<T: Scalar>(
     }
     let [down, across] = pass.tiles();
     let all = pass.images * down;
-    let rows = (TILES / across).clamp(1, all);
+    let rows = rows_of_block(pass);
     let (v_row, m_row) = (row::<T>(channels), row::<T>(filters));
     let (v_plane, m_plane) = (apart::<T>(rows * across * v_row), apart::<T>(rows * across * m_row));
     let u_plane = apart::<T>(filters * v_row);
@@ -63,10 +81,11 @@ pub(in crate::kernels::layers::conv) fn weight_gradient<T: Scalar>(
     work.u.reset(36 * u_plane);
     work.magnitudes.reset((rows.div_ceil(down) + 1) * strip_seen);
     work.gathered.places.clear();
-    let [slots, v, u, seen] = [&mut work.slots, &mut work.tiles, &mut work.u, &mut work.magnitudes]
-        .map(|b| Disjoint::new(b.as_mut_slice()));
-    let total = Disjoint::new(&mut *dw);
-    for block in (0..all).step_by(rows) {
+    let [slots, v, seen] =
+        [&mut work.slots, &mut work.tiles, &mut work.magnitudes].map(|b| Disjoint::new(b.as_mut_slice()));
+    work.totals.clear();
+    work.totals.resize(if long(pass) { 36 * u_plane } else { 0 }, 0.0);
+    for (number, block) in (0..all).step_by(rows).enumerate() {
         let block = block..all.min(block + rows);
         let spread = |number: usize, strip: Range<usize>, group: usize, slot: *mut T| {
             let image = strip.start / down;
@@ -146,7 +165,9 @@ pub(in crate::kernels::layers::conv) fn weight_gradient<T: Scalar>(
                 work.gathered.places.extend(outputs(pass, (image * down + row) * across + t, bits));
             });
         }
-        let (depth, first) = (block.len() * across, block.start == 0);
+        let (depth, last) = (block.len() * across, block.end == all);
+        let first = if work.totals.is_empty() { number == 0 } else { number % SEGMENT == 0 };
+        let u = Disjoint::new(work.u.as_mut_slice());
         let mr = tile_rows(filters, most_rows::<T>(isa)[1]);
         par::for_each(36, |p| {
             // SAFETY: position p of the tiles, and of U, which no other piece has.
@@ -173,7 +194,15 @@ pub(in crate::kernels::layers::conv) fn weight_gradient<T: Scalar>(
                 T::block(isa, &block);
             }
         });
+        if last || number % SEGMENT == SEGMENT - 1 {
+            let u = work.u.as_slice();
+            par::for_chunks(&mut work.totals, PIECE, |i, totals| {
+                totals.iter_mut().zip(&u[i * PIECE..]).for_each(|(total, u)| *total += u.to_f64());
+            });
+        }
     }
+    work.u.as_mut_slice().iter_mut().zip(&work.totals).for_each(|(u, &total)| *u = T::from_f64(total));
+    let (u, total) = (Disjoint::new(work.u.as_mut_slice()), Disjoint::new(&mut *dw));
     // Eight filters a piece.
     par::for_each(filters.div_ceil(8), |i| {
         for k in 8 * i..filters.min(8 * i + 8) {

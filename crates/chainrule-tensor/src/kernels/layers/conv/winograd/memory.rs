@@ -3,8 +3,8 @@
 use super::{Pass, forward, gradient};
 use crate::{Scalar, kernels::Isa, kernels::lanes::lanes};
 
-/// Elements of u, of the slots, of the tiles and of the magnitudes. Sizes of tensors fit into an address; their products need not.
-pub(super) type Lengths = [u128; 4];
+/// Elements of u, of the slots, of the tiles, of the magnitudes, and of the totals as so many of T. Sizes of tensors fit into an address; their products need not.
+pub(super) type Lengths = [u128; 5];
 
 /// [`super::apart`]
 fn apart<T>(n: u128) -> u128 {
@@ -27,7 +27,7 @@ pub(super) fn of_forward<T: Scalar>(isa: Isa, pass: &Pass, threads: usize) -> Le
     let (lanes, [down, across]) = (lanes::<T>(isa) as u128, pass.tiles().map(|n| n as u128));
     let (width, all) = (2 * lanes, down * pass.images as u128);
     if across == 0 || all == 0 {
-        return [0; 4];
+        return [0; 5];
     }
     let few = all * across <= forward::FEW as u128;
     let tiles = if few { forward::FEW } else { forward::TILES } as u128;
@@ -41,9 +41,9 @@ pub(super) fn of_forward<T: Scalar>(isa: Isa, pass: &Pass, threads: usize) -> Le
     if few {
         let groups = (pass.inner as u128).div_ceil(lanes);
         let pixels = apart::<T>((pass.images * pass.input[0] * pass.input[1]) as u128);
-        [0, threads.min(groups.max(panels)) * spread.max(u + gather), v, (groups + 1) * pixels]
+        [0, threads.min(groups.max(panels)) * spread.max(u + gather), v, (groups + 1) * pixels, 0]
     } else {
-        [panels * u, threads.min(all.div_ceil(rows)) * (v + spread.max(gather)), 0, 0]
+        [panels * u, threads.min(all.div_ceil(rows)) * (v + spread.max(gather)), 0, 0, 0]
     }
 }
 
@@ -52,9 +52,9 @@ pub(super) fn of_weight_gradient<T: Scalar>(isa: Isa, pass: &Pass, threads: usiz
     let (lanes, [down, across]) = (lanes::<T>(isa) as u128, pass.tiles().map(|n| n as u128));
     let all = down * pass.images as u128;
     if across == 0 || all == 0 {
-        return [0; 4];
+        return [0; 5];
     }
-    let rows = (gradient::TILES as u128 / across).clamp(1, all);
+    let rows = gradient::rows_of_block(pass) as u128;
     let (v_row, m_row) = (row::<T>(pass.inner), row::<T>(pass.outer));
     let tiles = 36 * (apart::<T>(rows * across * v_row) + apart::<T>(rows * across * m_row));
     let groups = [pass.inner, pass.outer].map(|n| (n as u128).div_ceil(lanes));
@@ -64,5 +64,7 @@ pub(super) fn of_weight_gradient<T: Scalar>(isa: Isa, pass: &Pass, threads: usiz
     };
     let seen = (groups[0] + 1) * seen(2, pass.input) + (groups[1] + 1) * seen(0, pass.output);
     let magnitudes = (rows.div_ceil(down) + 1) * seen;
-    [36 * apart::<T>(pass.outer as u128 * v_row), slots, tiles, magnitudes]
+    let u = 36 * apart::<T>(pass.outer as u128 * v_row);
+    let totals = if gradient::long(pass) { u * 8 / size_of::<T>() as u128 } else { 0 };
+    [u, slots, tiles, magnitudes, totals]
 }

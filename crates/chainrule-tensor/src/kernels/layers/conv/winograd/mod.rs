@@ -46,6 +46,8 @@ use std::fmt;
 pub(super) struct Workspace<T> {
     /// Transformed filters, or their gradient.
     u: Buffer<T>,
+    /// Their gradient's sums, where those are long.
+    totals: Vec<f64>,
     /// What each thread needs for a block of tiles.
     slots: Buffer<T>,
     /// Transformed tiles that threads share.
@@ -69,6 +71,7 @@ impl<T: Scalar> Default for Workspace<T> {
     fn default() -> Self {
         Self {
             u: Buffer::new(),
+            totals: Vec::new(),
             slots: Buffer::new(),
             tiles: Buffer::new(),
             magnitudes: Buffer::new(),

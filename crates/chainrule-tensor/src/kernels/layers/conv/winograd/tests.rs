@@ -119,6 +119,23 @@ fn all_directions_agree_with_the_definition() {
     }
 }
 
+/// dW of equal addends, 576,000 and more of them: every block rounds the same way.
+#[test]
+#[cfg_attr(miri, ignore = "millions of products")]
+fn long_sums_of_a_gradient_do_not_drift() {
+    for isa in isas() {
+        for (images, [h, w]) in [(640, [32, 32]), (2, [600, 600])] {
+            let g = geometry(images, [2, 3], [h, w], [[0, 0], [0, 0]]);
+            let (x, dy) = (vec![0.1f32; g.x_len()], vec![1.0 / 3.0f32; g.y_len()]);
+            let mut dw = vec![0.0; g.w_len()];
+            weight_gradient(isa, &Pass::forward(&g), &x, &dy, &mut dw, &mut Workspace::default());
+            let want = (images * (h - 2) * (w - 2)) as f64 * f64::from(x[0]) * f64::from(dy[0]);
+            let error = dw.iter().map(|&v| (f64::from(v) - want).abs() / want).fold(0.0, f64::max);
+            assert!(error < 1e-6, "{isa:?} {images} images: {error:e}");
+        }
+    }
+}
+
 #[test]
 fn more_threads_give_the_same_bits() {
     for isa in isas() {
