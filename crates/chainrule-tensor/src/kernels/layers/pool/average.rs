@@ -292,6 +292,9 @@ compiled! {
             return dx.fill(T::ZERO);
         }
         let [rows, cols] = by_axis;
+        if overlap(rows).max(overlap(cols)) > DEPTH {
+            return long_gradients(dy, dx, size, by_axis, divisor);
+        }
         let (per, cut) = (planes_per_piece(plane), cut(rows, cols, size, divisor));
         if whole(rows, cols, size) {
             let share = cut.share::<T>(&rows[0], &cols[0]);
@@ -322,9 +325,41 @@ compiled! {
         if dx.is_empty() || dy.is_empty() {
             return;
         }
+        if by_axis.into_iter().map(overlap).max() > Some(DEPTH) {
+            return long_gradients(dy, dx, size, by_axis, divisor);
+        }
         for (dx, dy) in dx.chunks_exact_mut(plane).zip(dy.chunks_exact(out)) {
             each(size, by_axis, divisor, |o, i, share: T| dx[i] += dy[o] * share);
         }
+    }
+}
+
+/// Most windows that an element of an axis is in: windows begin and end in order.
+fn overlap(spans: &[Span]) -> usize {
+    let mut last = 0;
+    let windows = spans.iter().enumerate().map(|(first, span)| {
+        while last < spans.len() && spans[last].start < span.end {
+            last += 1;
+        }
+        last.saturating_sub(first)
+    });
+    windows.max().unwrap_or(0)
+}
+
+/// Gradients of elements in so many windows that the rounding of their sums would be seen.
+fn long_gradients<T: Scalar, const R: usize>(
+    dy: &[T],
+    dx: &mut [T],
+    size: [usize; R],
+    by_axis: [&[Span]; R],
+    divisor: Option<usize>,
+) {
+    let (plane, out) = sizes(size, by_axis, [dx.len(), dy.len()]);
+    let mut sums = vec![0.0; plane];
+    for (dx, dy) in dx.chunks_exact_mut(plane).zip(dy.chunks_exact(out)) {
+        sums.fill(0.0);
+        each(size, by_axis, divisor, |o, i, share: T| sums[i] += (dy[o] * share).to_f64());
+        dx.iter_mut().zip(&sums).for_each(|(dx, &sum)| *dx = T::from_f64(sum));
     }
 }
 
@@ -378,6 +413,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Each of the middle elements lies in 4,096 windows: their shares are equal.
+    #[test]
+    fn gradients_of_many_windows_do_not_drift() {
+        let spans: Vec<_> = (0..8193).map(|i| Span { start: i, end: i + 4096, count: 1 }).collect();
+        let (dy, mut dx) = (vec![0.1f32; 8193], vec![f32::NAN; 12288]);
+        average_pool_gradient(&dy, &mut dx, [12288], [&spans], None, &mut Vec::new());
+        let want = 4096.0 * f64::from(0.1f32);
+        assert!((f64::from(dx[6000]) - want).abs() < 1e-6 * want, "{} for {want}", dx[6000]);
+        assert_eq!([dx[0], dx[12287]], [0.1; 2]);
     }
 
     /// Rows of a sequence, and columns of depth 2 of a volume of side 2.
