@@ -88,6 +88,7 @@ mod tests {
         ("GlobalAvgPool2d", "AdaptiveAvgPool2d(1), then Flatten"),
         ("Graph", "a module's own forward"),
         ("Parallel", "a module's own forward"),
+        ("Reparametrize", "three operators"),
         ("Residual", "a module's own forward"),
         ("Split", "the function torch.split"),
     ];

@@ -52,6 +52,10 @@ pub struct Case {
     pub grad_params: BTreeMap<String, Option<Array>>,
 }
 
+fn bad(error: safetensors::SafeTensorError) -> Error {
+    Error::format(format!("not a safetensors file: {error}"))
+}
+
 /// The tensors of a file, and the list in its metadata.
 pub struct File<'b> {
     tensors: SafeTensors<'b>,
@@ -59,17 +63,28 @@ pub struct File<'b> {
 }
 
 impl<'b> File<'b> {
+    /// A file whose metadata have a list `cases`, or one `case`.
     pub fn parse(bytes: &'b [u8]) -> Result<Self> {
-        let bad = |e: safetensors::SafeTensorError| Error::format(format!("not a safetensors file: {e}"));
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(bad)?;
-        let text = header
-            .metadata()
-            .as_ref()
-            .and_then(|m| m.get("cases"))
-            .ok_or_else(|| Error::format("expected a metadata entry `cases`, found none"))?;
-        let cases = serde_json::from_str(text)
-            .map_err(|e| Error::format(format!("metadata entry `cases` is not a list: {e}")))?;
-        Ok(Self { tensors: SafeTensors::deserialize(bytes).map_err(bad)?, cases })
+        let entry = |name: &str| header.metadata().as_ref().and_then(|m| m.get(name));
+        let json = |name: &str, text: &str| {
+            serde_json::from_str(text)
+                .map_err(|e| Error::format(format!("metadata entry `{name}` is not what it should be: {e}")))
+        };
+        let cases = match (entry("cases"), entry("case")) {
+            (Some(text), _) => match json("cases", text)? {
+                Value::Array(cases) => cases,
+                _ => return Err(Error::format("metadata entry `cases` is not a list")),
+            },
+            (None, Some(text)) => vec![json("case", text)?],
+            (None, None) => return Err(Error::format("expected a metadata entry `cases`, found none")),
+        };
+        Ok(Self { cases, ..Self::without_cases(bytes)? })
+    }
+
+    /// The tensors of a file.
+    pub fn without_cases(bytes: &'b [u8]) -> Result<Self> {
+        Ok(Self { tensors: SafeTensors::deserialize(bytes).map_err(bad)?, cases: Vec::new() })
     }
 
     pub fn array(&self, key: &str) -> Result<Array> {

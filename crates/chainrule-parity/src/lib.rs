@@ -1,4 +1,4 @@
-//! Runs reference cases computed by PyTorch through chainrule's layers, losses, optimizers and schedules.
+//! Runs reference cases computed by PyTorch through chainrule's layers, losses, optimizers, schedules and whole networks.
 //!
 //! A case names a class and its constructor's arguments; the runner finds the kind of that name in the registry, builds it
 //! from the arguments alone, sets the parameters, and compares outputs, buffers after the pass, and the gradients of inputs
@@ -7,6 +7,7 @@
 mod args;
 mod case;
 mod compare;
+mod models;
 mod module;
 mod optimizers;
 mod report;
@@ -61,6 +62,10 @@ fn outcome(case: impl FnOnce() -> Step<()>) -> Outcome {
     }
 }
 
+fn read(file: &Path) -> Result<Vec<u8>> {
+    std::fs::read(file).map_err(|e| Error::io(e, format!("read {}", file.display())))
+}
+
 /// Runs every case of a folder, or those of one module.
 ///
 /// # Errors
@@ -75,16 +80,21 @@ pub fn run<T: Scalar>(folder: &Path, only: Option<&str>) -> Result<Report> {
     files.sort();
     let (registry, mut report) = (registry::<T>(), Report::default());
     for file in files {
-        let read = || std::fs::read(&file).map_err(|e| Error::io(e, format!("read {}", file.display())));
         let name = file.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         let in_file = |e: Error| Error::format(format!("{name}: {e}"));
         let wanted = |module: &str| only.is_none_or(|only| only == module);
         if name == "schedules.json" {
-            schedules::run(&read()?, &registry, &wanted, &mut report).map_err(in_file)?;
+            schedules::run(&read(&file)?, &registry, &wanted, &mut report).map_err(in_file)?;
         } else if name == "optimizers.safetensors" {
-            optimizers::run(&read()?, &registry, &wanted, &mut report).map_err(in_file)?;
+            optimizers::run(&read(&file)?, &registry, &wanted, &mut report).map_err(in_file)?;
+        } else if file.is_dir() {
+            let case = file.join("case.safetensors");
+            if case.is_file() {
+                let (case, weights) = (read(&case)?, read(&file.join("weights.safetensors"))?);
+                models::run((&case, &weights), &registry, &wanted, &mut report).map_err(in_file)?;
+            }
         } else if name.ends_with(".safetensors") {
-            let bytes = read()?;
+            let bytes = read(&file)?;
             for case in case::read(&bytes).map_err(in_file)? {
                 if wanted(&case.module) {
                     report.add(&case.module, &case.id, outcome(|| module::run(&registry, &case)));

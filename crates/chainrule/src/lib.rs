@@ -25,7 +25,7 @@
 //! ```
 //!
 //! The crates behind it can be used one by one; this one re-exports them:
-//! [`tensor`], [`core`], [`layers`], [`losses`], [`optim`], [`gradcheck`], [`data`], [`io`], [`train`].
+//! [`tensor`], [`core`], [`layers`], [`models`], [`losses`], [`optim`], [`gradcheck`], [`data`], [`io`], [`train`].
 
 pub use chainrule_core as core;
 pub use chainrule_core::parameters;
@@ -35,6 +35,7 @@ pub use chainrule_io as io;
 pub use chainrule_layers as layers;
 pub use chainrule_layers::sequence;
 pub use chainrule_losses as losses;
+pub use chainrule_models as models;
 pub use chainrule_optim as optim;
 pub use chainrule_tensor as tensor;
 pub use chainrule_train as train;

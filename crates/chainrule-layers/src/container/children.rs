@@ -6,7 +6,7 @@ use chainrule_core::{
     Spec, freezes,
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::atomic::{
         AtomicBool, AtomicU64,
         Ordering::{Acquire, Relaxed, Release},
@@ -19,6 +19,8 @@ use std::{
 pub(super) struct Children<T: Scalar> {
     list: Vec<Child<T>>,
     places: HashMap<String, usize>,
+    /// What stands before a dot in a name: no name of its own.
+    stems: HashSet<String>,
     mistake: Option<Error>,
     /// The most containers inside each other in one of them.
     depth: usize,
@@ -157,15 +159,33 @@ impl Clone for Known {
 
 impl<T: Scalar> Children<T> {
     pub(super) fn new() -> Self {
-        Self { list: Vec::new(), places: HashMap::new(), mistake: None, depth: 0, known: Known::default() }
+        Self {
+            list: Vec::new(),
+            places: HashMap::new(),
+            stems: HashSet::new(),
+            mistake: None,
+            depth: 0,
+            known: Known::default(),
+        }
     }
 
-    /// Appends a module; its name must be new and without dots.
+    /// Appends a module; its name must be new. It may have dots, as the children of a list have that is not a module itself
+    /// (`blocks.0`, `blocks.1`), but then nothing else may be named like what stands before one of them.
     pub(super) fn push(&mut self, name: String, module: BoxModule<T>) {
         self.keep(check_name(&name));
         if self.places.insert(name.clone(), self.list.len()).is_some() {
             self.keep(Err(Error::value(format!("two children are named `{}`", name.escape_debug()))));
         }
+        let stems: Vec<&str> = name.match_indices('.').map(|(at, _)| &name[..at]).collect();
+        let shared = stems.iter().find(|stem| self.places.contains_key(**stem)).copied();
+        if let Some(stem) = shared.or_else(|| self.stems.get(&name).map(String::as_str)) {
+            let (name, stem) = (name.escape_debug(), stem.escape_debug());
+            let error = format!(
+                "expected a name that stands for one child, got `{name}` beside children under `{stem}`"
+            );
+            self.keep(Err(Error::value(error)));
+        }
+        self.stems.extend(stems.into_iter().map(String::from));
         let (module, bound) = bounded(module);
         self.keep(bound.map_err(|e| e.in_layer(&name)));
         self.depth = self.depth.max(module.nesting());
@@ -260,13 +280,13 @@ impl<T: Scalar> Children<T> {
         if path.is_empty() {
             return self.list.iter_mut().try_for_each(|child| child.set_mode(mode));
         }
-        let (name, rest) = path.split_once('.').unwrap_or((path, ""));
-        let Some(&at) = self.places.get(name) else {
-            return Err(Error::value(format!(
-                "{kind}: expected the name of a part, got `{}`",
-                name.escape_debug()
-            )));
+        let ends = path.match_indices('.').map(|(at, _)| at).chain([path.len()]);
+        let child = |end: usize| Some((*self.places.get(&path[..end])?, end));
+        let Some((at, end)) = ends.into_iter().find_map(child) else {
+            let name = path.split('.').next().unwrap_or_default().escape_debug();
+            return Err(Error::value(format!("{kind}: expected the name of a part, got `{name}`")));
         };
+        let (name, rest) = (&path[..end], path.get(end + 1..).unwrap_or_default());
         match rest {
             "" => self.list[at].set_mode(mode),
             rest => self.list[at].module.set_mode(rest, mode).map_err(|e| e.in_layer(name)),
@@ -289,8 +309,11 @@ impl<T: Scalar> Child<T> {
 
 /// Dots separate the names of a path.
 pub(super) fn check_name(name: &str) -> Result<()> {
-    if name.is_empty() || name.contains('.') {
-        return Err(Error::value(format!("expected a name without dots, got `{}`", name.escape_debug())));
+    if name.split('.').any(str::is_empty) {
+        return Err(Error::value(format!(
+            "expected a name, or names with dots between, got `{}`",
+            name.escape_debug()
+        )));
     }
     Ok(())
 }

@@ -654,7 +654,7 @@ pub(crate) mod tests {
     fn mistakes_are_kept_and_name_their_place() {
         let other = Graph::new().input("x");
         type Wrong = Box<dyn FnOnce(&mut Graph, Node)>;
-        let cases: [(&str, Wrong); 11] = [
+        let cases: [(&str, Wrong); 12] = [
             ("two children are named `a`", Box::new(|g, x| _ = g.add("a", Relu::new(), x))),
             (
                 "in layer `b`: Graph: expected a node of this graph",
@@ -679,7 +679,8 @@ pub(crate) mod tests {
                 "in layer `y`: Graph: expected an output below 1",
                 Box::new(|g, x| g.output("y", x.at(usize::MAX))),
             ),
-            ("without dots", Box::new(|g, x| _ = g.add("a.b", Relu::new(), x))),
+            ("names with dots between", Box::new(|g, x| _ = g.add("a..b", Relu::new(), x))),
+            ("got `a.b` beside children under `a`", Box::new(|g, x| _ = g.add("a.b", Relu::new(), x))),
             (
                 "in layer `big`: Graph: expected at most",
                 Box::new(|g, x| _ = g.add("big", Chunk::new(usize::MAX, 1), x)),

@@ -14,6 +14,7 @@ crate::registry::family! {
     concat => Concat;
     graph => Graph;
     parallel => Parallel;
+    reparametrize => Reparametrize;
     residual => Residual;
     sequential => Sequential;
     split => Split;

@@ -578,12 +578,30 @@ pub(crate) mod tests {
             assert!(matches!(error.kind(), Kind::Value(_)));
             assert_eq!(error.to_string(), text);
         }
-        for (name, text) in
-            [("a.b", "without dots"), ("", "without dots"), ("0", "two children are named `0`")]
-        {
+        for (name, text) in [
+            ("a..b", "names with dots between"),
+            ("", "names with dots between"),
+            ("0", "two children are named `0`"),
+            ("0.b", "got `0.b` beside children under `0`"),
+        ] {
             let model = Sequential::new().add(Relu::new()).named(name, Relu::new());
             assert!(model.check().unwrap_err().to_string().contains(text), "{name}");
         }
+        let model = Sequential::new().named("0.a.b", Relu::new()).add(Relu::new()).named("0.a", Relu::new());
+        assert!(model.check().unwrap_err().to_string().contains("got `0.a` beside children under `0.a`"));
+    }
+
+    #[test]
+    fn a_name_with_dots_is_one_of_a_list() {
+        let list =
+            Sequential::<f64>::of().named("blocks.0", Linear::new(2, 2)).named("blocks.1", Linear::new(2, 2));
+        let mut model = Sequential::of().named("body", list).init(1).unwrap();
+        let mut paths = Vec::new();
+        model.visit(&mut |path, _| paths.push(path.to_string()));
+        assert_eq!(paths[2..], ["body.blocks.1.weight", "body.blocks.1.bias"]);
+        assert!(model.set_mode("body.blocks.1", Mode::Inference).is_ok());
+        let error = model.set_mode("body.blocks", Mode::Inference).unwrap_err().to_string();
+        assert!(error.contains("expected the name of a part, got `blocks`"), "{error}");
     }
 
     #[test]

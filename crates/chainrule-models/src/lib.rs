@@ -1,0 +1,33 @@
+//! Known network architectures for [chainrule](https://docs.rs/chainrule), under PyTorch's parameter names.
+//!
+//! Each file holds one: a struct of its sizes, and `build`, which puts the layers together. All are generic over the scalar,
+//! f32 by default, and untrained until `init` or until weights are loaded.
+//!
+//! ```
+//! use chainrule_core::{Module, Parameters, Tensor};
+//! let model = chainrule_models::LeNet::new(1, 10).build()?.init(1)?;
+//! assert_eq!(model.infer(&Tensor::<f32>::zeros([2, 1, 28, 28]))?.shape()[..], [2, 10]);
+//! # Ok::<(), chainrule_core::Error>(())
+//! ```
+
+mod lenet;
+mod mlp;
+mod resnet;
+mod vgg;
+
+pub use lenet::LeNet;
+pub use mlp::Mlp;
+pub use resnet::{ResNet, Stem};
+pub use vgg::{Stage, Vgg};
+
+use chainrule_core::{BoxModule, Result, Scalar, Spec};
+
+/// The layer of a spec, such as `Spec::new("Relu")`.
+fn layer<T: Scalar>(spec: &Spec) -> Result<BoxModule<T>> {
+    chainrule_layers::registry().build_module(spec)
+}
+
+/// The README's example, run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,303 @@
+//! Whole networks: outputs, loss, gradients, statistics after the pass, and the losses of a few steps of training.
+
+use crate::{
+    Report, Step, Stop,
+    args::Args,
+    case::{Array, File, text},
+    compare::{Kind, agree, gradient, values},
+    outcome,
+};
+use chainrule_core::{
+    AnyState, BoxModule, Classes, Context, Error, Grads, Module, ModuleCall, Objective, Param, Parameters,
+    Path, Registry, Result, Scalar, Spec, Target, Tensor,
+};
+use chainrule_losses::CrossEntropy;
+use chainrule_models::{LeNet, Mlp, ResNet, Stage, Stem, Vgg};
+use serde_json::Value;
+
+/// A network, and what its loss compares.
+struct Net<T: Scalar> {
+    module: BoxModule<T>,
+    /// Of its inputs and outputs, in their order.
+    inputs: &'static [&'static str],
+    outputs: &'static [&'static str],
+    loss: Box<dyn Objective<T = T>>,
+    /// Of the outputs that the loss reads, and of its targets: targets of the case, or its inputs.
+    of: (&'static [&'static str], &'static [&'static str]),
+}
+
+/// Runs the network of a folder.
+pub fn run<T: Scalar>(
+    (case, weights): (&[u8], &[u8]),
+    registry: &Registry<T>,
+    wanted: &dyn Fn(&str) -> bool,
+    report: &mut Report,
+) -> Result<()> {
+    let (file, weights) = (File::parse(case)?, File::without_cases(weights)?);
+    for case in &file.cases {
+        let (arch, id) = (text(case, "arch")?, text(case, "id")?);
+        if wanted(arch) {
+            report.add(arch, id, outcome(|| compare(registry, &file, &weights, arch, case)));
+        }
+    }
+    Ok(())
+}
+
+/// The network of an architecture, from the sizes of the case.
+fn build<T: Scalar>(arch: &str, config: &Value) -> Step<Net<T>> {
+    let size = |name: &str| one(&config[name], name);
+    let sizes = |name: &str| list(&config[name], name);
+    let activation = || activation(config["act"].as_str().unwrap_or_default());
+    let on = |name: &str| config[name] == Value::Bool(true);
+    let number = |name: &str| config[name].as_f64().unwrap_or_default();
+    let classifier = |module: BoxModule<T>| {
+        let smoothing = config["label_smoothing"].as_f64().unwrap_or(0.0);
+        Net {
+            module,
+            inputs: &["x"],
+            outputs: &["logits"],
+            loss: Box::new(CrossEntropy::new().label_smoothing(smoothing)) as Box<dyn Objective<T = T>>,
+            of: (&["logits"], &["labels"]),
+        }
+    };
+    Ok(match arch {
+        "LeNet" => classifier(BoxModule::new(
+            LeNet {
+                size: array(sizes("size")?)?,
+                width: array(sizes("width")?)?,
+                hidden: array(sizes("hidden")?)?,
+                average: config["pool"] == "avg",
+                activation: activation()?,
+                ..LeNet::new(size("channels")?, size("classes")?)
+            }
+            .build()?,
+        )),
+        "MLPBatchNorm" => classifier(BoxModule::new(
+            Mlp {
+                bias: on("bias"),
+                batch_norm: true,
+                norm: (number("eps"), number("momentum")),
+                activation: activation()?,
+                ..Mlp::new(size("features")?, sizes("hidden")?, size("classes")?)
+            }
+            .build()?,
+        )),
+        "VGG" => {
+            let stages = config["plan"].as_array().into_iter().flatten();
+            let stage = |v: &Value| Ok(if v == "M" { Stage::Pool } else { Stage::Conv(one(v, "plan")?) });
+            let vgg = Vgg {
+                plan: stages.map(stage).collect::<Step<_>>()?,
+                batch_norm: on("batch_norm"),
+                pooled: size("pooled")?,
+                hidden: size("hidden")?,
+                dropout: 0.0,
+                ..Vgg::vgg11(size("channels")?, size("classes")?)
+            };
+            classifier(BoxModule::new(vgg.build()))
+        }
+        "ResNet" => {
+            let stem = if config["stem"] == "imagenet" { Stem::ImageNet } else { Stem::Cifar };
+            let (width, blocks) = (sizes("width")?, sizes("blocks")?);
+            let resnet =
+                ResNet { channels: size("channels")?, stem, width, blocks, classes: size("classes")? };
+            classifier(BoxModule::new(resnet.build()))
+        }
+        _ => return Err(Stop::Skip("architecture".into())),
+    })
+}
+
+fn one(value: &Value, name: &str) -> Step<usize> {
+    value
+        .as_u64()
+        .map(|n| n as usize)
+        .ok_or_else(|| Stop::Fail(format!("expected a size `{name}`, got {value}")))
+}
+
+fn list(value: &Value, name: &str) -> Step<Vec<usize>> {
+    value.as_array().into_iter().flatten().map(|v| one(v, name)).collect()
+}
+
+fn array<const N: usize>(sizes: Vec<usize>) -> Step<[usize; N]> {
+    sizes.try_into().map_err(|sizes| Stop::Fail(format!("expected {N} sizes, got {sizes:?}")))
+}
+
+fn activation(name: &str) -> Step<Spec> {
+    Ok(match name {
+        "relu" => Spec::new("Relu"),
+        "tanh" => Spec::new("Tanh"),
+        "leaky_relu" => Spec::new("LeakyRelu").with("negative_slope", 0.1),
+        "elu" => Spec::new("Elu"),
+        "silu" => Spec::new("Silu"),
+        "gelu" => Spec::new("Gelu"),
+        "gelu_tanh" => Spec::new("Gelu").with("approximate", "tanh"),
+        "sigmoid" => Spec::new("Sigmoid"),
+        "selu" => Spec::new("Selu"),
+        other => return Err(Stop::Skip(format!("activation {other}"))),
+    })
+}
+
+fn compare<T: Scalar>(
+    registry: &Registry<T>,
+    file: &File<'_>,
+    weights: &File<'_>,
+    arch: &str,
+    case: &Value,
+) -> Step<()> {
+    let net = build::<T>(arch, &case["config"])?;
+    let names = case["state_dict"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let stored = names.map(|name| Ok((name, weights.array(name)?))).collect::<Result<Vec<_>>>()?;
+    let tensor = |v: &Value, name: &str| match v[name].as_str() {
+        Some(key) => Ok(file.array(key)?),
+        None => Err(Stop::Fail(format!("the case has no `{name}`"))),
+    };
+    let given = net.inputs.iter().map(|name| tensor(&case["inputs"], name)).collect::<Step<Vec<_>>>()?;
+    let xs: Vec<Tensor<T>> = given.iter().map(Array::cast).collect();
+    let xs: Vec<&Tensor<T>> = xs.iter().collect();
+    let of_loss = |name: &&str| tensor(&case["targets"], name).or_else(|_| tensor(&case["inputs"], name));
+    let targets = Targets::new(&net.of.1.iter().map(of_loss).collect::<Step<Vec<_>>>()?);
+
+    let mut module = net.module.clone();
+    load(&mut module, &stored)?;
+    let (mut ys, mut state) = (vec![Tensor::default(); net.outputs.len()], AnyState::default());
+    module.apply(&xs, &mut ys, &mut state, Context::infer())?;
+    for (name, y) in net.outputs.iter().zip(&ys) {
+        agree(&format!("output {name}"), Kind::Value, y, &tensor(&case["eval"]["outputs"], name)?, false)?;
+    }
+
+    let (train, mut grads) = (&case["train"], Grads::new(&module));
+    let mut dxs = vec![Tensor::default(); xs.len()];
+    let (loss, ys, state) = step(&net, &module, &xs, &targets, &mut grads, Some((&given, &mut dxs)))?;
+    for (name, y) in net.outputs.iter().zip(&ys) {
+        agree(
+            &format!("output {name} in training"),
+            Kind::Value,
+            y,
+            &tensor(&train["outputs"], name)?,
+            false,
+        )?;
+    }
+    let want = file.array(train["loss"].as_str().unwrap_or_default())?;
+    values("loss", Kind::Value, &[loss], &want)?;
+    for (i, name) in net.inputs.iter().enumerate().filter(|(i, _)| given[*i].float) {
+        if train["grad_inputs"][*name].is_string() {
+            let want = tensor(&train["grad_inputs"], name)?;
+            gradient(&format!("gradient of {name}"), dxs[i].data(), Some(&want))?;
+        }
+    }
+    let mut seen = 0;
+    each(&module, &mut |path, p| {
+        if train["grad_params"][path].is_null() {
+            return Ok(());
+        }
+        seen += 1;
+        let want = tensor(&train["grad_params"], path)?;
+        gradient(&format!("gradient of {path}"), grads.get(p).unwrap_or_default(), Some(&want))
+    })?;
+    if Some(seen) != train["grad_params"].as_object().map(serde_json::Map::len) {
+        return Err(Stop::Fail(format!("{seen} parameters are among those with gradients")));
+    }
+    module.fold(&state);
+    each(&module, &mut |path, p| match train["buffers_after"][path].as_str() {
+        Some(key) => values(&format!("{path} after the pass"), Kind::Value, p.value()?, &file.array(key)?),
+        None => Ok(()),
+    })?;
+
+    // In f32 each step amplifies the rounding of those before.
+    let runs = case["trajectories"].as_object().filter(|_| T::NAME == "F64");
+    for (name, run) in runs.into_iter().flatten() {
+        let spec = Args::plain(&run["args"]).spec(registry.optimizers(), name)?;
+        let Some(spec) = spec else { return Err(Stop::Skip(format!("optimizer {name}"))) };
+        let (mut optimizer, mut module) = (registry.build_optimizer(&spec)?, net.module.clone());
+        load(&mut module, &stored)?;
+        let mut grads = Grads::new(&module);
+        let want = file.array(run["losses"].as_str().unwrap_or_default())?;
+        let mut losses = Vec::new();
+        for _ in 0..want.values.len() {
+            grads.zero();
+            let (loss, _, state) = step(&net, &module, &xs, &targets, &mut grads, None)?;
+            module.fold(&state);
+            optimizer.step(&mut module, &grads)?;
+            losses.push(loss);
+        }
+        values(&format!("losses of {name}"), Kind::Value, &losses, &want)?;
+    }
+    Ok(())
+}
+
+/// Forward in training, the loss, and backward.
+fn step<T: Scalar>(
+    net: &Net<T>,
+    module: &BoxModule<T>,
+    xs: &[&Tensor<T>],
+    targets: &Targets<T>,
+    grads: &mut Grads<T>,
+    dxs: Option<(&[Array], &mut Vec<Tensor<T>>)>,
+) -> Step<(T, Vec<Tensor<T>>, AnyState)> {
+    let (mut ys, mut state) = (vec![Tensor::default(); net.outputs.len()], AnyState::default());
+    module.apply(xs, &mut ys, &mut state, Context::train(0))?;
+    let read: Vec<usize> =
+        net.outputs.iter().enumerate().filter(|(_, y)| net.of.0.contains(y)).map(|(i, _)| i).collect();
+    let predictions: Vec<&Tensor<T>> = read.iter().map(|&i| &ys[i]).collect();
+    let mut slopes = vec![Tensor::default(); read.len()];
+    let loss = net.loss.value_and_gradients(&predictions, &targets.each()?, &mut slopes)?;
+    let mut dys = vec![None; ys.len()];
+    read.iter().zip(&slopes).for_each(|(&i, dy)| dys[i] = Some(dy));
+    let mut none = Vec::new();
+    let (floats, dxs) = match dxs {
+        Some((given, dxs)) => (given.iter().map(|x| x.float).collect(), dxs),
+        None => (Vec::new(), &mut none),
+    };
+    let mut requested: Vec<_> =
+        dxs.iter_mut().zip(&floats).map(|(dx, &float): (_, &bool)| float.then_some(dx)).collect();
+    requested.resize_with(xs.len(), || None);
+    module.pull(ModuleCall::new(module, xs, &ys, &dys)?, &mut state, grads, &mut requested)?;
+    Ok((loss, ys, state))
+}
+
+/// Targets of a loss, kept where [`Target`] can borrow them.
+struct Targets<T: Scalar>(Vec<(Tensor<T>, Vec<usize>, bool)>);
+
+impl<T: Scalar> Targets<T> {
+    fn new(arrays: &[Array]) -> Self {
+        Self(arrays.iter().map(|a| (a.cast(), a.classes(), a.float)).collect())
+    }
+
+    fn each(&self) -> Result<Vec<Target<'_, T>>> {
+        let each = self.0.iter().map(|(values, classes, float)| match float {
+            true => Ok(Target::Values(values)),
+            false => Ok(Target::Classes(Classes::new(classes, *values.shape())?)),
+        });
+        each.collect()
+    }
+}
+
+/// Sets every parameter and buffer; a name that only one side has is a failure.
+fn load<T: Scalar>(module: &mut BoxModule<T>, stored: &[(&str, Array)]) -> Step<()> {
+    let (mut result, mut seen) = (Ok(()), 0);
+    module.visit_mut(&mut |path: &Path<'_>, p: &mut Param<T>| {
+        let path = path.to_string();
+        let set = match stored.iter().find(|(name, _)| *name == path) {
+            Some((_, array)) => p.set(array.cast()).map_err(|e: Error| e.in_layer(&path)),
+            None => Err(Error::value(format!("`{path}` is not among PyTorch's names"))),
+        };
+        seen += 1;
+        if result.is_ok() {
+            result = set;
+        }
+    });
+    result?;
+    if seen != stored.len() {
+        return Err(Stop::Fail(format!("expected {} tensors, the network has {seen}", stored.len())));
+    }
+    Ok(())
+}
+
+fn each<T: Scalar>(module: &BoxModule<T>, f: &mut dyn FnMut(&str, &Param<T>) -> Step<()>) -> Step<()> {
+    let mut result = Ok(());
+    module.visit(&mut |path, p| {
+        if result.is_ok() {
+            result = f(&path.to_string(), p);
+        }
+    });
+    result
+}
