@@ -75,6 +75,11 @@ pub(crate) fn split<const R: usize>(
     )))
 }
 
+/// The lengths of the R axes behind N and C of a shape that has them.
+pub(crate) fn axes_of<const R: usize>(shape: &[usize]) -> [usize; R] {
+    std::array::from_fn(|axis| shape[axis + 2])
+}
+
 /// The shape (a, b, …) with R more axes: (N, C, …) of a tensor, (out, in, …) of a kernel.
 pub(crate) fn join<const R: usize>([a, b]: [usize; 2], axes: [usize; R]) -> Result<Shape> {
     let mut shape = [a, b, 0, 0, 0];

@@ -2,9 +2,11 @@
 //!
 //! Where all combinations take too long, every so many of them are run; `CHAINRULE_ALL_WINDOWS=1` runs all.
 
-use chainrule_core::{Call, Context, Grads, Layer, Parameters, Result, Scalar, Tensor};
+use chainrule_core::{Call, Context, Grads, Layer, Parameters, Result, Scalar, Shape, Tensor};
 use chainrule_layers::{
-    AdaptiveAvgPool2d, AvgPool2d, Conv2d, GlobalAvgPool2d, MaxPool2d, Padding, PaddingMode,
+    AdaptiveAvgPool, AdaptiveAvgPool2d, AdaptiveMaxPool, AvgPool, AvgPool2d, Conv, Conv2d, ConvTranspose,
+    Fold, GlobalAvgPool, GlobalAvgPool2d, GlobalMaxPool, LpPool, MaxPool, MaxPool2d, Padding, PaddingMode,
+    Unfold,
 };
 use chainrule_tensor::kernels::layers::{
     Window,
@@ -75,6 +77,13 @@ fn values<T: Scalar>(n: usize, seed: usize) -> Vec<T> {
 
 fn tensor<T: Scalar, const R: usize>(shape: [usize; R], seed: usize) -> Tensor<T> {
     Tensor::from_vec(shape, values(shape.iter().product(), seed)).unwrap()
+}
+
+/// A tensor (n, c, …) with R axes of these lengths.
+fn batch<T: Scalar, const R: usize>([n, c]: [usize; 2], axes: [usize; R], seed: usize) -> Tensor<T> {
+    let shape = [&[n, c], &axes[..]].concat();
+    let values = values(shape.iter().product(), seed);
+    Tensor::from_vec(Shape::new(&shape).unwrap(), values).unwrap()
 }
 
 /// y, ∂E/∂x and the parameters' gradients for ∂E/∂y = `values(…, 3)`, in a cache that other sizes were in before.
@@ -178,20 +187,37 @@ fn a_window_larger_than_the_padded_image_on_each_side_is_pooled() {
     assert_eq!((y, dx), (values(1, 0), values(1, 3)));
 }
 
+/// A flat index as one along each axis.
+fn digits(mut flat: usize, axes: &[Axis], of: impl Fn(Axis) -> usize) -> Vec<usize> {
+    let mut all = vec![0; axes.len()];
+    for (digit, &axis) in all.iter_mut().zip(axes).rev() {
+        (*digit, flat) = (flat % of(axis), flat / of(axis));
+    }
+    all
+}
+
+/// Elements of window o on the axis, or on the axis and its padding.
+fn along(axis: Axis, o: usize, include: bool) -> usize {
+    let on = |t: &usize| match include {
+        true => o * axis.stride + t < axis.before + axis.n + axis.after,
+        false => axis.place(o, *t).is_some(),
+    };
+    (0..axis.kernel).filter(on).count()
+}
+
 /// The definition of average pooling: y, and dx for dy.
 fn means(
-    axes: &[Axis; 2],
+    axes: &[Axis],
     ceil: bool,
-    count: impl Fn([usize; 2]) -> usize,
+    count: impl Fn(&[usize]) -> usize,
     x: &[f64],
     dy: &[f64],
 ) -> [Vec<f64>; 2] {
-    let (rows, cols) = (axes[0].windows(ceil), axes[1].windows(ceil));
-    let (out, plane) = (rows * cols, volume(axes, |a| a.n));
+    let (out, plane) = (volume(axes, |a| a.windows(ceil)), volume(axes, |a| a.n));
     let (mut y, mut dx) = (vec![0.0; dy.len()], vec![0.0; x.len()]);
     for p in 0..x.len() / plane {
         for (o, _, i) in reads(axes, ceil) {
-            let m = count([o / cols, o % cols]) as f64;
+            let m = count(&digits(o, axes, |a| a.windows(ceil))) as f64;
             y[p * out + o] += x[p * plane + i] / m;
             dx[p * plane + i] += dy[p * out + o] / m;
         }
@@ -217,15 +243,7 @@ fn average_pool_is_its_definition_over_all_small_windows() {
             assert!(layer.output_shape(x.shape()).is_err(), "{axes:?} {ceil}");
             continue;
         }
-        // Elements of the window on the axis, or on the axis and its padding.
-        let along = |axis: Axis, o: usize| {
-            let on = |t: &usize| match include {
-                true => o * axis.stride + t < axis.before + axis.n + axis.after,
-                false => axis.place(o, *t).is_some(),
-            };
-            (0..axis.kernel).filter(on).count()
-        };
-        let count = |[o, p]: [usize; 2]| divisor.unwrap_or(along(a, o) * along(b, p));
+        let count = |o: &[usize]| divisor.unwrap_or(along(a, o[0], include) * along(b, o[1], include));
         let [y, dx, _] = pass(&layer, &x, &mut cache).unwrap();
         let [want_y, want_dx] = means(&axes, ceil, count, x.data(), &values(2 * out, 3));
         let what = || format!("{axes:?} {ceil} {include} {divisor:?}");
@@ -317,23 +335,20 @@ const MODES: [PaddingMode; 4] =
     [PaddingMode::Zeros, PaddingMode::Reflect, PaddingMode::Replicate, PaddingMode::Circular];
 
 /// A convolution layer in precision T, whose sums are exact in it.
-fn convolution<T: Scalar>(
-    axes: [Axis; 2],
+fn convolution<T: Scalar, const R: usize>(
+    axes: [Axis; R],
     mode: PaddingMode,
     sizes @ [images, channels, filters, groups]: [usize; 4],
-    cache: &mut <Conv2d<T> as Layer>::Cache,
-) where
-    Conv2d<T>: Layer<T = T>,
-{
-    let [a, b] = axes;
+    cache: &mut <Conv<R, T> as Layer>::Cache,
+) {
     let what = || format!("{axes:?} {mode:?} {sizes:?} {}", T::NAME);
-    let mut layer = Conv2d::<T>::new(channels, filters, [a.kernel, b.kernel])
-        .stride([a.stride, b.stride])
-        .padding([[a.before, a.after], [b.before, b.after]])
-        .dilation([a.dilation, b.dilation])
+    let mut layer = Conv::<R, T>::new(channels, filters, axes.map(|a| a.kernel))
+        .stride(axes.map(|a| a.stride))
+        .padding(axes.map(|a| [a.before, a.after]))
+        .dilation(axes.map(|a| a.dilation))
         .padding_mode(mode)
         .groups(groups);
-    let x = tensor::<T, 4>([images, channels, a.n, b.n], a.kernel);
+    let x = batch::<T, R>([images, channels], axes.map(|a| a.n), axes[0].kernel);
     let most = |axis: Axis| match mode {
         PaddingMode::Reflect => axis.n - 1,
         PaddingMode::Circular => axis.n,
@@ -345,44 +360,40 @@ fn convolution<T: Scalar>(
         return;
     }
     layer = layer.init(0).unwrap();
-    let mut theta = Vec::new();
-    layer.visit_mut(&mut |_, param| {
-        let set = values::<T>(param.volume(), 7);
-        theta.push(set.iter().map(|v| v.to_f64()).collect::<Vec<_>>());
-        param.value_mut().unwrap().copy_from_slice(&set);
-    });
+    let theta = set_parameters(&mut layer);
     let real: Vec<f64> = x.data().iter().map(|v| v.to_f64()).collect();
     let dy = values(images * filters * out, 3);
-    // An image that was padded before is one without padding.
-    let places =
-        if mode == PaddingMode::Zeros { Default::default() } else { axes.map(|axis| copies(mode, axis)) };
-    let padded = axes.map(|axis| Axis { n: axis.before + axis.n + axis.after, before: 0, after: 0, ..axis });
-    let (axes, larger) = match mode {
-        PaddingMode::Zeros => (axes, real.clone()),
-        _ => {
-            let rows = (0..images * channels).flat_map(|p| places[0].iter().map(move |i| p * a.n + i));
-            (
-                padded,
-                rows.flat_map(|row| places[1].iter().map(move |j| row * b.n + j)).map(|i| real[i]).collect(),
-            )
+    let (mut seen, mut larger, mut sources) = (axes, real.clone(), (0..real.len()).collect::<Vec<_>>());
+    if mode != PaddingMode::Zeros {
+        // An image that was padded before is one without padding.
+        let places = axes.map(|axis| copies(mode, axis));
+        seen = axes.map(|axis| Axis { n: axis.before + axis.n + axis.after, before: 0, after: 0, ..axis });
+        sources = (0..images * channels).collect();
+        for (places, axis) in places.iter().zip(axes) {
+            sources = sources.iter().flat_map(|at| places.iter().map(move |i| at * axis.n + i)).collect();
         }
-    };
-    let [want_y, dlarger, want_dw, want_db] = sums(&axes, sizes, (&larger, &theta[0], &theta[1]), &dy);
-    let mut want_dx = vec![0.0; real.len()];
-    if mode == PaddingMode::Zeros {
-        want_dx = dlarger;
-    } else {
-        let (h, w) = (places[0].len(), places[1].len());
-        for (i, g) in dlarger.iter().enumerate() {
-            want_dx[(i / (h * w) * a.n + places[0][i / w % h]) * b.n + places[1][i % w]] += g;
-        }
+        larger = sources.iter().map(|&i| real[i]).collect();
     }
+    let [want_y, dlarger, want_dw, want_db] = sums(&seen, sizes, (&larger, &theta[0], &theta[1]), &dy);
+    let mut want_dx = vec![0.0; real.len()];
+    sources.iter().zip(&dlarger).for_each(|(&i, g)| want_dx[i] += g);
     let [y, dx, grads] = pass(&layer, &x, cache).unwrap();
     assert_same(&y, &want_y, || format!("y of {}", what()));
     assert_same(&dx, &want_dx, || format!("dx of {}", what()));
     assert_same(&grads, &[want_dw, want_db].concat(), || format!("dw and db of {}", what()));
     let y = layer.forward_alone(&x);
     assert_same(&y, &want_y, || format!("y in inference of {}", what()));
+}
+
+/// Sets all parameters to small integers, and returns them.
+fn set_parameters<L: Layer>(layer: &mut L) -> Vec<Vec<f64>> {
+    let mut theta = Vec::new();
+    layer.visit_mut(&mut |_, param| {
+        let set = values::<L::T>(param.volume(), 7);
+        theta.push(set.iter().map(|v| v.to_f64()).collect::<Vec<_>>());
+        param.value_mut().unwrap().copy_from_slice(&set);
+    });
+    theta
 }
 
 /// Inference, with what it keeps of the weights.
@@ -409,14 +420,331 @@ fn convolution_is_its_definition_over_all_small_windows() {
         // Many images go another way, in f32.
         let images = if case % 64 == 1 { 35 } else { 1 + case % 2 };
         if case % 2 == 0 {
-            convolution::<f64>(axes, MODES[mode], [images, c, k, groups], &mut cache);
+            convolution::<f64, 2>(axes, MODES[mode], [images, c, k, groups], &mut cache);
         } else {
-            convolution::<f32>(axes, MODES[mode], [images, c, k, groups], &mut cache32);
+            convolution::<f32, 2>(axes, MODES[mode], [images, c, k, groups], &mut cache32);
         }
     }
 }
 
-/// Sequences and volumes have kernels, and no layers yet.
+#[test]
+fn convolution_of_sequences_and_volumes_is_its_definition_over_all_small_windows() {
+    let all = axes(4, 3, |_| 3);
+    let (mut cache, mut cache32) = Default::default();
+    for (case, [i, mode, channels, odd]) in
+        combinations([all.len(), MODES.len(), CHANNELS.len(), 3], 40_000).enumerate()
+    {
+        let [c, k, groups] = CHANNELS[channels];
+        let mut axis = all[i];
+        axis.after = axis.after.saturating_sub(odd);
+        let images = if case % 64 == 1 { 35 } else { 1 + case % 2 };
+        if case % 2 == 0 {
+            convolution::<f64, 1>([axis], MODES[mode], [images, c, k, groups], &mut cache);
+        } else {
+            convolution::<f32, 1>([axis], MODES[mode], [images, c, k, groups], &mut cache32);
+        }
+    }
+    let all = axes(3, 2, |kernel| kernel.min(2));
+    let (mut cache, mut cache32) = Default::default();
+    let bases = [all.len(), all.len(), all.len(), MODES.len(), CHANNELS.len(), 3];
+    for (case, [i, j, k, mode, channels, odd]) in combinations(bases, 8_000).enumerate() {
+        let mut axes = [all[i], all[j], all[k]];
+        axes[0].after = axes[0].after.saturating_sub(odd);
+        axes[2].before = axes[2].before.saturating_sub(odd);
+        let [c, k, groups] = CHANNELS[channels];
+        if case % 2 == 0 {
+            convolution::<f64, 3>(axes, MODES[mode], [1 + case % 3, c, k, groups], &mut cache);
+        } else {
+            convolution::<f32, 3>(axes, MODES[mode], [1 + case % 3, c, k, groups], &mut cache32);
+        }
+    }
+}
+
+/// Every element of x adds the filters to y: y, dx, dw, db for dy. `axes` are those of x, of which `before` is cut off at both ends of
+/// y, and y has `after` more elements at the end.
+fn transposed_sums(
+    axes: &[Axis],
+    [images, channels, filters, groups]: [usize; 4],
+    (x, w, b): (&[f64], &[f64], &[f64]),
+    dy: &[f64],
+) -> [Vec<f64>; 4] {
+    let [out, plane, taps] = [volume(axes, transposed), volume(axes, |a| a.n), volume(axes, |a| a.kernel)];
+    let (c, k) = (channels / groups, filters / groups);
+    let mut y: Vec<f64> = (0..dy.len()).map(|i| b[i / out % filters]).collect();
+    let (mut dx, mut dw, mut db) = (vec![0.0; x.len()], vec![0.0; w.len()], vec![0.0; filters]);
+    dy.iter().enumerate().for_each(|(i, g)| db[i / out % filters] += g);
+    for i in 0..plane {
+        for t in 0..taps {
+            let (at, tap) = (digits(i, axes, |a| a.n), digits(t, axes, |a| a.kernel));
+            let place = axes.iter().enumerate().try_fold(0, |o, (j, axis)| {
+                let place = (at[j] * axis.stride + tap[j] * axis.dilation).checked_sub(axis.before)?;
+                (place < transposed(*axis)).then_some(o * transposed(*axis) + place)
+            });
+            let Some(o) = place else { continue };
+            for n in 0..images {
+                for channel in 0..channels {
+                    let from = (n * channels + channel) * plane + i;
+                    for filter in 0..k {
+                        let weight = (channel * k + filter) * taps + t;
+                        let to = (n * filters + channel / c * k + filter) * out + o;
+                        y[to] += w[weight] * x[from];
+                        dx[from] += w[weight] * dy[to];
+                        dw[weight] += x[from] * dy[to];
+                    }
+                }
+            }
+        }
+    }
+    [y, dx, dw, db]
+}
+
+/// The length of an axis after a transposed convolution; 0 where nothing is left.
+fn transposed(axis: Axis) -> usize {
+    let length = (axis.n - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1 + axis.after;
+    length.saturating_sub(2 * axis.before)
+}
+
+#[test]
+fn transposed_convolution_is_its_definition_over_all_small_windows() {
+    fn check<T: Scalar, const R: usize>(
+        axes: [Axis; R],
+        sizes @ [images, channels, filters, groups]: [usize; 4],
+        cache: &mut <ConvTranspose<R, T> as Layer>::Cache,
+    ) {
+        let what = || format!("{axes:?} {sizes:?} {}", T::NAME);
+        let layer = ConvTranspose::<R, T>::new(channels, filters, axes.map(|a| a.kernel))
+            .stride(axes.map(|a| a.stride))
+            .padding(axes.map(|a| a.before))
+            .output_padding(axes.map(|a| a.after))
+            .dilation(axes.map(|a| a.dilation))
+            .groups(groups);
+        let x = batch::<T, R>([images, channels], axes.map(|a| a.n), axes[0].kernel);
+        let out = volume(&axes, transposed);
+        if out == 0 || axes.iter().any(|a| a.after >= a.stride.max(a.dilation)) {
+            assert!(layer.output_shape(x.shape()).is_err(), "{}", what());
+            return;
+        }
+        let mut layer = layer.init(0).unwrap();
+        let theta = set_parameters(&mut layer);
+        let real: Vec<f64> = x.data().iter().map(|v| v.to_f64()).collect();
+        let dy = values(images * filters * out, 3);
+        let [want_y, want_dx, want_dw, want_db] =
+            transposed_sums(&axes, sizes, (&real, &theta[0], &theta[1]), &dy);
+        let [y, dx, grads] = pass(&layer, &x, cache).unwrap();
+        assert_same(&y, &want_y, || format!("y of {}", what()));
+        assert_same(&dx, &want_dx, || format!("dx of {}", what()));
+        assert_same(&grads, &[want_dw, want_db].concat(), || format!("dw and db of {}", what()));
+    }
+    // An axis of x with the output padding as `after`.
+    let with = |axis: Axis, more: usize| Axis { after: more, ..axis };
+    let all = axes(4, 3, |_| 3);
+    let (mut cache, mut cache2, mut cache3) = Default::default();
+    for (case, [i, more, channels]) in combinations([all.len(), 3, CHANNELS.len()], 20_000).enumerate() {
+        let [c, k, groups] = CHANNELS[channels];
+        check::<f64, 1>([with(all[i], more)], [1 + case % 3, c, k, groups], &mut cache);
+    }
+    let bases = [all.len(), all.len(), 3, 3, CHANNELS.len()];
+    for (case, [i, j, more, extra, channels]) in combinations(bases, 20_000).enumerate() {
+        let [c, k, groups] = CHANNELS[channels];
+        let axes = [with(all[i], more), with(all[j], extra)];
+        check::<f32, 2>(axes, [1 + case % 3, c, k, groups], &mut cache2);
+    }
+    let all = axes(3, 2, |kernel| kernel.min(2));
+    let bases = [all.len(), all.len(), all.len(), 3, CHANNELS.len()];
+    for [i, j, k, more, channels] in combinations(bases, 3_000) {
+        let axes = [with(all[i], more), with(all[j], 0), with(all[k], more % 2)];
+        let [c, k, groups] = CHANNELS[channels];
+        check::<f64, 3>(axes, [1, c, k, groups], &mut cache3);
+    }
+}
+
+#[test]
+fn pools_of_sequences_and_volumes_are_their_definitions_over_all_small_windows() {
+    fn check<const R: usize>(axes: [Axis; R], ceil: bool, include: bool, divisor: Option<usize>) {
+        let what = || format!("{axes:?} {ceil} {include} {divisor:?}");
+        let x = batch::<f64, R>([1, 2], axes.map(|a| a.n), axes[0].kernel);
+        let max = MaxPool::<R, f64>::new(axes.map(|a| a.kernel))
+            .stride(axes.map(|a| a.stride))
+            .padding(axes.map(|a| a.before))
+            .dilation(axes.map(|a| a.dilation))
+            .ceil_mode(ceil);
+        let out = volume(&axes, |a| a.windows(ceil));
+        if out == 0 {
+            assert!(max.output_shape(x.shape()).is_err(), "{}", what());
+            return;
+        }
+        let dy = values(2 * out, 3);
+        let [y, dx, _] = pass(&max, &x, &mut Default::default()).unwrap();
+        let [want_y, want_dx] = maxima(&axes, ceil, x.data(), &dy);
+        assert_same(&y, &want_y, || format!("maxima of {}", what()));
+        assert_same(&dx, &want_dx, || format!("gradient of the maxima of {}", what()));
+        if axes.iter().any(|a| a.dilation > 1) {
+            return;
+        }
+        let mean = AvgPool::<R, f64>::new(axes.map(|a| a.kernel))
+            .stride(axes.map(|a| a.stride))
+            .padding(axes.map(|a| a.before))
+            .ceil_mode(ceil)
+            .count_include_pad(include)
+            .divisor_override(divisor);
+        let count = |o: &[usize], include| axes.iter().zip(o).map(|(&a, &o)| along(a, o, include)).product();
+        let [y, dx, _] = pass(&mean, &x, &mut Default::default()).unwrap();
+        let by = |o: &[usize]| divisor.unwrap_or(count(o, include));
+        let [want_y, want_dx] = means(&axes, ceil, by, x.data(), &dy);
+        assert_same(&y, &want_y, || format!("means of {}", what()));
+        assert_same(&dx, &want_dx, || format!("gradient of the means of {}", what()));
+        norms(axes, ceil, &x, &dy);
+    }
+    let all = axes(4, 2, |kernel| kernel / 2);
+    for [i, ceil, include, divisor] in combinations([all.len(), 2, 2, 2], usize::MAX) {
+        check([all[i]], ceil == 1, include == 1, (divisor == 1).then_some(3));
+    }
+    for [i, j, k, ceil, include, divisor] in combinations([all.len(), all.len(), all.len(), 2, 2, 2], 15_000)
+    {
+        check([all[i], all[j], all[k]], ceil == 1, include == 1, (divisor == 1).then_some(3));
+    }
+    for [i, j, ceil] in combinations([all.len(), all.len(), 2], 5_000) {
+        let axes = [all[i], all[j]];
+        if volume(&axes, |a| a.windows(ceil == 1)) > 0 {
+            let out = 2 * volume(&axes, |a| a.windows(ceil == 1));
+            norms(axes, ceil == 1, &tensor([1, 2, axes[0].n, axes[1].n], i), &values(out, 3));
+        }
+    }
+}
+
+/// The definition of pooling by the 2-norm, where windows have neither padding nor dilation.
+fn norms<const R: usize>(axes: [Axis; R], ceil: bool, x: &Tensor<f64>, dy: &[f64]) {
+    if axes.iter().any(|a| a.dilation > 1 || a.before + a.after > 0) {
+        return;
+    }
+    let layer =
+        LpPool::<R, f64>::new(2.0, axes.map(|a| a.kernel)).stride(axes.map(|a| a.stride)).ceil_mode(ceil);
+    let (out, plane) = (volume(&axes, |a| a.windows(ceil)), volume(&axes, |a| a.n));
+    let share = |o: usize| -> f64 {
+        let o = digits(o, &axes, |a| a.windows(ceil));
+        axes.iter().zip(o).map(|(&a, o)| a.kernel as f64 / along(a, o, true) as f64).product()
+    };
+    let (mut want_y, mut want_dx) = (vec![0.0; dy.len()], vec![0.0; x.len()]);
+    for p in 0..x.len() / plane {
+        let reads = reads(&axes, ceil);
+        reads.iter().for_each(|&(o, _, i)| want_y[p * out + o] += share(o) * x.data()[p * plane + i].powi(2));
+        want_y[p * out..][..out].iter_mut().for_each(|y| *y = y.sqrt());
+        for (o, _, i) in reads {
+            let y: f64 = want_y[p * out + o];
+            if y > 0.0 {
+                want_dx[p * plane + i] += share(o) * x.data()[p * plane + i] / y * dy[p * out + o];
+            }
+        }
+    }
+    let [y, dx, _] = pass(&layer, x, &mut Default::default()).unwrap();
+    assert_same(&y, &want_y, || format!("norms of {axes:?} {ceil}"));
+    assert_same(&dx, &want_dx, || format!("gradient of the norms of {axes:?} {ceil}"));
+}
+
+#[test]
+fn adaptive_pools_of_any_rank_are_their_definitions_over_all_small_sizes() {
+    fn check<const R: usize>(size: [usize; R], parts: [usize; R]) {
+        let what = || format!("{size:?} to {parts:?}");
+        let (x, out) = (batch::<f64, R>([2, 2], size, size[0]), parts.iter().product::<usize>());
+        let (plane, dy) = (size.iter().product::<usize>(), values::<f64>(4 * out, 3));
+        let span = |o: usize, n: usize, parts: usize| o * n / parts..((o + 1) * n).div_ceil(parts);
+        let axis = |n| Axis { n, kernel: 1, stride: 1, before: 0, after: 0, dilation: 1 };
+        let (from, to) = (size.map(axis), parts.map(axis));
+        let [mut means, mut dmeans, mut maxima, mut dmaxima] =
+            [4 * out, x.len(), 4 * out, x.len()].map(|n| vec![0.0; n]);
+        for i in 0..4 * out {
+            let (p, o) = (i / out, digits(i % out, &to, |a| a.n));
+            let inside: Vec<usize> = (0..plane)
+                .filter(|&i| {
+                    let at = digits(i, &from, |a| a.n);
+                    (0..R).all(|axis| span(o[axis], size[axis], parts[axis]).contains(&at[axis]))
+                })
+                .map(|i| p * plane + i)
+                .collect();
+            let m = inside.len() as f64;
+            means[i] = inside.iter().map(|&j| x.data()[j]).sum::<f64>() / m;
+            inside.iter().for_each(|&j| dmeans[j] += dy[i] / m);
+            let first = |a: usize, b: usize| if x.data()[b] > x.data()[a] { b } else { a };
+            let winner = inside.into_iter().reduce(first).unwrap();
+            maxima[i] = x.data()[winner];
+            dmaxima[winner] += dy[i];
+        }
+        let same = |[y, dx, _]: [Vec<f64>; 3], of: [&[f64]; 2]| {
+            assert_same(&y, of[0], || format!("y of {}", what()));
+            assert_same(&dx, of[1], || format!("dx of {}", what()));
+        };
+        same(
+            pass(&AdaptiveAvgPool::<R, f64>::new(parts), &x, &mut Default::default()).unwrap(),
+            [&means, &dmeans],
+        );
+        same(
+            pass(&AdaptiveMaxPool::<R, f64>::new(parts), &x, &mut Default::default()).unwrap(),
+            [&maxima, &dmaxima],
+        );
+        if out == 1 {
+            same(
+                pass(&GlobalAvgPool::<R, f64>::new(), &x, &mut Default::default()).unwrap(),
+                [&means, &dmeans],
+            );
+            same(
+                pass(&GlobalMaxPool::<R, f64>::new(), &x, &mut Default::default()).unwrap(),
+                [&maxima, &dmaxima],
+            );
+        }
+    }
+    for [n, o] in combinations([9, 9], usize::MAX) {
+        check([n + 1], [o + 1]);
+    }
+    for [h, w, i, j] in combinations([5, 5, 5, 5], usize::MAX) {
+        check([h + 1, w + 1], [i + 1, j + 1]);
+    }
+    for [d, h, w, i, j, k] in combinations([4; 6], 2_000) {
+        check([d + 1, h + 1, w + 1], [i + 1, j + 1, k + 1]);
+    }
+}
+
+#[test]
+fn unfolding_and_folding_are_their_definitions_over_all_small_windows() {
+    let all = axes(4, 3, |_| 3);
+    for [i, j] in combinations([all.len(), all.len()], 30_000) {
+        let [a, b] = [all[i], all[j]];
+        let axes = [a, b];
+        let unfold = Unfold::<f64>::new([a.kernel, b.kernel])
+            .stride([a.stride, b.stride])
+            .padding([a.before, b.before])
+            .dilation([a.dilation, b.dilation]);
+        let x = tensor::<f64, 4>([1, 2, a.n, b.n], i + j);
+        let [out, plane, taps] = [volume(&axes, |a| a.windows(false)), a.n * b.n, a.kernel * b.kernel];
+        if out == 0 {
+            assert!(unfold.output_shape(x.shape()).is_err(), "{axes:?}");
+            continue;
+        }
+        let (columns, dy) = (values::<f64>(2 * taps * out, 3), values::<f64>(2 * plane, 3));
+        let [mut want_y, mut want_dx] = [2 * taps * out, 2 * plane].map(|n| vec![0.0; n]);
+        let [mut folded, mut dcolumns] = [2 * plane, 2 * taps * out].map(|n| vec![0.0; n]);
+        for c in 0..2 {
+            for (o, t, i) in reads(&axes, false) {
+                let (pixel, column) = (c * plane + i, (c * taps + t) * out + o);
+                want_y[column] = x.data()[pixel];
+                want_dx[pixel] += columns[column];
+                folded[pixel] += columns[column];
+                dcolumns[column] = dy[pixel];
+            }
+        }
+        let [y, dx, _] = pass(&unfold, &x, &mut ()).unwrap();
+        assert_same(&y, &want_y, || format!("y of {axes:?}"));
+        assert_same(&dx, &want_dx, || format!("dx of {axes:?}"));
+        let fold = Fold::<f64>::new([a.n, b.n], [a.kernel, b.kernel])
+            .stride([a.stride, b.stride])
+            .padding([a.before, b.before])
+            .dilation([a.dilation, b.dilation]);
+        let columns = Tensor::from_vec([1, 2 * taps, out], columns).unwrap();
+        let [y, dx, _] = pass(&fold, &columns, &mut ()).unwrap();
+        assert_same(&y, &folded, || format!("sums of {axes:?}"));
+        assert_same(&dx, &dcolumns, || format!("gradient of the sums of {axes:?}"));
+    }
+}
+
 #[test]
 fn kernels_over_one_and_three_axes_are_their_definitions() {
     fn check<const R: usize>(axes: [Axis; R], ceil: bool) {
@@ -476,7 +804,22 @@ fn every_layer_with_windows_is_tested_here() {
         registry.modules().map(|entry| entry.facts).filter(|facts| ["conv", "pool"].contains(&facts.family));
     let mut kinds: Vec<_> = windowed.map(|facts| facts.kind).collect();
     kinds.sort_unstable();
-    assert_eq!(kinds, ["AdaptiveAvgPool2d", "AvgPool2d", "Conv2d", "GlobalAvgPool2d", "MaxPool2d"]);
+    let ranks = [
+        "AdaptiveAvgPool",
+        "AdaptiveMaxPool",
+        "AvgPool",
+        "Conv",
+        "ConvTranspose",
+        "GlobalAvgPool",
+        "GlobalMaxPool",
+        "LpPool",
+        "MaxPool",
+    ];
+    let mut tested: Vec<_> =
+        ranks.iter().flat_map(|kind| (1..4).map(move |rank| format!("{kind}{rank}d"))).collect();
+    tested.extend(["Fold".to_owned(), "Unfold".to_owned()]);
+    tested.sort_unstable();
+    assert_eq!(kinds, tested);
 }
 
 /// Runs both passes, of which each takes the work and the memory of what windows see of the image.
@@ -557,7 +900,7 @@ fn huge_convolutions_of_small_images_take_the_work_of_the_image() {
     for a in far_apart {
         for b in far_apart {
             for [channels, filters, groups] in CHANNELS {
-                convolution::<f32>([a, b], PaddingMode::Zeros, [2, channels, filters, groups], &mut cache);
+                convolution::<f32, 2>([a, b], PaddingMode::Zeros, [2, channels, filters, groups], &mut cache);
             }
         }
     }

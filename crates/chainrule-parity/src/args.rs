@@ -30,8 +30,14 @@ const WITHOUT_EFFECT: &[&str] = &[
 ];
 
 /// Arguments of one class that are without effect.
-const WITHOUT_EFFECT_IN: &[(&str, &[&str])] =
-    &[("Identity", &["args", "kwargs"]), ("AdamW", &["decoupled_weight_decay"])];
+const WITHOUT_EFFECT_IN: &[(&str, &[&str])] = &[
+    ("Identity", &["args", "kwargs"]),
+    ("AdamW", &["decoupled_weight_decay"]),
+    // It is "zeros" in every transposed convolution.
+    ("ConvTranspose1d", &["padding_mode"]),
+    ("ConvTranspose2d", &["padding_mode"]),
+    ("ConvTranspose3d", &["padding_mode"]),
+];
 
 /// Classes that are another one with arguments of its own.
 const ALIASES: &[(&str, &str, &[(&str, i64)])] = &[("Softmax2d", "Softmax", &[("dim", -3)])];

@@ -11,12 +11,12 @@
 //! ∂E/∂W[k, c, r, s] = Σ over n, i, j of G[n, k, i, j] · x[n, c, a, b]        ∂E/∂b[k] = Σ over n, i, j of G[n, k, i, j]
 //! ```
 //!
-//! Keeps nothing but scratch space. Derivation: docs/layers/conv/conv2d.md.
+//! Keeps nothing but scratch space. Derivation: docs/layers/conv/conv2d.md; sequences and what is causal: conv1d.md; volumes: conv3d.md.
 
 use super::{Padding, PaddingMode};
 use crate::{
     Sizes,
-    rank::{check_sizes, join, split},
+    rank::{axes_of, check_sizes, join, split},
 };
 use chainrule_core::{
     Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Init, Layer, Param, Params, ParamsMut,
@@ -37,7 +37,8 @@ use chainrule_tensor::kernels::{
 /// (out, in/groups, kernel height, kernel width), `bias` (out). Both start uniform in ±1/√fan-in, as PyTorch's do.
 ///
 /// # Errors
-/// Groups that do not divide the channels, sizes of 0, "same" padding with a stride: when built.
+/// Groups that do not divide the channels, sizes of 0, "same" padding with a stride, causal padding of more than one axis: when
+/// built.
 ///
 /// # Examples
 /// ```
@@ -46,6 +47,8 @@ use chainrule_tensor::kernels::{
 /// let layer = Conv2d::new(3, 16, 3).stride(2).padding(1).init(1)?;
 /// let y = layer.infer(&Tensor::<f32>::zeros([8, 3, 32, 32]))?;
 /// assert_eq!(y.shape()[..], [8, 16, 16, 16]);
+/// let layer = chainrule_layers::Conv1d::new(3, 16, 3).padding(chainrule_layers::Padding::Causal).init(1)?;
+/// assert_eq!(layer.infer(&Tensor::<f32>::zeros([8, 3, 100]))?.shape()[..], [8, 16, 100]);
 /// # Ok::<(), chainrule_core::Error>(())
 /// ```
 #[derive(Clone)]
@@ -65,8 +68,12 @@ pub struct Conv<const R: usize, T = f32> {
     bias: Option<Param<T>>,
 }
 
+/// The convolution of sequences.
+pub type Conv1d<T = f32> = Conv<1, T>;
 /// The convolution of images.
 pub type Conv2d<T = f32> = Conv<2, T>;
+/// The convolution of volumes.
+pub type Conv3d<T = f32> = Conv<3, T>;
 
 /// Scratch space; forward leaves nothing in it that backward needs.
 #[derive(Debug)]
@@ -196,17 +203,15 @@ impl<const R: usize, T: Scalar> Conv<R, T> {
     fn pads(&self, sides: [[usize; 2]; R]) -> bool {
         self.padding_mode != PaddingMode::Zeros && sides != [[0; 2]; R]
     }
-}
 
-impl<T: Scalar> Conv2d<T> {
     /// The convolution of inputs (N, in, …).
-    fn geometry(&self, input: &[usize], padding: [[usize; 2]; 2]) -> Geometry<2> {
+    fn geometry(&self, input: &[usize], padding: [[usize; 2]; R]) -> Geometry<R> {
         Geometry {
             images: input[0],
             channels: self.inputs,
             filters: self.outputs,
             groups: self.groups,
-            input: [input[2], input[3]],
+            input: axes_of(input),
             kernel: self.kernel,
             stride: self.stride,
             dilation: self.dilation,
@@ -220,13 +225,13 @@ impl<T: Scalar> Conv2d<T> {
         x: &'a Tensor<T>,
         output: &[usize],
         padded: &'a mut Tensor<T>,
-        sources: &mut [Vec<usize>; 2],
-    ) -> (Geometry<2>, &'a [T]) {
+        sources: &mut [Vec<usize>; R],
+    ) -> (Geometry<R>, &'a [T]) {
         let (shape, sides) = (*x.shape(), self.padding.sides(self.span()));
         if !self.pads(sides) {
             return (self.geometry(&shape, sides), x.data());
         }
-        let (mut larger, mut geometry) = (shape, self.geometry(&shape, [[0; 2]; 2]));
+        let (mut larger, mut geometry) = (shape, self.geometry(&shape, [[0; 2]; R]));
         for (axis, sources) in sources.iter_mut().enumerate() {
             let (n, [before, after]) = (shape[axis + 2], sides[axis]);
             let (kernel, stride, dilation) = (self.kernel[axis], self.stride[axis], self.dilation[axis]);
@@ -244,15 +249,14 @@ impl<T: Scalar> Conv2d<T> {
             geometry.input[axis] = sources.len();
             larger = larger.with(axis + 2, sources.len());
         }
-        let [rows, cols] = sources;
-        pad(x.data(), padded.reset(larger), [shape[2], shape[3]], [rows, cols]);
+        pad(x.data(), padded.reset(larger), axes_of(&shape), sources.each_ref().map(Vec::as_slice));
         (geometry, padded.data())
     }
 }
 
-impl<T: Scalar> Layer for Conv2d<T> {
+impl<const R: usize, T: Scalar> Layer for Conv<R, T> {
     type T = T;
-    type Cache = ConvCache<2, T>;
+    type Cache = ConvCache<R, T>;
 
     fn check(&self) -> Result<()> {
         let Self { inputs, outputs, kernel, stride, dilation, groups, .. } = self;
@@ -284,7 +288,7 @@ impl<T: Scalar> Layer for Conv2d<T> {
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
         self.check()?;
         Shape::new(input)?; // lengths that can be added
-        let ([n, c], mut axes): (_, [usize; 2]) = split(Self::NAME, Some(self.inputs), input)?;
+        let ([n, c], mut axes): (_, [usize; R]) = split(Self::NAME, Some(self.inputs), input)?;
         let sides = self.padding.sides(self.span());
         if self.pads(sides) {
             for (n, side) in axes.iter_mut().zip(sides) {
@@ -342,8 +346,8 @@ impl<T: Scalar> Layer for Conv2d<T> {
             conv_input_gradient(&geometry, w, dy, dx, work); // dx = Wᵀ ⋆ dy
         } else {
             conv_input_gradient(&geometry, w, dy, dpadded.reset(*padded.shape()), work);
-            let [rows, cols] = sources;
-            pad_gradient(dpadded.data(), dx, [shape[2], shape[3]], [rows, cols]); // dx[i] = Σ over the copies of i
+            let sources = sources.each_ref().map(Vec::as_slice);
+            pad_gradient(dpadded.data(), dx, axes_of(&shape), sources); // dx[i] = Σ over the copies of i
         }
         Ok(())
     }
@@ -380,8 +384,8 @@ impl<T: Scalar> Layer for Conv2d<T> {
             let padded = shape.iter().fold(size_of::<T>(), |n, &axis| n.saturating_mul(axis));
             bytes = padded.saturating_mul(1 + usize::from(dx)); // the padded input and its gradient
         }
-        let geometry = self.geometry(&shape, if pads { [[0; 2]; 2] } else { sides });
-        workspace_bytes::<T, 2>(&geometry, [self.weight.trainable(), dx]).saturating_add(bytes)
+        let geometry = self.geometry(&shape, if pads { [[0; 2]; R] } else { sides });
+        workspace_bytes::<T, R>(&geometry, [self.weight.trainable(), dx]).saturating_add(bytes)
     }
 
     fn spec(&self) -> Spec {
@@ -401,19 +405,19 @@ impl<T: Scalar> Layer for Conv2d<T> {
     }
 }
 
-impl<T: Scalar> FromSpec<T> for Conv2d<T> {
-    const FACTS: Facts = Facts::new("Conv2d")
+impl<const R: usize, T: Scalar> FromSpec<T> for Conv<R, T> {
+    const FACTS: Facts = Facts::new(Self::NAME)
         .family("conv")
         .formula("Σ W ⋆ x + b")
-        .page("layers/conv/conv2d.md")
-        .torch("Conv2d");
+        .page(["layers/conv/conv1d.md", "layers/conv/conv2d.md", "layers/conv/conv3d.md"][R - 1])
+        .torch(Self::NAME);
 
     fn from_spec(args: &Args<'_, T>) -> Result<Self> {
-        let kernel: [usize; 2] = args.get("kernel_size")?;
+        let kernel: [usize; R] = args.get("kernel_size")?;
         let layer = Self::new(args.get("in_channels")?, args.get("out_channels")?, kernel)
-            .stride(args.or("stride", [1; 2])?)
+            .stride(args.or("stride", [1; R])?)
             .padding(args.or("padding", Padding::from(0))?)
-            .dilation(args.or("dilation", [1; 2])?)
+            .dilation(args.or("dilation", [1; R])?)
             .groups(args.or("groups", 1)?)
             .padding_mode(args.or("padding_mode", PaddingMode::Zeros)?);
         let (weight_init, bias_init) = (args.optional("weight_init")?, args.optional("bias_init")?);
@@ -421,18 +425,42 @@ impl<T: Scalar> FromSpec<T> for Conv2d<T> {
     }
 
     fn examples() -> Vec<Example> {
-        let strided = Self::new(4, 6, [3, 2]).stride([2, 1]).padding([[1, 0], [0, 2]]).dilation([1, 2]);
+        let sides: [[usize; 2]; R] = std::array::from_fn(|axis| [[1, 0], [0, 2]][axis % 2]);
+        let strided = Self::new(4, 6, std::array::from_fn(|axis| 3 - axis % 2))
+            .stride(std::array::from_fn(|axis| 2 - axis % 2))
+            .padding(sides)
+            .dilation(std::array::from_fn(|axis| 1 + axis % 2));
         let reflected = Self::new(2, 2, 3).padding(Padding::Same).padding_mode(PaddingMode::Reflect);
-        let bench = |layer: Self, input: [usize; 4]| Example::bench(layer.spec(), [input]);
-        vec![
-            Example::new(Self::new(2, 3, 3).spec(), [[2, 2, 5, 6]]),
-            Example::new(strided.groups(2).bias(false).spec(), [[2, 4, 6, 7]]),
-            Example::new(reflected.weight_init(Init::kaiming_normal()).spec(), [[1, 2, 4, 5]]),
-            bench(Self::new(64, 64, 3).padding(1), [16, 64, 32, 32]),
-            bench(Self::new(64, 128, 1), [16, 64, 32, 32]),
-            bench(Self::new(1, 6, 5).padding(2), [64, 1, 28, 28]),
-            bench(Self::new(64, 64, 3).padding(1).groups(64), [16, 64, 32, 32]),
-        ]
+        // (N, C) and axes of one length, the last of them longer by one.
+        let sized = |n: usize, c: usize, axis: usize, longer: usize| {
+            let mut shape = [n, c, axis, axis, axis];
+            shape[R + 1] += longer;
+            Shape::new(&shape[..R + 2]).unwrap_or_default()
+        };
+        let bench = |layer: Self, input: Shape| Example::bench(layer.spec(), [input]);
+        let mut examples = vec![
+            Example::new(Self::new(2, 3, 3).spec(), [sized(2, 2, 5, 1)]),
+            Example::new(strided.groups(2).bias(false).spec(), [sized(2, 4, 6, 1)]),
+            Example::new(reflected.weight_init(Init::kaiming_normal()).spec(), [sized(1, 2, 4, 1)]),
+        ];
+        examples.extend(match R {
+            1 => vec![
+                Example::new(Self::new(2, 2, 3).dilation(2).padding(Padding::Causal).spec(), [[2, 2, 7]]),
+                bench(Self::new(64, 64, 3).padding(1), sized(16, 64, 1024, 0)),
+                bench(Self::new(64, 64, 3).dilation(4).padding(Padding::Causal), sized(16, 64, 1024, 0)),
+            ],
+            2 => vec![
+                bench(Self::new(64, 64, 3).padding(1), sized(16, 64, 32, 0)),
+                bench(Self::new(64, 128, 1), sized(16, 64, 32, 0)),
+                bench(Self::new(1, 6, 5).padding(2), sized(64, 1, 28, 0)),
+                bench(Self::new(64, 64, 3).padding(1).groups(64), sized(16, 64, 32, 0)),
+            ],
+            _ => vec![
+                bench(Self::new(32, 32, 3).padding(1), sized(2, 32, 16, 0)),
+                bench(Self::new(3, 32, 3).padding(1).stride(2), sized(2, 3, 32, 0)),
+            ],
+        });
+        examples
     }
 }
 
@@ -441,6 +469,7 @@ pub(crate) mod tests {
     use super::*;
     use chainrule_core::Parameters;
     use chainrule_gradcheck::laws;
+    use proptest::prelude::*;
 
     laws! {
         obeys_the_laws(
@@ -485,6 +514,111 @@ pub(crate) mod tests {
             input: [n, inputs, h, w],
             large: [4, inputs, 40, 40],
         }
+    }
+
+    /// Options of an axis: kernel, stride, dilation, padding, elements beyond what a window or a reflection needs.
+    fn axis() -> impl Strategy<Value = [usize; 6]> {
+        [1..4usize, 1..4, 1..3, 0..3, 0..3, 0..4]
+    }
+
+    fn padding_mode() -> impl Strategy<Value = PaddingMode> {
+        prop_oneof![
+            Just(PaddingMode::Zeros),
+            Just(PaddingMode::Reflect),
+            Just(PaddingMode::Replicate),
+            Just(PaddingMode::Circular),
+        ]
+    }
+
+    /// A convolution with these options, padded "same", "valid", causally or by sides as `kind` says.
+    fn layer<const R: usize, T: Scalar>(
+        axes: [[usize; 6]; R],
+        [groups, inputs, outputs]: [usize; 3],
+        mode: PaddingMode,
+        kind: usize,
+    ) -> Conv<R, T> {
+        let padding = match kind {
+            0 => Padding::Same,
+            1 => Padding::Valid,
+            2 if R == 1 => Padding::Causal,
+            _ => Padding::Sides(axes.map(|[.., before, after, _]| [before, after])),
+        };
+        Conv::new(groups * inputs, groups * outputs, axes.map(|axis| axis[0]))
+            .stride(axes.map(|axis| if kind == 0 { 1 } else { axis[1] }))
+            .dilation(axes.map(|axis| axis[2]))
+            .padding(padding)
+            .padding_mode(mode)
+            .groups(groups)
+            .bias(kind % 2 == 0)
+    }
+
+    fn room([kernel, _, dilation, .., extra]: [usize; 6]) -> usize {
+        let span = (kernel - 1) * dilation + 1;
+        (2 * span).max(3) + extra
+    }
+
+    laws! {
+        convolutions_of_sequences_obey_the_laws(
+            a in axis(), sizes in [1..4usize, 1..4, 1..4], mode in padding_mode(), kind in 0..4usize, n in 1..3usize,
+        ) {
+            layer: layer::<1, T>([a], sizes, mode, kind),
+            input: [n, sizes[0] * sizes[1], room(a)],
+            wrong: [n, sizes[0] * sizes[1] + 1, 9],
+            wrong: [n, sizes[0] * sizes[1], 9, 9],
+        }
+    }
+
+    laws! {
+        #![cases = 24]
+        convolutions_of_volumes_obey_the_laws(
+            axes in [axis(), axis(), axis()], sizes in [1..3usize, 1..3, 1..3], mode in padding_mode(), kind in 0..4usize,
+            n in 1..3usize,
+        ) {
+            layer: layer::<3, T>(axes, sizes, mode, kind),
+            input: [n, sizes[0] * sizes[1], room(axes[0]), room(axes[1]), room(axes[2])],
+            wrong: [n, sizes[0] * sizes[1] + 1, 9, 9, 9],
+            wrong: [n, sizes[0] * sizes[1], 9, 9],
+            large: [4, sizes[0] * sizes[1], 16, 16, 16],
+        }
+    }
+
+    /// x = 1 2 3 under W = (1 10) at dilation 2, padded by two zeros before: 0 0 1 2 3 gives y = (10, 20, 1 + 30).
+    /// For g = (1, 2, 4): ∂W = (4·1, 1·1 + 2·2 + 4·3), ∂x = (10 + 4, 20, 40).
+    #[test]
+    fn causal_by_hand() {
+        let layer = Conv1d::new(1, 1, 2).dilation(2).padding(Padding::Causal).bias(false);
+        let mut layer = layer.init(0).unwrap();
+        layer.weight.value_mut().unwrap().copy_from_slice(&[1., 10.]);
+        let row = |v: [f64; 3]| Tensor::from_vec([1, 1, 3], v.to_vec()).unwrap();
+        let (x, dy) = (row([1., 2., 3.]), row([1., 2., 4.]));
+        let (mut y, mut dx, mut cache) = (Tensor::default(), Tensor::default(), ConvCache::default());
+        layer.forward(&x, &mut y, &mut cache, Context::train(0)).unwrap();
+        assert_eq!(y, row([10., 20., 31.]));
+        let mut grads = Grads::new(&layer);
+        layer
+            .backward(Call::new(&layer, &x, &y, &dy).unwrap(), &mut cache, &mut grads, Some(&mut dx))
+            .unwrap();
+        assert_eq!((dx, grads.values()), (row([14., 20., 40.]), &[4., 17.][..]));
+        let images = Conv2d::<f32>::new(1, 1, 2).padding(Padding::Causal).init(0).unwrap_err().to_string();
+        assert!(images.contains("causal padding of one axis, got 2 axes"), "{images}");
+    }
+
+    /// A volume of depth 3 with one pixel a slice, 1 2 3, under W = (1 10) along the depth: y = (21, 32). For g = (1, 2):
+    /// ∂W = (1 + 4, 2 + 6), ∂x = (1, 10 + 2, 20).
+    #[test]
+    fn a_volume_by_hand() {
+        let mut layer = Conv3d::new(1, 1, [2, 1, 1]).bias(false).init(0).unwrap();
+        layer.weight.value_mut().unwrap().copy_from_slice(&[1., 10.]);
+        let column = |v: &[f64]| Tensor::from_vec([1, 1, v.len(), 1, 1], v.to_vec()).unwrap();
+        let (x, dy) = (column(&[1., 2., 3.]), column(&[1., 2.]));
+        let (mut y, mut dx, mut cache) = (Tensor::default(), Tensor::default(), ConvCache::default());
+        layer.forward(&x, &mut y, &mut cache, Context::train(0)).unwrap();
+        assert_eq!(y, column(&[21., 32.]));
+        let mut grads = Grads::new(&layer);
+        layer
+            .backward(Call::new(&layer, &x, &y, &dy).unwrap(), &mut cache, &mut grads, Some(&mut dx))
+            .unwrap();
+        assert_eq!((dx, grads.values()), (column(&[1., 12., 20.]), &[5., 8.][..]));
     }
 
     fn image(rows: &[[f64; 3]]) -> Tensor<f64> {

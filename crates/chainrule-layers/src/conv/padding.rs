@@ -13,6 +13,8 @@ pub enum Padding<const R: usize> {
     Same,
     /// None: windows lie within the input.
     Valid,
+    /// As many before a sequence as its windows span but for one, none after it: outputs see nothing that comes later. For one axis.
+    Causal,
 }
 
 /// What the added elements hold.
@@ -64,6 +66,7 @@ impl<const R: usize> From<Padding<R>> for Value {
         match padding {
             Padding::Same => "same".into(),
             Padding::Valid => "valid".into(),
+            Padding::Causal => "causal".into(),
             Padding::Sides(sides) if sides.iter().all(|[before, after]| before == after) => {
                 sides.map(|[size, _]| size).into()
             }
@@ -73,12 +76,13 @@ impl<const R: usize> From<Padding<R>> for Value {
 }
 
 impl<const R: usize> FromValue for Padding<R> {
-    const WHAT: &'static str = "\"same\", \"valid\", one size, or one or two for each axis";
+    const WHAT: &'static str = "\"same\", \"valid\", \"causal\", one size, or one or two for each axis";
 
     fn from_value(value: &Value) -> Option<Self> {
         match value {
             Value::Text(text) if text == "same" => Some(Self::Same),
             Value::Text(text) if text == "valid" => Some(Self::Valid),
+            Value::Text(text) if text == "causal" => Some(Self::Causal),
             sides => FromValue::from_value(sides).map(Self::Sides),
         }
     }
@@ -101,8 +105,15 @@ impl FromValue for PaddingMode {
 
 impl<const R: usize> Padding<R> {
     pub(super) fn check(self, layer: &str) -> Result<()> {
-        let Self::Sides(sides) = self else { return Ok(()) };
-        sides.into_iter().try_for_each(|sides| check_sizes(layer, "padding", 0, sides))
+        match self {
+            Self::Sides(sides) => {
+                sides.into_iter().try_for_each(|sides| check_sizes(layer, "padding", 0, sides))
+            }
+            Self::Causal if R != 1 => {
+                Err(Error::value(format!("{layer}: expected causal padding of one axis, got {R} axes")))
+            }
+            Self::Same | Self::Valid | Self::Causal => Ok(()),
+        }
     }
 
     /// The elements before and after each axis, for a window that spans `span` elements.
@@ -111,6 +122,7 @@ impl<const R: usize> Padding<R> {
             Self::Sides(sides) => sides,
             Self::Same => span.map(|span| [(span - 1) / 2, span / 2]),
             Self::Valid => [[0; 2]; R],
+            Self::Causal => span.map(|span| [span - 1, 0]),
         }
     }
 }
@@ -174,6 +186,7 @@ mod tests {
     fn same_puts_the_odd_element_at_the_end() {
         assert_eq!(Padding::Same.sides([3, 4]), [[1, 1], [1, 2]]);
         assert_eq!(Padding::Same.sides([1, 6]), [[0, 0], [2, 3]]);
+        assert_eq!(Padding::Causal.sides([6]), [[5, 0]]);
     }
 
     #[test]
@@ -181,6 +194,7 @@ mod tests {
         for padding in [
             Padding::Same,
             Padding::Valid,
+            Padding::Causal,
             3.into(),
             (1, 2).into(),
             [[0, 1], [2, 2]].into(),

@@ -7,7 +7,10 @@
 //!
 //! Keeps nothing. Derivation: docs/layers/pool/adaptive_avg_pool2d.md.
 
-use super::AvgPoolCache;
+use super::{
+    AvgPoolCache,
+    windows::{plenty, sized},
+};
 use crate::{
     Sizes,
     rank::{check_sizes, join, split},
@@ -38,8 +41,12 @@ pub struct AdaptiveAvgPool<const R: usize, T = f32> {
     scalar: PhantomData<T>,
 }
 
+/// Means of windows of a sequence, of a given number.
+pub type AdaptiveAvgPool1d<T = f32> = AdaptiveAvgPool<1, T>;
 /// Means of windows of an image, of a given number.
 pub type AdaptiveAvgPool2d<T = f32> = AdaptiveAvgPool<2, T>;
+/// Means of windows of a volume, of a given number.
+pub type AdaptiveAvgPool3d<T = f32> = AdaptiveAvgPool<3, T>;
 
 /// The sizes of an output, `None` for that of the input: from `4`, `[4, 5]`, `(4, 5)`, `[Some(4), None]` or
 /// `(Some(4), None)`.
@@ -74,9 +81,9 @@ impl<const R: usize, T: Scalar> AdaptiveAvgPool<R, T> {
     }
 }
 
-impl<T: Scalar> Layer for AdaptiveAvgPool2d<T> {
+impl<const R: usize, T: Scalar> Layer for AdaptiveAvgPool<R, T> {
     type T = T;
-    type Cache = AvgPoolCache<2, T>;
+    type Cache = AvgPoolCache<R, T>;
 
     fn check(&self) -> Result<()> {
         check_sizes(Self::NAME, "output_size", 1, self.sizes.map(|size| size.unwrap_or(1)))
@@ -84,7 +91,7 @@ impl<T: Scalar> Layer for AdaptiveAvgPool2d<T> {
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
         self.check()?;
-        let (batch, mut axes): (_, [usize; 2]) = split(Self::NAME, None, input)?;
+        let (batch, mut axes): (_, [usize; R]) = split(Self::NAME, None, input)?;
         axes.iter_mut().zip(self.sizes).for_each(|(axis, size)| *axis = size.unwrap_or(*axis));
         join(batch, axes)
     }
@@ -117,22 +124,24 @@ impl<T: Scalar> Layer for AdaptiveAvgPool2d<T> {
     }
 }
 
-impl<T: Scalar> FromSpec<T> for AdaptiveAvgPool2d<T> {
-    const FACTS: Facts = Facts::new("AdaptiveAvgPool2d")
+impl<const R: usize, T: Scalar> FromSpec<T> for AdaptiveAvgPool<R, T> {
+    const FACTS: Facts = Facts::new(Self::NAME)
         .family("pool")
         .formula("mean over windows that give a size")
         .page("layers/pool/adaptive_avg_pool2d.md")
-        .torch("AdaptiveAvgPool2d");
+        .torch(Self::NAME);
 
     fn from_spec(args: &Args<'_, T>) -> Result<Self> {
-        Ok(Self::new(args.get::<[Option<usize>; 2]>("output_size")?))
+        Ok(Self::new(args.get::<[Option<usize>; R]>("output_size")?))
     }
 
     fn examples() -> Vec<Example> {
+        let (some, none) = ([Some(3), Some(2), Some(3)], [Some(2), None, Some(4)]);
+        let of = |sizes: [Option<usize>; 3]| Self::new(std::array::from_fn(|axis| sizes[axis])).spec();
         vec![
-            Example::new(Self::new([2, 3]).spec(), [[2, 2, 5, 4]]),
-            Example::new(Self::new((None, Some(2))).spec(), [[2, 1, 3, 5]]),
-            Example::bench(Self::new(4).spec(), [[16, 64, 32, 32]]),
+            Example::new(of(some), [sized::<R>(2, 2, 5)]),
+            Example::new(of(none), [sized::<R>(2, 1, 3)]),
+            Example::bench(Self::new(4).spec(), [plenty::<R>()]),
         ]
     }
 }
@@ -149,6 +158,18 @@ pub(crate) mod tests {
             input: [n, channels, h, w],
             wrong: [n, channels, h],
             wrong: [n, channels, h, 0],
+        }
+        over_sequences_and_volumes_it_obeys_the_laws(
+            n in 1..4usize, channels in 1..4usize, [d, h, w] in [1..6usize, 1..6, 1..6], flat in any::<bool>(),
+            size in [option::of(1..5usize), option::of(1..5usize), option::of(1..5usize)],
+        ) {
+            layer: if flat {
+                laws::BoxModule::new(AdaptiveAvgPool1d::<T>::new([size[0]]))
+            } else {
+                laws::BoxModule::new(AdaptiveAvgPool3d::<T>::new(size))
+            },
+            input: if flat { vec![n, channels, d] } else { vec![n, channels, d, h, w] },
+            wrong: [n, channels, h, w],
         }
     }
 

@@ -8,7 +8,7 @@
 
 use super::{
     AvgPoolCache,
-    windows::{Windows, sliding},
+    windows::{Windows, plenty, sized, sliding},
 };
 use crate::Sizes;
 use chainrule_core::{
@@ -38,8 +38,12 @@ pub struct AvgPool<const R: usize, T = f32> {
     scalar: PhantomData<T>,
 }
 
+/// The mean of each window of a sequence.
+pub type AvgPool1d<T = f32> = AvgPool<1, T>;
 /// The mean of each window of an image.
 pub type AvgPool2d<T = f32> = AvgPool<2, T>;
+/// The mean of each window of a volume.
+pub type AvgPool3d<T = f32> = AvgPool<3, T>;
 
 impl<const R: usize, T: Scalar> AvgPool<R, T> {
     const NAME: &'static str = ["AvgPool1d", "AvgPool2d", "AvgPool3d"][R - 1];
@@ -66,18 +70,13 @@ impl<const R: usize, T: Scalar> AvgPool<R, T> {
 
     /// Window o along an axis of n elements.
     fn window(&self, axis: usize, o: usize, n: usize) -> Span {
-        let Windows { kernel, stride, padding, .. } = self.windows;
-        let (kernel, stride, padding) = (kernel[axis], stride[axis], padding[axis]);
-        let (start, end) = (o * stride, (o * stride + kernel).min(n + 2 * padding)); // from the start of the padding
-        let (inside, outside) = (start.max(padding) - padding, end.clamp(padding, n + padding) - padding);
-        let count = if self.count_include_pad { end - start } else { outside.saturating_sub(inside) };
-        Span { start: inside, end: outside, count }
+        self.windows.span(axis, o, n, self.count_include_pad)
     }
 }
 
-impl<T: Scalar> Layer for AvgPool2d<T> {
+impl<const R: usize, T: Scalar> Layer for AvgPool<R, T> {
     type T = T;
-    type Cache = AvgPoolCache<2, T>;
+    type Cache = AvgPoolCache<R, T>;
 
     fn check(&self) -> Result<()> {
         if self.divisor == Some(0) {
@@ -127,12 +126,12 @@ impl<T: Scalar> Layer for AvgPool2d<T> {
     }
 }
 
-impl<T: Scalar> FromSpec<T> for AvgPool2d<T> {
-    const FACTS: Facts = Facts::new("AvgPool2d")
+impl<const R: usize, T: Scalar> FromSpec<T> for AvgPool<R, T> {
+    const FACTS: Facts = Facts::new(Self::NAME)
         .family("pool")
         .formula("mean over a window")
         .page("layers/pool/avg_pool2d.md")
-        .torch("AvgPool2d");
+        .torch(Self::NAME);
 
     fn from_spec(args: &Args<'_, T>) -> Result<Self> {
         let windows = Windows::from_args(args)?;
@@ -142,12 +141,12 @@ impl<T: Scalar> FromSpec<T> for AvgPool2d<T> {
     }
 
     fn examples() -> Vec<Example> {
-        let padded = Self::new([3, 2]).stride(2).padding(1).ceil_mode(true).count_include_pad(false);
+        let padded = Self::new([3; R]).stride(2).padding(1).ceil_mode(true).count_include_pad(false);
         vec![
-            Example::new(Self::new(2).spec(), [[2, 3, 4, 5]]),
-            Example::new(padded.spec(), [[1, 2, 6, 5]]),
-            Example::new(Self::new(2).stride(1).divisor_override(3).spec(), [[2, 1, 3, 4]]),
-            Example::bench(Self::new(2).spec(), [[16, 64, 32, 32]]),
+            Example::new(Self::new(2).spec(), [sized::<R>(2, 3, 4)]),
+            Example::new(padded.spec(), [sized::<R>(1, 2, 5)]),
+            Example::new(Self::new(2).stride(1).divisor_override(3).spec(), [sized::<R>(2, 1, 3)]),
+            Example::bench(Self::new(2).spec(), [plenty::<R>()]),
         ]
     }
 }
@@ -170,6 +169,33 @@ pub(crate) mod tests {
                 .divisor_override(divisor),
             input: [n, channels, size[0], size[1]],
             wrong: [n, channels, size[0]],
+        }
+        over_sequences_and_volumes_it_obeys_the_laws(
+            (kernel, padding, size) in crate::pool::windows::tests::windows(), (deep, before, depth) in (1..4usize, 0..2usize, 3..6usize),
+            stride in [1..4usize, 1..4, 1..4], n in 1..3usize, channels in 1..4usize, [ceil, include, flat] in [any::<bool>(); 3],
+            divisor in option::of(1..6usize),
+        ) {
+            layer: if flat {
+                laws::BoxModule::new(
+                    AvgPool1d::<T>::new([kernel[0]])
+                        .stride([stride[0]])
+                        .padding([padding[0]])
+                        .ceil_mode(ceil)
+                        .count_include_pad(include)
+                        .divisor_override(divisor),
+                )
+            } else {
+                laws::BoxModule::new(
+                    AvgPool3d::<T>::new([deep, kernel[0], kernel[1]])
+                        .stride(stride)
+                        .padding([before.min(deep / 2), padding[0], padding[1]])
+                        .ceil_mode(ceil)
+                        .count_include_pad(include)
+                        .divisor_override(divisor),
+                )
+            },
+            input: if flat { vec![n, channels, size[0]] } else { vec![n, channels, depth, size[0], size[1]] },
+            wrong: [n, channels, size[0], size[1]],
         }
     }
 

@@ -6,7 +6,10 @@
 //!
 //! Keeps nothing. Derivation: docs/layers/pool/global_avg_pool2d.md.
 
-use super::AvgPoolCache;
+use super::{
+    AvgPoolCache,
+    windows::{plenty, sized},
+};
 use crate::rank::{join, split};
 use chainrule_core::{
     Args, Call, Context, Example, Facts, FromSpec, Grads, Layer, Result, Scalar, Shape, Spec, Tensor,
@@ -32,8 +35,12 @@ pub struct GlobalAvgPool<const R: usize, T = f32> {
     scalar: PhantomData<T>,
 }
 
+/// The mean of each channel of a sequence.
+pub type GlobalAvgPool1d<T = f32> = GlobalAvgPool<1, T>;
 /// The mean of each channel of an image.
 pub type GlobalAvgPool2d<T = f32> = GlobalAvgPool<2, T>;
+/// The mean of each channel of a volume.
+pub type GlobalAvgPool3d<T = f32> = GlobalAvgPool<3, T>;
 
 impl<const R: usize, T> Default for GlobalAvgPool<R, T> {
     fn default() -> Self {
@@ -50,13 +57,13 @@ impl<const R: usize, T: Scalar> GlobalAvgPool<R, T> {
     }
 }
 
-impl<T: Scalar> Layer for GlobalAvgPool2d<T> {
+impl<const R: usize, T: Scalar> Layer for GlobalAvgPool<R, T> {
     type T = T;
-    type Cache = AvgPoolCache<2, T>;
+    type Cache = AvgPoolCache<R, T>;
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
-        let (batch, _): (_, [usize; 2]) = split(Self::NAME, None, input)?;
-        join(batch, [1; 2])
+        let (batch, _): (_, [usize; R]) = split(Self::NAME, None, input)?;
+        join(batch, [1; R])
     }
 
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, cache: &mut Self::Cache, _: Context) -> Result<()> {
@@ -87,10 +94,10 @@ impl<T: Scalar> Layer for GlobalAvgPool2d<T> {
     }
 }
 
-impl<T: Scalar> FromSpec<T> for GlobalAvgPool2d<T> {
-    const FACTS: Facts = Facts::new("GlobalAvgPool2d")
+impl<const R: usize, T: Scalar> FromSpec<T> for GlobalAvgPool<R, T> {
+    const FACTS: Facts = Facts::new(Self::NAME)
         .family("pool")
-        .formula("mean over the image")
+        .formula("mean over a channel")
         .page("layers/pool/global_avg_pool2d.md");
 
     fn from_spec(_: &Args<'_, T>) -> Result<Self> {
@@ -99,8 +106,8 @@ impl<T: Scalar> FromSpec<T> for GlobalAvgPool2d<T> {
 
     fn examples() -> Vec<Example> {
         vec![
-            Example::new(Self::new().spec(), [[2, 3, 4, 5]]),
-            Example::bench(Self::new().spec(), [[16, 64, 32, 32]]),
+            Example::new(Self::new().spec(), [sized::<R>(2, 3, 4)]),
+            Example::bench(Self::new().spec(), [plenty::<R>()]),
         ]
     }
 }
@@ -116,6 +123,17 @@ pub(crate) mod tests {
             input: [n, channels, h, w],
             wrong: [n, channels, h],
             wrong: [n, channels, 0, w],
+        }
+        over_sequences_and_volumes_it_obeys_the_laws(
+            n in 1..4usize, channels in 1..4usize, [d, h, w] in [1..6usize, 1..6, 1..6], flat in any::<bool>(),
+        ) {
+            layer: if flat {
+                laws::BoxModule::new(GlobalAvgPool1d::<T>::new())
+            } else {
+                laws::BoxModule::new(GlobalAvgPool3d::<T>::new())
+            },
+            input: if flat { vec![n, channels, w] } else { vec![n, channels, d, h, w] },
+            wrong: [n, channels, h, w],
         }
     }
 

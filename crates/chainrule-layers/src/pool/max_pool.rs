@@ -7,8 +7,8 @@
 //! Of equal elements the first is the maximum; NaN is above all, the last of several. Keeps the position of each maximum.
 //! Derivation: docs/layers/pool/max_pool2d.md.
 
-use super::windows::{Windows, sliding};
-use crate::Sizes;
+use super::windows::{Windows, check_positions, plenty, sized, sliding};
+use crate::{Sizes, rank::axes_of};
 use chainrule_core::{
     Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Result, Scalar, Shape, Spec, Tensor,
 };
@@ -38,8 +38,12 @@ pub struct MaxPool<const R: usize, T = f32> {
     scalar: PhantomData<T>,
 }
 
+/// The largest element of each window of a sequence.
+pub type MaxPool1d<T = f32> = MaxPool<1, T>;
 /// The largest element of each window of an image.
 pub type MaxPool2d<T = f32> = MaxPool<2, T>;
+/// The largest element of each window of a volume.
+pub type MaxPool3d<T = f32> = MaxPool<3, T>;
 
 /// What forward keeps for backward.
 #[derive(Debug, Default)]
@@ -68,22 +72,22 @@ impl<const R: usize, T: Scalar> MaxPool<R, T> {
         self.windows.dilation = dilation.into().0;
         self
     }
-}
 
-impl<T: Scalar> MaxPool2d<T> {
-    /// Whether windows are 2 × 2, side by side and all within the image.
-    fn has_corners(&self, [h, w]: [usize; 2]) -> bool {
-        let whole = !self.windows.ceil_mode || (h % 2 == 0 && w % 2 == 0);
-        whole && self.windows == Windows { ceil_mode: self.windows.ceil_mode, ..Windows::new([2; 2]) }
+    /// The size of an image whose windows are 2 × 2, side by side and all within the image.
+    fn corners(&self, input: &[usize]) -> Option<[usize; 2]> {
+        let size = axes_of::<R>(input);
+        let whole = !self.windows.ceil_mode || size.iter().all(|n| n % 2 == 0);
+        let pairs = Windows { ceil_mode: self.windows.ceil_mode, ..Windows::new([2; R]) };
+        (R == 2 && whole && self.windows == pairs).then(|| [size[0], size[R - 1]])
     }
 
-    fn window(&self, input: [usize; 2]) -> Window<2> {
+    fn window(&self, input: [usize; R]) -> Window<R> {
         let Windows { kernel, stride, padding, dilation, ceil_mode: ceil } = self.windows;
         Window { input, kernel, stride, dilation, padding: padding.map(|n| [n; 2]), ceil }
     }
 }
 
-impl<T: Scalar> Layer for MaxPool2d<T> {
+impl<const R: usize, T: Scalar> Layer for MaxPool<R, T> {
     type T = T;
     type Cache = MaxPoolCache;
 
@@ -93,27 +97,22 @@ impl<T: Scalar> Layer for MaxPool2d<T> {
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
         let shape = self.windows.output_shape(Self::NAME, input)?;
-        if input[2].saturating_mul(input[3]) >= u32::MAX as usize {
-            return Err(Error::shape(format!(
-                "{}: expected fewer than 2³² − 1 elements per channel, got {input:?}",
-                Self::NAME
-            )));
-        }
+        check_positions(Self::NAME, input)?;
         Ok(shape)
     }
 
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, cache: &mut MaxPoolCache, cx: Context) -> Result<()> {
         let shape = self.output_shape(x.shape())?;
-        let (y, size) = (y.reset(shape), [x.shape()[2], x.shape()[3]]);
+        let y = y.reset(shape);
         cache.recorded = cx.recording().then_some(*x.shape());
         let kept = if cx.recording() { y.len() } else { 0 };
-        if self.has_corners(size) {
+        if let Some(size) = self.corners(x.shape()) {
             cache.corners.resize(kept, 0);
             max_pool_corners(x.data(), y, cx.recording().then_some(&mut cache.corners), size);
         } else {
             cache.positions.resize(kept, 0);
             let positions = cx.recording().then_some(&mut cache.positions[..]);
-            max_pool(x.data(), y, positions, &self.window(size));
+            max_pool(x.data(), y, positions, &self.window(axes_of(x.shape())));
         }
         Ok(())
     }
@@ -126,9 +125,8 @@ impl<T: Scalar> Layer for MaxPool2d<T> {
         dx: Option<&mut Tensor<T>>,
     ) -> Result<()> {
         let (shape, dy) = (*call.x.shape(), call.dy.data());
-        let size = [shape[2], shape[3]];
-        let corners = self.has_corners(size);
-        let kept = if corners { cache.corners.len() } else { cache.positions.len() };
+        let corners = self.corners(&shape);
+        let kept = if corners.is_some() { cache.corners.len() } else { cache.positions.len() };
         if cache.recorded != Some(shape) || kept != dy.len() {
             let name = Self::NAME;
             return Err(Error::not_recorded(format!(
@@ -136,10 +134,10 @@ impl<T: Scalar> Layer for MaxPool2d<T> {
             )));
         }
         let Some(dx) = dx else { return Ok(()) };
-        if corners {
+        if let Some(size) = corners {
             max_pool_corners_gradient(dy, &cache.corners, dx.reset(shape), size); // dx[maximum of o] = dy[o]
         } else {
-            max_pool_gradient(dy, &cache.positions, dx.reset(shape), size[0] * size[1]); // dx[maximum of o] += dy[o]
+            max_pool_gradient(dy, &cache.positions, dx.reset(shape), shape[2..].iter().product()); // dx[maximum of o] += dy[o]
         }
         Ok(())
     }
@@ -150,7 +148,7 @@ impl<T: Scalar> Layer for MaxPool2d<T> {
 
     fn cache_bytes(&self, input: &[usize], _: bool) -> usize {
         let Ok(output) = self.output_shape(input) else { return 0 };
-        let each = if self.has_corners([input[2], input[3]]) { size_of::<u8>() } else { size_of::<u32>() };
+        let each = if self.corners(input).is_some() { size_of::<u8>() } else { size_of::<u32>() };
         output.volume().saturating_mul(each)
     }
 
@@ -164,25 +162,25 @@ impl<T: Scalar> Layer for MaxPool2d<T> {
     }
 }
 
-impl<T: Scalar> FromSpec<T> for MaxPool2d<T> {
-    const FACTS: Facts = Facts::new("MaxPool2d")
+impl<const R: usize, T: Scalar> FromSpec<T> for MaxPool<R, T> {
+    const FACTS: Facts = Facts::new(Self::NAME)
         .family("pool")
         .formula("max over a window")
         .page("layers/pool/max_pool2d.md")
-        .torch("MaxPool2d");
+        .torch(Self::NAME);
 
     fn from_spec(args: &Args<'_, T>) -> Result<Self> {
         args.only("return_indices", false)?;
         let windows = Windows::from_args(args)?;
-        Ok(Self { windows, ..Self::new(1) }.dilation(args.or("dilation", [1; 2])?))
+        Ok(Self { windows, ..Self::new(1) }.dilation(args.or("dilation", [1; R])?))
     }
 
     fn examples() -> Vec<Example> {
-        let overlapping = Self::new([3, 2]).stride([1, 2]).padding(1).dilation([2, 1]).ceil_mode(true);
+        let overlapping = Self::new(3).stride(2).padding(1).dilation(2).ceil_mode(true);
         vec![
-            Example::new(Self::new(2).spec(), [[2, 3, 4, 5]]),
-            Example::new(overlapping.spec(), [[1, 2, 6, 5]]),
-            Example::bench(Self::new(2).spec(), [[16, 64, 32, 32]]),
+            Example::new(Self::new(2).spec(), [sized::<R>(2, 3, 4)]),
+            Example::new(overlapping.spec(), [sized::<R>(1, 2, 5)]),
+            Example::bench(Self::new(2).spec(), [plenty::<R>()]),
         ]
     }
 }
@@ -202,6 +200,34 @@ pub(crate) mod tests {
             // Room for a window that is dilated.
             input: [n, channels, size[0] + kernel[0], size[1] + kernel[1]],
             wrong: [n, channels, size[0]],
+        }
+        over_sequences_and_volumes_it_obeys_the_laws(
+            (kernel, padding, size) in crate::pool::windows::tests::windows(), (deep, before, depth) in (1..4usize, 0..2usize, 5..8usize),
+            stride in [1..4usize, 1..4, 1..4], dilation in [1..3usize, 1..3, 1..3], n in 1..3usize, channels in 1..3usize,
+            [ceil, flat] in [any::<bool>(); 2],
+        ) {
+            layer: if flat {
+                laws::BoxModule::new(
+                    MaxPool1d::<T>::new([kernel[0]])
+                        .stride([stride[0]])
+                        .padding([padding[0]])
+                        .dilation([dilation[0]])
+                        .ceil_mode(ceil),
+                )
+            } else {
+                laws::BoxModule::new(
+                    MaxPool3d::<T>::new([deep, kernel[0], kernel[1]])
+                        .stride(stride)
+                        .padding([before.min(deep / 2), padding[0], padding[1]])
+                        .dilation([dilation[2], dilation[0], dilation[1]])
+                        .ceil_mode(ceil),
+                )
+            },
+            input: {
+                let [h, w] = [size[0] + kernel[0], size[1] + kernel[1]];
+                if flat { vec![n, channels, h] } else { vec![n, channels, depth, h, w] }
+            },
+            wrong: [n, channels, size[0], size[1]],
         }
         two_by_two_windows_obey_the_laws(n in 1..4usize, channels in 1..4usize, [h, w] in [2..9usize, 2..9]) {
             layer: MaxPool2d::new(2),

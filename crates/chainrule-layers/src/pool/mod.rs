@@ -1,13 +1,18 @@
 //! Layers that shrink images: each output is computed from a window of the input.
 
+mod maxima;
 mod means;
 mod windows;
 
 crate::registry::family! {
-    adaptive_avg_pool => AdaptiveAvgPool2d;
-    avg_pool => AvgPool2d;
-    global_avg_pool => GlobalAvgPool2d;
-    max_pool => MaxPool2d;
+    adaptive_avg_pool => AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveAvgPool3d;
+    adaptive_max_pool => AdaptiveMaxPool1d, AdaptiveMaxPool2d, AdaptiveMaxPool3d;
+    avg_pool => AvgPool1d, AvgPool2d, AvgPool3d;
+    global_avg_pool => GlobalAvgPool1d, GlobalAvgPool2d, GlobalAvgPool3d;
+    global_max_pool => GlobalMaxPool1d, GlobalMaxPool2d, GlobalMaxPool3d;
+    lp_pool => LpPool1d, LpPool2d, LpPool3d;
+    max_pool => MaxPool1d, MaxPool2d, MaxPool3d;
 }
 
+pub use maxima::PartsMaxCache;
 pub use means::AvgPoolCache;

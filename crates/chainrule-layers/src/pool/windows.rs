@@ -2,6 +2,7 @@
 
 use crate::rank::{check_sizes, join, split};
 use chainrule_core::{Args, Error, Result, Scalar, Shape};
+use chainrule_tensor::kernels::layers::pool::Span;
 
 /// How windows slide along R axes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,15 @@ impl<const R: usize> Windows<R> {
         usize::try_from(count - i64::from(behind)).ok().filter(|&count| count > 0)
     }
 
+    /// Window o along an axis of n elements, without dilation; it counts the padding in it, or only what lies on the axis.
+    pub(super) fn span(&self, axis: usize, o: usize, n: usize, include_pad: bool) -> Span {
+        let (kernel, stride, padding) = (self.kernel[axis], self.stride[axis], self.padding[axis]);
+        let (start, end) = (o * stride, (o * stride + kernel).min(n + 2 * padding)); // from the start of the padding
+        let (inside, outside) = (start.max(padding) - padding, end.clamp(padding, n + padding) - padding);
+        let count = if include_pad { end - start } else { outside.saturating_sub(inside) };
+        Span { start: inside, end: outside, count }
+    }
+
     pub(super) fn output_shape(&self, layer: &str, input: &[usize]) -> Result<Shape> {
         self.check(layer)?;
         Shape::new(input)?; // lengths that can be added
@@ -69,20 +79,53 @@ impl<const R: usize> Windows<R> {
     }
 }
 
+/// Whether the elements of a plane can be numbered by a u32.
+pub(super) fn check_positions(layer: &str, input: &[usize]) -> Result<()> {
+    if input[2..].iter().fold(1, |n: usize, &axis| n.saturating_mul(axis)) < u32::MAX as usize {
+        return Ok(());
+    }
+    Err(Error::shape(format!("{layer}: expected fewer than 2³² − 1 elements per channel, got {input:?}")))
+}
+
+/// The shape (n, c, …) of an example with R axes, the last of them longer by one.
+pub(super) fn sized<const R: usize>(n: usize, c: usize, axis: usize) -> Shape {
+    let mut shape = [n, c, axis, axis, axis];
+    shape[R + 1] += 1;
+    Shape::new(&shape[..R + 2]).unwrap_or_default()
+}
+
+/// The shape of an example to be measured: 64 channels with 1024 or 4096 elements.
+pub(super) fn plenty<const R: usize>() -> Shape {
+    let shape: &[usize] = match R {
+        1 => &[16, 64, 1024],
+        2 => &[16, 64, 32, 32],
+        _ => &[4, 64, 16, 16, 16],
+    };
+    Shape::new(shape).unwrap_or_default()
+}
+
 /// The builder methods of layers with sliding windows.
 macro_rules! sliding {
     () => {
-        /// The distance between windows, the kernel by default.
-        #[must_use]
-        pub fn stride(mut self, stride: impl Into<Sizes<R>>) -> Self {
-            self.windows.stride = stride.into().0;
-            self
-        }
+        $crate::pool::windows::stride_and_ceil!();
 
         /// How far windows extend beyond each end of an axis, 0 by default, at most half the kernel.
         #[must_use]
         pub fn padding(mut self, padding: impl Into<Sizes<R>>) -> Self {
             self.windows.padding = padding.into().0;
+            self
+        }
+    };
+}
+pub(super) use sliding;
+
+/// Those of layers whose windows have no padding.
+macro_rules! stride_and_ceil {
+    () => {
+        /// The distance between windows, the kernel by default.
+        #[must_use]
+        pub fn stride(mut self, stride: impl Into<Sizes<R>>) -> Self {
+            self.windows.stride = stride.into().0;
             self
         }
 
@@ -94,7 +137,7 @@ macro_rules! sliding {
         }
     };
 }
-pub(super) use sliding;
+pub(super) use stride_and_ceil;
 
 #[cfg(test)]
 pub(super) mod tests {

@@ -10,6 +10,7 @@ pub mod optim;
 pub mod pad;
 pub mod pool;
 pub mod softmax;
+pub mod unfold;
 mod window;
 
 pub use window::Window;

@@ -1,5 +1,5 @@
-//! The convolution as its definition says, over any number of axes, but for the zeros: what three axes go by, and one and two where
-//! an image is little of what windows see. The fast kernels are tested against it.
+//! The convolution as its definition says, over any number of axes, but for the zeros: the way where an image is little of what
+//! windows see. The fast kernels are tested against it.
 
 use super::Geometry;
 use crate::{Scalar, kernels::gemm::LONG, shape::positions};

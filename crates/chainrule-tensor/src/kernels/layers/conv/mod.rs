@@ -1,5 +1,5 @@
 //! Convolutions over any number of axes, forward and backward: of images (N, C, H, W) and, as images of height 1, of sequences
-//! (N, C, L) by fast kernels; of volumes (N, C, D, H, W) by plain loops.
+//! (N, C, L); of volumes (N, C, D, H, W), as images of stacked slices (`volume`).
 //!
 //! ```text
 //! y[n, k, i, j] = b[k] + Σ over c, r, s of w[k, c, r, s] · x[n, c, i·stride + r·dilation − before, j·stride + s·dilation − before]
@@ -25,6 +25,7 @@ mod stack;
 mod taps;
 #[cfg(test)]
 mod tests;
+mod volume;
 mod windows;
 mod winograd;
 
@@ -80,6 +81,7 @@ pub struct Workspace<T> {
     prepared: winograd::Prepared<T>,
     /// Whose transformed filters `prepared` holds, and of how many channels and filters.
     prepared_for: Option<([u64; 2], usize, usize)>,
+    volumes: volume::Memory<T>,
     sums: Buffer<T>,
     slots: Vec<Slot<T>>,
 }
@@ -113,6 +115,7 @@ impl<T: Scalar> Default for Workspace<T> {
             winograd: Default::default(),
             prepared: Default::default(),
             prepared_for: None,
+            volumes: Default::default(),
             sums: Buffer::new(),
             slots: Vec::new(),
         }
@@ -146,7 +149,7 @@ pub fn conv<T: Scalar, const R: usize>(
 ) {
     match g.over() {
         Some(g) => images_forward(&g, x, w, bias, y, work),
-        None => volumes_forward(&volumes(g), x, w.values, bias, y),
+        None => volumes_forward(&volumes(g), x, w, bias, y, work),
     }
 }
 
@@ -163,7 +166,7 @@ pub fn conv_input_gradient<T: Scalar, const R: usize>(
 ) {
     match g.over() {
         Some(g) => images_input_gradient(&g, w, dy, dx, work),
-        None => volumes_input_gradient(&volumes(g), w, dy, dx),
+        None => volumes_input_gradient(&volumes(g), w, dy, dx, work),
     }
 }
 
@@ -180,7 +183,7 @@ pub fn conv_weight_gradient<T: Scalar, const R: usize>(
 ) {
     match g.over() {
         Some(g) => images_weight_gradient(&g, x, dy, dw, work),
-        None => volumes_weight_gradient(&volumes(g), x, dy, dw),
+        None => volumes_weight_gradient(&volumes(g), x, dy, dw, work),
     }
 }
 
@@ -226,27 +229,78 @@ compiled! {
 }
 
 compiled! {
-    fn volumes_forward[T](g: &Geometry<3>, x: &[T], w: &[T], bias: Option<&[T]>, y: &mut [T]) {
-        direct::forward(g, x, w, bias, y);
+    fn volumes_forward[T](
+        g: &Geometry<3>,
+        x: &[T],
+        w: Filters<'_, T>,
+        bias: Option<&[T]>,
+        y: &mut [T],
+        work: &mut Workspace<T>,
+    ) {
+        let [sparse, _] = g.expect(x, w.values, y);
+        assert!(bias.is_none_or(|b| b.len() == g.filters), "a bias has one element a filter");
+        if y.is_empty() {
+        } else if sparse {
+            direct::forward(g, x, w.values, bias, y);
+        } else if let Some(g) = volume::as_images(g) {
+            images_forward(&g, x, w, bias, y, work);
+        } else {
+            volume::forward(g, x, w, bias, y, work);
+        }
     }
 }
 
 compiled! {
-    fn volumes_input_gradient[T](g: &Geometry<3>, w: &[T], dy: &[T], dx: &mut [T]) {
-        direct::input_gradient(g, w, dy, dx);
+    fn volumes_input_gradient[T](
+        g: &Geometry<3>,
+        w: &[T],
+        dy: &[T],
+        dx: &mut [T],
+        work: &mut Workspace<T>,
+    ) {
+        let [_, sparse] = g.expect(dx, w, dy);
+        if dx.is_empty() || dy.is_empty() {
+            dx.fill(T::ZERO);
+        } else if sparse {
+            direct::input_gradient(g, w, dy, dx);
+        } else if let Some(g) = volume::as_images(g) {
+            images_input_gradient(&g, w, dy, dx, work);
+        } else {
+            volume::input_gradient(g, w, dy, dx, work);
+        }
     }
 }
 
 compiled! {
-    fn volumes_weight_gradient[T](g: &Geometry<3>, x: &[T], dy: &[T], dw: &mut [T]) {
-        direct::weight_gradient(g, x, dy, dw);
+    fn volumes_weight_gradient[T](
+        g: &Geometry<3>,
+        x: &[T],
+        dy: &[T],
+        dw: &mut [T],
+        work: &mut Workspace<T>,
+    ) {
+        let [sparse, _] = g.expect(x, dw, dy);
+        if dy.is_empty() || dw.is_empty() {
+        } else if sparse {
+            direct::weight_gradient(g, x, dy, dw);
+        } else if let Some(g) = volume::as_images(g) {
+            images_weight_gradient(&g, x, dy, dw, work);
+        } else {
+            volume::weight_gradient(g, x, dy, dw, work);
+        }
     }
 }
 
 /// Bytes of a [`Workspace`] after [`conv`] in training, and the gradients of the weights and of the input if they are wanted:
 /// all but small tables. It depends on the number of threads.
 pub fn workspace_bytes<T: Scalar, const R: usize>(g: &Geometry<R>, [weights, input]: [bool; 2]) -> usize {
-    let Some(g) = g.over().filter(|g: &Geometry<2>| g.images > 0) else { return 0 };
+    let (stacks, g) = match g.over() {
+        Some(images) => (0, images),
+        None => volume_bytes::<T>(&volumes(g), weights),
+    };
+    if g.images == 0 {
+        return 0;
+    }
     let (isa, target) = (isa(), target::<T>(isa()));
     let (serves, serves_input) = (winograd::serves(&g), winograd::serves_input_gradient(&g));
     let (mut slot, mut sums) = (0, 0);
@@ -264,7 +318,15 @@ pub fn workspace_bytes<T: Scalar, const R: usize>(g: &Geometry<R>, [weights, inp
     let windows = slot.saturating_mul(pieces(&g)).saturating_add(packed).saturating_add(sums);
     let blocks =
         if serves { winograd::workspace_bytes::<T>(isa, &g, par::threads(), [weights, input]) } else { 0 };
-    windows.saturating_mul(size_of::<T>()).saturating_add(blocks)
+    windows.saturating_mul(size_of::<T>()).saturating_add(blocks).saturating_add(stacks)
+}
+
+/// Bytes of the stacks of slices, and the geometry of their convolution.
+fn volume_bytes<T: Scalar>(g: &Geometry<3>, weights: bool) -> (usize, Geometry<2>) {
+    match volume::as_images(g) {
+        Some(images) => (0, images),
+        None => volume::memory::<T>(g, weights),
+    }
 }
 
 /// Elements of a piece's memory for y, or for ∂X.

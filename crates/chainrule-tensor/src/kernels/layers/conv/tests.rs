@@ -310,7 +310,7 @@ fn sequences_agree_with_the_definition() {
     }
 }
 
-/// A volume of depth 1 is an image: the definition over three axes gives what the definition over two does.
+/// A volume of depth 1 is an image: the definition and the kernels over three axes give what those over two do.
 #[test]
 fn volumes_of_depth_one_are_images() {
     let draw = &mut Draw(9);
@@ -335,6 +335,9 @@ fn volumes_of_depth_one_are_images() {
         let (x, weights) = (draw.values::<f64>(g.x_len()), draw.values(g.w_len()));
         let (mut image, mut y) = (vec![0.0; g.y_len()], vec![f64::NAN; volume.y_len()]);
         direct::forward(&g, &x, &weights, None, &mut image);
+        direct::forward(&volume, &x, &weights, None, &mut y);
+        assert_eq!(y, image, "{g:?}");
+        conv(&g, &x, Filters::new(&weights), None, &mut image, &mut Workspace::default());
         conv(&volume, &x, Filters::new(&weights), None, &mut y, &mut Workspace::default());
         assert_eq!(y, image, "{g:?}");
     }

@@ -1,4 +1,5 @@
-//! Means over windows. The rows of a window are added first, over the whole width; then windows are cut from that row.
+//! Means over windows. The rows of a window, of all of its slices, are added first, over the whole width; then windows are cut from
+//! that row. Sequences are images of height 1, and images are volumes of depth 1.
 
 use super::{
     super::window::{over, planes},
@@ -11,7 +12,6 @@ use crate::{
         reduce::{DEPTH, add_rows, sum},
     },
     par,
-    shape::positions,
 };
 
 /// The elements of a window along one axis.
@@ -25,13 +25,15 @@ pub struct Span {
     pub count: usize,
 }
 
-/// The windows of one axis (or all of another's) as the loops need them.
+/// The windows of each axis as the loops need them.
 #[derive(Clone, Copy)]
 struct Cut<'a> {
+    depths: &'a [Span],
     rows: &'a [Span],
     cols: &'a [Span],
+    height: usize,
     width: usize,
-    /// The windows are 2 × 2, side by side from the first corner on.
+    /// The windows are 2 × 2 in one slice, side by side from the first corner on.
     corners: bool,
     /// What sums are divided by, instead of the count.
     divisor: Option<usize>,
@@ -40,11 +42,20 @@ struct Cut<'a> {
 impl Cut<'_> {
     /// 1/count of a window, 0 for one without elements.
     #[inline(always)]
-    fn share<T: Scalar>(&self, row: &Span, col: &Span) -> T {
-        match self.divisor.or_else(|| row.count.checked_mul(col.count)) {
+    fn share<T: Scalar>(&self, depth: &Span, row: &Span, col: &Span) -> T {
+        let count = || depth.count.checked_mul(row.count)?.checked_mul(col.count);
+        match self.divisor.or_else(count) {
             Some(n) => one_over(n),
-            None => T::from_f64((row.count as f64 * col.count as f64).recip()),
+            None => T::from_f64((depth.count as f64 * row.count as f64 * col.count as f64).recip()),
         }
+    }
+
+    /// Where the rows of a window begin, slice by slice.
+    #[inline(always)]
+    fn lines(&self, depth: &Span, row: &Span) -> impl Iterator<Item = usize> + Clone + use<> {
+        let (height, width, rows) = (self.height, self.width, row.start.min(row.end)..row.end);
+        let slices = depth.start.min(depth.end)..depth.end;
+        slices.flat_map(move |d| rows.clone().map(move |i| (d * height + i) * width))
     }
 }
 
@@ -54,17 +65,17 @@ fn one_over<T: Scalar>(n: usize) -> T {
     if n == 0 { T::ZERO } else { T::ONE / T::from_usize(n) }
 }
 
-fn cut<'a>(rows: &'a [Span], cols: &'a [Span], [_, w]: [usize; 2], divisor: Option<usize>) -> Cut<'a> {
+fn cut<'a>([_, h, w]: [usize; 3], [depths, rows, cols]: [&'a [Span]; 3], divisor: Option<usize>) -> Cut<'a> {
     let pair = |(i, v): (usize, &Span)| *v == Span { start: 2 * i, end: 2 * i + 2, count: 2 };
-    let corners = [rows, cols].iter().all(|windows| windows.iter().enumerate().all(pair));
-    Cut { rows, cols, width: w, corners, divisor }
+    let pairs = [rows, cols].iter().all(|windows| windows.iter().enumerate().all(pair));
+    Cut { depths, rows, cols, height: h, width: w, corners: depths == ONE && pairs, divisor }
 }
 
 kernel! {
     /// The means of one plane; `line` is scratch of one row.
     fn plane_means[T: Scalar](x: &[T], y: &mut [T], cut: &Cut<'_>, line: &mut [T]) {
         if cut.corners {
-            let share = cut.share::<T>(&cut.rows[0], &cut.cols[0]);
+            let share = cut.share::<T>(&ONE[0], &cut.rows[0], &cut.cols[0]);
             for (y, x) in y.chunks_exact_mut(cut.cols.len()).zip(x.chunks_exact(2 * cut.width)) {
                 let (top, bottom) = x.split_at(cut.width);
                 in_blocks!(y.len(), j, k => {
@@ -77,25 +88,28 @@ kernel! {
             }
             return;
         }
-        for (y, row) in y.chunks_exact_mut(cut.cols.len()).zip(cut.rows) {
-            let mut lines = x[row.start.min(row.end) * cut.width..row.end * cut.width].chunks_exact(cut.width);
-            if lines.len() > DEPTH {
-                line.fill(T::ZERO);
-                add_rows(lines, line);
-            } else {
-                match lines.next() {
-                    Some(first) => line.copy_from_slice(first),
-                    None => line.fill(T::ZERO),
-                }
-                for x in lines {
-                    for (sum, &v) in line.iter_mut().zip(x) {
-                        *sum += v;
+        for (y, depth) in y.chunks_exact_mut(cut.rows.len() * cut.cols.len()).zip(cut.depths) {
+            for (y, row) in y.chunks_exact_mut(cut.cols.len()).zip(cut.rows) {
+                let mut lines = cut.lines(depth, row).map(|at| &x[at..][..cut.width]);
+                let count = |span: &Span| span.end.saturating_sub(span.start);
+                if count(depth) * count(row) > DEPTH {
+                    line.fill(T::ZERO);
+                    add_rows(lines, line);
+                } else {
+                    match lines.next() {
+                        Some(first) => line.copy_from_slice(first),
+                        None => line.fill(T::ZERO),
+                    }
+                    for x in lines {
+                        for (sum, &v) in line.iter_mut().zip(x) {
+                            *sum += v;
+                        }
                     }
                 }
-            }
-            for (y, col) in y.iter_mut().zip(cut.cols) {
-                let total = line[col.start.min(col.end)..col.end].iter().map(|v| v.to_f64()).sum();
-                *y = T::from_f64(total) * cut.share(row, col);
+                for (y, col) in y.iter_mut().zip(cut.cols) {
+                    let total = line[col.start.min(col.end)..col.end].iter().map(|v| v.to_f64()).sum();
+                    *y = T::from_f64(total) * cut.share(depth, row, col);
+                }
             }
         }
     }
@@ -105,7 +119,7 @@ kernel! {
     /// The gradients of one plane; `line` is scratch of one row.
     fn plane_gradients[T: Scalar](dy: &[T], dx: &mut [T], cut: &Cut<'_>, line: &mut [T]) {
         if cut.corners {
-            let share = cut.share::<T>(&cut.rows[0], &cut.cols[0]);
+            let share = cut.share::<T>(&ONE[0], &cut.rows[0], &cut.cols[0]);
             let (whole, odd) = dx.split_at_mut(cut.rows.len() * 2 * cut.width);
             odd.fill(T::ZERO);
             for (dy, dx) in dy.chunks_exact(cut.cols.len()).zip(whole.chunks_exact_mut(2 * cut.width)) {
@@ -126,17 +140,19 @@ kernel! {
             return;
         }
         dx.fill(T::ZERO);
-        for (dy, row) in dy.chunks_exact(cut.cols.len()).zip(cut.rows) {
-            line.fill(T::ZERO);
-            for (&g, col) in dy.iter().zip(cut.cols) {
-                let g = g * cut.share(row, col);
-                for v in &mut line[col.start.min(col.end)..col.end] {
-                    *v += g;
+        for (dy, depth) in dy.chunks_exact(cut.rows.len() * cut.cols.len()).zip(cut.depths) {
+            for (dy, row) in dy.chunks_exact(cut.cols.len()).zip(cut.rows) {
+                line.fill(T::ZERO);
+                for (&g, col) in dy.iter().zip(cut.cols) {
+                    let g = g * cut.share(depth, row, col);
+                    for v in &mut line[col.start.min(col.end)..col.end] {
+                        *v += g;
+                    }
                 }
-            }
-            for dx in dx[row.start.min(row.end) * cut.width..row.end * cut.width].chunks_exact_mut(cut.width) {
-                for (dx, &v) in dx.iter_mut().zip(&*line) {
-                    *dx += v;
+                for at in cut.lines(depth, row) {
+                    for (dx, &v) in dx[at..][..cut.width].iter_mut().zip(&*line) {
+                        *dx += v;
+                    }
                 }
             }
         }
@@ -149,33 +165,17 @@ fn apart(width: usize) -> usize {
 }
 
 /// Whether there is one window, the whole plane.
-fn whole(rows: &[Span], cols: &[Span], [h, w]: [usize; 2]) -> bool {
+fn whole(size: [usize; 3], by_axis: [&[Span]; 3]) -> bool {
     let all = |windows: &[Span], n: usize| windows == [Span { start: 0, end: n, count: n }];
-    all(rows, h) && all(cols, w)
-}
-
-/// Calls `f(index of the window, index of the element, 1/count)` for every element of every window of a plane.
-fn each<T: Scalar, const R: usize>(
-    size: [usize; R],
-    by_axis: [&[Span]; R],
-    divisor: Option<usize>,
-    mut f: impl FnMut(usize, usize, T),
-) {
-    for (i, o) in positions(by_axis.map(<[Span]>::len)).enumerate() {
-        let window: [Span; R] = std::array::from_fn(|axis| by_axis[axis][o[axis]]);
-        let count = window.iter().try_fold(1usize, |n, s| n.checked_mul(s.count));
-        let share = match divisor.or(count) {
-            Some(n) => one_over(n),
-            None => T::from_f64(window.iter().map(|s| s.count as f64).product::<f64>().recip()),
-        };
-        for t in positions(window.map(|s| s.end.saturating_sub(s.start))) {
-            f(i, (0..R).fold(0, |at, axis| at * size[axis] + window[axis].start + t[axis]), share);
-        }
-    }
+    by_axis.into_iter().zip(size).all(|(windows, n)| all(windows, n))
 }
 
 /// The elements of a plane of x and of y, with the spans inside their axes, of x and y of these lengths.
-fn sizes<const R: usize>(size: [usize; R], by_axis: [&[Span]; R], lengths: [usize; 2]) -> (usize, usize) {
+pub(super) fn sizes<const R: usize>(
+    size: [usize; R],
+    by_axis: [&[Span]; R],
+    lengths: [usize; 2],
+) -> (usize, usize) {
     for (spans, n) in by_axis.into_iter().zip(size) {
         assert!(spans.iter().all(|v| v.start >= v.end || v.end <= n), "windows lie inside their axis");
     }
@@ -198,13 +198,8 @@ pub fn average_pool<T: Scalar, const R: usize>(
     divisor: Option<usize>,
     scratch: &mut Vec<T>,
 ) {
-    if let (Some(size), Some(by_axis)) = (over(size, 1), over(by_axis, ONE)) {
-        image_means(x, y, size, by_axis, divisor, scratch);
-    } else if let (Some(size), Some(by_axis)) = (over(size, 1), over(by_axis, ONE)) {
-        volume_means(x, y, size, by_axis, divisor);
-    } else {
-        panic!("expected at most three axes, got {R}");
-    }
+    let (size, by_axis) = volume(size, by_axis);
+    means(x, y, size, by_axis, divisor, scratch);
 }
 
 /// dx = dy/count, summed over the windows that an element is in.
@@ -219,21 +214,22 @@ pub fn average_pool_gradient<T: Scalar, const R: usize>(
     divisor: Option<usize>,
     scratch: &mut Vec<T>,
 ) {
-    if let (Some(size), Some(by_axis)) = (over(size, 1), over(by_axis, ONE)) {
-        image_gradients(dy, dx, size, by_axis, divisor, scratch);
-    } else if let (Some(size), Some(by_axis)) = (over(size, 1), over(by_axis, ONE)) {
-        volume_gradients(dy, dx, size, by_axis, divisor);
-    } else {
-        panic!("expected at most three axes, got {R}");
-    }
+    let (size, by_axis) = volume(size, by_axis);
+    gradients(dy, dx, size, by_axis, divisor, scratch);
+}
+
+/// The axes of a volume and its windows; those of an image have one slice.
+pub(super) fn volume<const R: usize>(size: [usize; R], by_axis: [&[Span]; R]) -> ([usize; 3], [&[Span]; 3]) {
+    let most = "at most three axes";
+    (over(size, 1).expect(most), over(by_axis, ONE).expect(most))
 }
 
 compiled! {
-    fn image_means[T](
+    fn means[T](
         x: &[T],
         y: &mut [T],
-        size: [usize; 2],
-        by_axis: [&[Span]; 2],
+        size: [usize; 3],
+        by_axis: [&[Span]; 3],
         divisor: Option<usize>,
         scratch: &mut Vec<T>,
     ) {
@@ -241,10 +237,9 @@ compiled! {
         if y.is_empty() {
             return;
         }
-        let [rows, cols] = by_axis;
-        let (per, cut) = (planes_per_piece(plane), cut(rows, cols, size, divisor));
-        if whole(rows, cols, size) {
-            let share = cut.share::<T>(&rows[0], &cols[0]);
+        let (per, cut) = (planes_per_piece(plane), cut(size, by_axis, divisor));
+        if whole(size, by_axis) {
+            let share = cut.share::<T>(&by_axis[0][0], &by_axis[1][0], &by_axis[2][0]);
             return par::for_chunks(y, per, |i, y| {
                 let planes = x[i * per * plane..].chunks_exact(plane);
                 y.iter_mut().zip(planes).for_each(|(y, x)| *y = T::from_f64(sum(x)) * share);
@@ -261,29 +256,11 @@ compiled! {
 }
 
 compiled! {
-    fn volume_means[T](x: &[T], y: &mut [T], size: [usize; 3], by_axis: [&[Span]; 3], divisor: Option<usize>) {
-        let (plane, out) = sizes(size, by_axis, [x.len(), y.len()]);
-        if y.is_empty() {
-            return;
-        }
-        y.fill(T::ZERO);
-        for (x, y) in x.chunks_exact(plane).zip(y.chunks_exact_mut(out)) {
-            let mut mean = (0, 0.0);
-            each(size, by_axis, divisor, |o, i, share: T| {
-                let before = if mean.0 == o { mean.1 } else { 0.0 };
-                mean = (o, before + (x[i] * share).to_f64());
-                y[o] = T::from_f64(mean.1);
-            });
-        }
-    }
-}
-
-compiled! {
-    fn image_gradients[T](
+    fn gradients[T](
         dy: &[T],
         dx: &mut [T],
-        size: [usize; 2],
-        by_axis: [&[Span]; 2],
+        size: [usize; 3],
+        by_axis: [&[Span]; 3],
         divisor: Option<usize>,
         scratch: &mut Vec<T>,
     ) {
@@ -291,13 +268,12 @@ compiled! {
         if dx.is_empty() || dy.is_empty() {
             return dx.fill(T::ZERO);
         }
-        let [rows, cols] = by_axis;
-        if overlap(rows).max(overlap(cols)) > DEPTH {
+        if by_axis.into_iter().map(overlap).max() > Some(DEPTH) {
             return long_gradients(dy, dx, size, by_axis, divisor);
         }
-        let (per, cut) = (planes_per_piece(plane), cut(rows, cols, size, divisor));
-        if whole(rows, cols, size) {
-            let share = cut.share::<T>(&rows[0], &cols[0]);
+        let (per, cut) = (planes_per_piece(plane), cut(size, by_axis, divisor));
+        if whole(size, by_axis) {
+            let share = cut.share::<T>(&by_axis[0][0], &by_axis[1][0], &by_axis[2][0]);
             return par::for_chunks(dx, per * plane, |i, dx| {
                 dx.chunks_exact_mut(plane).zip(&dy[i * per..]).for_each(|(dx, &g)| dx.fill(g * share));
             });
@@ -309,28 +285,6 @@ compiled! {
             let planes = dy[i * per * out..].chunks_exact(out);
             dx.chunks_exact_mut(plane).zip(planes).for_each(|(dx, dy)| plane_gradients(dy, dx, &cut, line));
         });
-    }
-}
-
-compiled! {
-    fn volume_gradients[T](
-        dy: &[T],
-        dx: &mut [T],
-        size: [usize; 3],
-        by_axis: [&[Span]; 3],
-        divisor: Option<usize>,
-    ) {
-        let (plane, out) = sizes(size, by_axis, [dx.len(), dy.len()]);
-        dx.fill(T::ZERO);
-        if dx.is_empty() || dy.is_empty() {
-            return;
-        }
-        if by_axis.into_iter().map(overlap).max() > Some(DEPTH) {
-            return long_gradients(dy, dx, size, by_axis, divisor);
-        }
-        for (dx, dy) in dx.chunks_exact_mut(plane).zip(dy.chunks_exact(out)) {
-            each(size, by_axis, divisor, |o, i, share: T| dx[i] += dy[o] * share);
-        }
     }
 }
 
@@ -347,18 +301,28 @@ fn overlap(spans: &[Span]) -> usize {
 }
 
 /// Gradients of elements in so many windows that the rounding of their sums would be seen.
-fn long_gradients<T: Scalar, const R: usize>(
+fn long_gradients<T: Scalar>(
     dy: &[T],
     dx: &mut [T],
-    size: [usize; R],
-    by_axis: [&[Span]; R],
+    size: [usize; 3],
+    by_axis: [&[Span]; 3],
     divisor: Option<usize>,
 ) {
     let (plane, out) = sizes(size, by_axis, [dx.len(), dy.len()]);
-    let mut sums = vec![0.0; plane];
+    let ([depths, rows, cols], cut, mut sums) = (by_axis, cut(size, by_axis, divisor), vec![0.0; plane]);
     for (dx, dy) in dx.chunks_exact_mut(plane).zip(dy.chunks_exact(out)) {
         sums.fill(0.0);
-        each(size, by_axis, divisor, |o, i, share: T| sums[i] += (dy[o] * share).to_f64());
+        let lines = depths.iter().flat_map(|depth| rows.iter().map(move |row| (depth, row)));
+        for (dy, (depth, row)) in dy.chunks_exact(cols.len()).zip(lines) {
+            for (&g, col) in dy.iter().zip(cols) {
+                let g = (g * cut.share::<T>(depth, row, col)).to_f64();
+                for line in cut.lines(depth, row) {
+                    for sum in &mut sums[line + col.start.min(col.end)..line + col.end] {
+                        *sum += g;
+                    }
+                }
+            }
+        }
         dx.iter_mut().zip(&sums).for_each(|(dx, &sum)| *dx = T::from_f64(sum));
     }
 }

@@ -5,7 +5,6 @@ use crate::{
     Scalar, compiled,
     kernels::{kernel, layers::Window},
     par,
-    shape::positions,
 };
 
 /// How a window slides along one axis.
@@ -41,7 +40,7 @@ struct Seen {
 const FEW: usize = 8;
 
 impl Slide {
-    fn new(window: &Window<2>, axis: usize) -> Self {
+    fn new(window: &Window<3>, axis: usize) -> Self {
         let mut slide = Self {
             input: window.input[axis],
             output: window.output()[axis],
@@ -129,9 +128,8 @@ fn strided<T: Scalar, W>(
 }
 
 kernel! {
-    /// The maxima of one plane.
+    /// The maxima of one slice and of those before, which are in y.
     fn plane_maxima[T: Scalar](x: &[T], y: &mut [T], rows: &Slide, cols: &Slide) {
-        y.fill(T::NEG_INFINITY);
         for Seen { from, to, at: mut ih } in rows.elements() {
             for oh in from..to {
                 let x = &x[ih * cols.input..][..cols.input];
@@ -146,17 +144,22 @@ kernel! {
 }
 
 /// The winner of a window without elements.
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 
 kernel! {
-    /// The maxima of one plane, and where in the plane they are.
-    fn plane_winners[T: Scalar](x: &[T], y: &mut [T], winners: &mut [u32], rows: &Slide, cols: &Slide) {
-        y.fill(T::NEG_INFINITY);
-        winners.fill(NONE);
+    /// The maxima of one slice and of those before, which are in y, and where in the plane they are; the slice begins at `base`.
+    fn plane_winners[T: Scalar](
+        x: &[T],
+        y: &mut [T],
+        winners: &mut [u32],
+        base: usize,
+        rows: &Slide,
+        cols: &Slide,
+    ) {
         for Seen { from, to, at: mut ih } in rows.elements() {
             for oh in from..to {
                 let x = &x[ih * cols.input..][..cols.input];
-                let start = (ih * cols.input) as u32;
+                let start = (base + ih * cols.input) as u32;
                 for Seen { from, to, at } in cols.elements() {
                     let out = oh * cols.output + from..oh * cols.output + to;
                     let out = y[out.clone()].iter_mut().zip(&mut winners[out]);
@@ -172,21 +175,6 @@ kernel! {
     }
 }
 
-/// The maximum of window `o` of one plane over any number of axes, and where in the plane it is.
-fn winner<T: Scalar, const R: usize>(x: &[T], window: &Window<R>, o: [usize; R]) -> (T, u32) {
-    let mut best = (T::NEG_INFINITY, NONE);
-    let taps: [_; R] = std::array::from_fn(|axis| window.taps(axis, o[axis]));
-    for t in positions::<R>(std::array::from_fn(|axis| taps[axis].len())) {
-        let at = (0..R).fold(0, |at, axis| {
-            at * window.input[axis] + window.place(axis, o[axis], taps[axis].start + t[axis])
-        });
-        if x[at] > best.0 || x[at].is_nan() || best.1 == NONE {
-            best = (x[at], at as u32);
-        }
-    }
-    best
-}
-
 /// y = the maximum of each window, plane by plane; `winners`, if requested, the index in the plane where it is.
 ///
 /// # Panics
@@ -198,10 +186,7 @@ pub fn max_pool<T: Scalar, const R: usize>(
     winners: Option<&mut [u32]>,
     window: &Window<R>,
 ) {
-    match window.over() {
-        Some(window) => image_maxima(x, y, winners, &window),
-        None => volume_maxima(x, y, winners, &window.over().expect("at most three axes")),
-    }
+    maxima(x, y, winners, &window.over().expect("at most three axes"));
 }
 
 /// Elements of a plane of x and of y, if all fits together.
@@ -218,42 +203,40 @@ fn sizes<const R: usize>(x: usize, y: usize, winners: Option<usize>, window: &Wi
 }
 
 compiled! {
-    fn image_maxima[T](x: &[T], y: &mut [T], winners: Option<&mut [u32]>, window: &Window<2>) {
+    fn maxima[T](x: &[T], y: &mut [T], winners: Option<&mut [u32]>, window: &Window<3>) {
         let (plane, out) = sizes(x.len(), y.len(), winners.as_deref().map(<[u32]>::len), window);
         if y.is_empty() {
             return;
         }
-        let (per, rows, cols) = (planes_per_piece(plane), Slide::new(window, 0), Slide::new(window, 1));
+        let (per, rows, cols) = (planes_per_piece(plane), Slide::new(window, 1), Slide::new(window, 2));
+        let (slice, out_slice) = (rows.input * cols.input, rows.output * cols.output);
         let planes = |i: usize| x[i * per * plane..].chunks_exact(plane);
+        // Where the slices of the windows of an output depth begin.
+        let slices = |o: usize| window.taps(0, o).map(move |t| window.place(0, o, t) * slice);
         match winners {
             Some(winners) => par::for_chunks2((y, per * out), (winners, per * out), |i, y, winners| {
+                y.fill(T::NEG_INFINITY);
+                winners.fill(NONE);
                 let ys = y.chunks_exact_mut(out).zip(winners.chunks_exact_mut(out));
                 for (x, (y, winners)) in planes(i).zip(ys) {
-                    plane_winners(x, y, winners, &rows, &cols);
+                    let ys = y.chunks_exact_mut(out_slice).zip(winners.chunks_exact_mut(out_slice));
+                    for (o, (y, winners)) in ys.enumerate() {
+                        for base in slices(o) {
+                            plane_winners(&x[base..][..slice], y, winners, base, &rows, &cols);
+                        }
+                    }
                 }
             }),
             None => par::for_chunks(y, per * out, |i, y| {
-                planes(i).zip(y.chunks_exact_mut(out)).for_each(|(x, y)| plane_maxima(x, y, &rows, &cols));
-            }),
-        }
-    }
-}
-
-compiled! {
-    fn volume_maxima[T](x: &[T], y: &mut [T], winners: Option<&mut [u32]>, window: &Window<3>) {
-        let (plane, out) = sizes(x.len(), y.len(), winners.as_deref().map(<[u32]>::len), window);
-        if y.is_empty() {
-            return;
-        }
-        let mut winners = winners;
-        for (p, (x, y)) in x.chunks_exact(plane).zip(y.chunks_exact_mut(out)).enumerate() {
-            for (i, (y, o)) in y.iter_mut().zip(positions(window.output())).enumerate() {
-                let (max, at) = winner(x, window, o);
-                *y = max;
-                if let Some(winners) = &mut winners {
-                    winners[p * out + i] = at;
+                y.fill(T::NEG_INFINITY);
+                for (x, y) in planes(i).zip(y.chunks_exact_mut(out)) {
+                    for (o, y) in y.chunks_exact_mut(out_slice).enumerate() {
+                        for base in slices(o) {
+                            plane_maxima(&x[base..][..slice], y, &rows, &cols);
+                        }
+                    }
                 }
-            }
+            }),
         }
     }
 }
@@ -292,6 +275,22 @@ compiled! {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::shape::positions;
+
+    /// The definition: the maximum of window `o` of one plane over any number of axes, and where in the plane it is.
+    fn winner<T: Scalar, const R: usize>(x: &[T], window: &Window<R>, o: [usize; R]) -> (T, u32) {
+        let mut best = (T::NEG_INFINITY, NONE);
+        let taps: [_; R] = std::array::from_fn(|axis| window.taps(axis, o[axis]));
+        for t in positions::<R>(std::array::from_fn(|axis| taps[axis].len())) {
+            let at = (0..R).fold(0, |at, axis| {
+                at * window.input[axis] + window.place(axis, o[axis], taps[axis].start + t[axis])
+            });
+            if x[at] > best.0 || x[at].is_nan() || best.1 == NONE {
+                best = (x[at], at as u32);
+            }
+        }
+        best
+    }
 
     pub(crate) fn values(n: usize) -> Vec<f32> {
         (0..n).map(|i| ((i * 7919 + 13) % 101) as f32 - 50.0).collect()
