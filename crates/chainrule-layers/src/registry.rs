@@ -90,6 +90,7 @@ mod tests {
         ("Parallel", "a module's own forward"),
         ("Residual", "a module's own forward"),
         ("Split", "the function torch.split"),
+        ("SquaredRelu", "the square of ReLU"),
     ];
 
     /// Files whose layers no spec can build, and why.
