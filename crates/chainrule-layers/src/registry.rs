@@ -96,6 +96,7 @@ mod tests {
         ("Reparametrize", "three operators"),
         ("Residual", "a module's own forward"),
         ("Split", "the function torch.split"),
+        ("SquaredRelu", "the square of ReLU"),
     ];
 
     /// Files whose layers no spec can build, and why.

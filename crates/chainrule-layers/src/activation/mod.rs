@@ -5,18 +5,31 @@ mod pointwise;
 
 crate::registry::family! {
     activation => ;
+    celu => Celu;
     elu => Elu;
     gelu => Gelu;
+    hardshrink => Hardshrink;
+    hardsigmoid => Hardsigmoid;
     hardswish => Hardswish;
+    hardtanh => Hardtanh;
     identity => Identity;
     leaky_relu => LeakyRelu;
+    log_sigmoid => LogSigmoid;
     log_softmax => LogSoftmax;
+    mish => Mish;
     relu => Relu;
+    relu6 => Relu6;
+    selu => Selu;
     sigmoid => Sigmoid;
     silu => Silu;
     softmax => Softmax;
     softplus => Softplus;
+    softshrink => Softshrink;
+    softsign => Softsign;
+    squared_relu => SquaredRelu;
     tanh => Tanh;
+    tanhshrink => Tanhshrink;
+    threshold => Threshold;
 }
 
 use chainrule_core::{Error, Result};
@@ -33,6 +46,13 @@ fn nonzero(layer: &str, name: &str, value: f64) -> Result<()> {
         return Ok(());
     }
     Err(Error::value(format!("{layer}: expected {name} other than 0")))
+}
+
+fn at_least_0(layer: &str, name: &str, value: f64) -> Result<()> {
+    if value >= 0.0 && value.is_finite() {
+        return Ok(());
+    }
+    Err(Error::value(format!("{layer}: expected a finite {name} ≥ 0, got {value}")))
 }
 
 #[cfg(test)]
@@ -52,7 +72,10 @@ pub(crate) mod tests {
         let call = Call::new(&layer, &x, &got_y, &dy).unwrap();
         layer.backward(call, &mut (), &mut grads, Some(&mut got_dx)).unwrap();
         for (got, want) in got_y.data().iter().zip(y).chain(got_dx.data().iter().zip(dx)) {
-            assert!((got - want).abs() < 1e-14 * want.abs().max(1.0) * 10.0, "{got} for {want}");
+            assert!(
+                got == &want || (got - want).abs() < 1e-14 * want.abs().max(1.0) * 10.0,
+                "{got} for {want}"
+            );
         }
     }
 
@@ -76,6 +99,10 @@ pub(crate) mod tests {
         check(super::Relu::new());
         check(super::Sigmoid::new());
         check(super::Tanh::new());
+        check(super::Relu6::new());
+        check(super::Hardtanh::new().min_val(-2.0));
+        check(super::Softshrink::new());
+        check(super::Hardshrink::new());
         assert!(super::Gelu::<f64>::new().in_place().is_none());
     }
 
@@ -84,5 +111,62 @@ pub(crate) mod tests {
         let text = |layer: Result<super::Softplus>| layer.unwrap_err().to_string();
         assert_eq!(text(super::Softplus::new().beta(0.0).init(1)), "Softplus: expected beta other than 0");
         assert!(super::Elu::<f32>::new().alpha(f64::NAN).init(1).is_err());
+    }
+
+    #[test]
+    fn nan_gives_nan_and_so_does_its_gradient() {
+        fn check(layer: impl Layer<T = f64, Cache = ()>) {
+            let (x, dy) = (Tensor::from([1.0, f64::NAN, -f64::NAN]), Tensor::from([1.0; 3]));
+            let (mut y, mut dx, mut grads) = (Tensor::default(), Tensor::default(), Grads::new(&layer));
+            layer.forward(&x, &mut y, &mut (), Context::train(0)).unwrap();
+            let call = Call::new(&layer, &x, &y, &dy).unwrap();
+            layer.backward(call, &mut (), &mut grads, Some(&mut dx)).unwrap();
+            for values in [&y, &dx] {
+                let nan: Vec<bool> = values.data().iter().map(|v| v.is_nan()).collect();
+                assert_eq!(nan, [false, true, true], "{:?} {values:?}", layer.spec());
+            }
+        }
+        check(super::Celu::new());
+        check(super::Elu::new());
+        check(super::Gelu::new());
+        check(super::Hardshrink::new());
+        check(super::Hardsigmoid::new());
+        check(super::Hardswish::new());
+        check(super::Hardtanh::new());
+        check(super::LeakyRelu::new());
+        check(super::LogSigmoid::new());
+        check(super::Mish::new());
+        check(super::Relu::new());
+        check(super::Relu6::new());
+        check(super::Selu::new());
+        check(super::Sigmoid::new());
+        check(super::Silu::new());
+        check(super::Softplus::new());
+        check(super::Softshrink::new());
+        check(super::Softsign::new());
+        check(super::SquaredRelu::new());
+        check(super::Tanh::new());
+        check(super::Tanhshrink::new());
+        check(super::Threshold::new(0.5, 2.0));
+    }
+
+    #[test]
+    fn infinities_have_their_limits() {
+        fn check(layer: impl Layer<T = f64, Cache = ()>, y: [f64; 2], dx: [f64; 2]) {
+            assert_by_hand(layer, [f64::NEG_INFINITY, f64::INFINITY], y, dx.map(|slope| 5.0 * slope));
+        }
+        let inf = f64::INFINITY;
+        check(super::Celu::new().alpha(2.0), [-2.0, inf], [0.0, 1.0]);
+        check(super::Hardshrink::new(), [-inf, inf], [1.0, 1.0]);
+        check(super::Hardsigmoid::new(), [0.0, 1.0], [0.0, 0.0]);
+        check(super::Hardtanh::new(), [-1.0, 1.0], [0.0, 0.0]);
+        check(super::LogSigmoid::new(), [-inf, 0.0], [1.0, 0.0]);
+        check(super::Mish::new(), [0.0, inf], [0.0, 1.0]);
+        check(super::Relu6::new(), [0.0, 6.0], [0.0, 0.0]);
+        check(super::Softshrink::new(), [-inf, inf], [1.0, 1.0]);
+        check(super::Softsign::new(), [-1.0, 1.0], [0.0, 0.0]);
+        check(super::SquaredRelu::new(), [0.0, inf], [0.0, inf]);
+        check(super::Tanhshrink::new(), [-inf, inf], [1.0, 1.0]);
+        check(super::Threshold::new(0.5, 2.0), [2.0, inf], [0.0, 1.0]);
     }
 }

@@ -32,6 +32,20 @@ pub(super) fn within<T: Scalar>(x: T) -> T {
     if x > high { high } else { x }
 }
 
+/// x within [low, high]. NaN stays.
+#[inline(always)]
+pub(super) fn clamp<T: Scalar>(x: T, low: T, high: T) -> T {
+    let x = if x <= low { low } else { x };
+    if x >= high { high } else { x }
+}
+
+/// 1 for low < v < high, 0 elsewhere; NaN stays.
+#[inline(always)]
+pub(super) fn inside<T: Scalar>(v: T, low: T, high: T) -> T {
+    let slope = if v > low && v < high { T::ONE } else { T::ZERO };
+    if v.is_nan() { v } else { slope }
+}
+
 /// The hyper-parameters of a pointwise layer, for `Layer::check` and `Layer::spec`.
 pub(super) trait Settings {
     /// Whether their values are valid.
