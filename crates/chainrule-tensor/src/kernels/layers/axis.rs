@@ -63,7 +63,6 @@ compiled! {
     pub fn sum_along[T](x: &[T], y: &mut [T], n: usize, inner: usize, scale: f64) {
         by_columns(x.len(), y, n, inner, |o, c, y| {
             if inner == 1 {
-                // `by_columns` of one column: o is the line, unless there is one line alone.
                 y[0] = T::from_f64(sum(&x[o * n..][..n]) * scale);
                 return;
             }
@@ -103,6 +102,11 @@ compiled! {
     pub fn max_along[T](x: &[T], y: &mut [T], n: usize, inner: usize) {
         assert!(n > 0, "a maximum of one element at least");
         by_columns(x.len(), y, n, inner, |o, c, y| {
+            if inner == 1 {
+                let x = &x[o * n..][..n];
+                y[0] = x[1..].iter().fold(x[0], |m, &v| if exceeds(v, m) { v } else { m });
+                return;
+            }
             let rows = |i: usize| &x[(o * n + i) * inner + c..][..y.len()];
             let first = rows(0);
             let mut largest = [T::ZERO; COLUMNS];
@@ -142,6 +146,11 @@ compiled! {
         by_columns(x.len(), shares, n, inner, |o, c, shares| {
             let width = shares.len();
             let (y, dy) = (&y[o * inner + c..][..width], &dy[o * inner + c..][..width]);
+            if inner == 1 {
+                let count = x[o * n..][..n].iter().filter(|&&x| is_max(x, y[0])).count();
+                shares[0] = dy[0] / T::from_usize(count);
+                return;
+            }
             let mut counts = [0.0; COLUMNS];
             for i in 0..n {
                 let x = &x[(o * n + i) * inner + c..][..width];
