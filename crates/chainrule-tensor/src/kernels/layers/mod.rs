@@ -1,5 +1,6 @@
 //! Kernels of single layers, losses and optimizers, for chainrule's own crates: not a stable interface.
 
+pub mod axis;
 pub mod conv;
 pub mod embedding;
 pub mod limits;
@@ -8,8 +9,10 @@ pub mod noise;
 pub mod norm;
 pub mod optim;
 pub mod pad;
+pub mod permute;
 pub mod pool;
 pub mod softmax;
+pub mod taps;
 pub mod unfold;
 mod window;
 

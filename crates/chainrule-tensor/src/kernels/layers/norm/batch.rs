@@ -350,6 +350,62 @@ compiled! {
 }
 
 compiled! {
+    /// The mean and the biased variance of each channel, (C) each.
+    ///
+    /// # Panics
+    /// If the lengths do not fit the sizes.
+    pub fn channel_statistics[T](x: &[T], sizes: Channels, mean: &mut [Mean<T>], var: &mut [T]) {
+        assert!(x.len() == sizes.volume(), "x is as long as {sizes:?} says");
+        assert!([mean.len(), var.len()] == [sizes.c; 2], "statistics have one element a channel");
+        if x.is_empty() {
+            mean.fill([T::ZERO; 2]);
+            return var.fill(T::ZERO);
+        }
+        let per = sizes.per_group();
+        let one_over_n = T::ONE / T::from_usize(sizes.count());
+        par::for_chunks2((mean, per), (var, per), |i, mean, var| {
+            let g = sizes.group(i * per..i * per + mean.len());
+            statistics(x, &g, one_over_n, mean, var);
+        });
+    }
+}
+
+compiled! {
+    /// dx = a dy + b (x − m) + k with m, a, b and k of each channel, (C) each.
+    ///
+    /// # Panics
+    /// If the lengths do not fit the sizes.
+    pub fn channel_gradient[T](
+        x_and_dy: (&[T], &[T]),
+        dx: &mut [T],
+        sizes: Channels,
+        mean: &[Mean<T>],
+        abk: [&[T]; 3],
+    ) {
+        let (x, dy) = x_and_dy;
+        let fit = x.len() == sizes.volume() && dy.len() == x.len() && dx.len() == x.len();
+        assert!(fit, "x, dy and dx are as long as {sizes:?} says");
+        let lengths = [mean.len(), abk[0].len(), abk[1].len(), abk[2].len()];
+        assert!(lengths == [sizes.c; 4], "there is one value a channel");
+        if x.is_empty() {
+            return;
+        }
+        let (per, dx) = (sizes.per_group(), Disjoint::new(dx));
+        par::for_each(sizes.c.div_ceil(per), |i| {
+            let channels = i * per..sizes.c.min((i + 1) * per);
+            let g = sizes.group(channels.clone());
+            let m = g.spread(mean[channels.clone()].iter().map(|&[high, _]| high));
+            let abk = abk.map(|v| g.spread(v[channels.clone()].iter().copied()));
+            for image in 0..g.n {
+                // SAFETY: groups are of different channels, so no other piece has a part of this row.
+                let dx = unsafe { dx.part(g.start(image), g.width) };
+                gradient_row(g.row(x, image), g.row(dy, image), dx, &g, &m, &abk);
+            }
+        });
+    }
+}
+
+compiled! {
     /// y = (x − μ) ρ γ + β for given μ and ρ, (C) each.
     ///
     /// # Panics

@@ -46,8 +46,9 @@ fn row_sum<T: Scalar>(x: &[T], f: impl Fn(T) -> T) -> f64 {
 }
 
 kernel! {
-    /// Layer norm of the rows of one piece.
+    /// Layer norm of the rows of one piece; about 0 and not about the mean unless `centered`.
     fn forward_rows[T: Scalar](
+        centered: bool,
         x: &[T],
         y: &mut [T],
         d: usize,
@@ -59,10 +60,10 @@ kernel! {
         let by = 1.0 / d as f64;
         let rows = x.chunks_exact(d).zip(y.chunks_exact_mut(d));
         for (((x, y), mean), rstd) in rows.zip(mean).zip(rstd) {
-            let mut m = T::from_f64(row_sum(x, |v| v) * by);
+            let mut m = if centered { T::from_f64(row_sum(x, |v| v) * by) } else { T::ZERO };
             let mut low = T::ZERO;
             let mut var = T::from_f64(row_sum(x, |v| (v - m) * (v - m)) * by);
-            if m * m > T::from_f64(FAR) * var {
+            if centered && m * m > T::from_f64(FAR) * var {
                 // μ = m + mean(x − m), σ² = mean((x − m)²) − mean(x − m)²
                 let shift = T::from_f64(row_sum(x, |v| v - m) * by);
                 var -= shift * shift;
@@ -111,7 +112,30 @@ compiled! {
         assert!(x.len() == y.len() && x.len() == mean.len() * d && rstd.len() == mean.len());
         let per = rows_per_piece(mean.len(), d);
         par::for_chunks3((y, per * d), (mean, per), (rstd, per), |i, y, mean, rstd| {
-            forward_rows(&x[i * per * d..][..y.len()], y, d, eps, affine, mean, rstd);
+            forward_rows(true, &x[i * per * d..][..y.len()], y, d, eps, affine, mean, rstd);
+        });
+    }
+}
+
+compiled! {
+    /// y = x ρ γ over rows of `d`, with ρ = 1/√(mean(x²) + ε): [`layer_norm`] about 0 in place of the mean. Fills `mean` with
+    /// zeros and `rstd` with ρ. γ is optional.
+    ///
+    /// # Panics
+    /// If the lengths do not fit together.
+    pub fn rms_norm[T](
+        x: &[T],
+        y: &mut [T],
+        d: usize,
+        eps: T,
+        weight: Option<&[T]>,
+        mean: &mut [Mean<T>],
+        rstd: &mut [T],
+    ) {
+        assert!(x.len() == y.len() && x.len() == mean.len() * d && rstd.len() == mean.len());
+        let per = rows_per_piece(mean.len(), d);
+        par::for_chunks3((y, per * d), (mean, per), (rstd, per), |i, y, mean, rstd| {
+            forward_rows(false, &x[i * per * d..][..y.len()], y, d, eps, (weight, None), mean, rstd);
         });
     }
 }
@@ -147,6 +171,7 @@ fn add_lanes<T: Scalar, const W: bool, const N: usize, const FMA: bool>(
 /// One row: dx, and the row's share of ∂γ and ∂β. W: there is a γ.
 #[inline(always)]
 fn backward_row<T: Scalar, const W: bool, const FMA: bool>(
+    centered: bool,
     row: (&[T], &[T], &[T]),
     x_hat: Standard<T>,
     (dw, db): (&mut [T], &mut [T]),
@@ -177,7 +202,8 @@ fn backward_row<T: Scalar, const W: bool, const FMA: bool>(
     let Some(dx) = dx else { return };
     // dx = ρ (g − mean(g) − x̂ mean(g ⊙ x̂)) = ρ g − (a + b (x − m)) with b = ρ² mean(g ⊙ x̂), a = ρ (mean(g) + s mean(g ⊙ x̂))
     let Standard { m, r, s } = x_hat;
-    let (mean_g, mean_gx) = (mean(sum_g, few_g, one_g[0]), mean(sum_gx, few_gx, one_gx[0]));
+    let mean_g = if centered { mean(sum_g, few_g, one_g[0]) } else { T::ZERO };
+    let mean_gx = mean(sum_gx, few_gx, one_gx[0]);
     let (a, b) = (r * (mean_g + s * mean_gx), r * r * mean_gx);
     if W {
         for (((dx, &x), &dy), &w) in dx.iter_mut().zip(x).zip(dy).zip(w) {
@@ -193,6 +219,7 @@ fn backward_row<T: Scalar, const W: bool, const FMA: bool>(
 kernel! {
     /// The gradients of the rows of one piece; adds ∂γ and ∂β of these rows to `share`.
     fn backward_rows[T: Scalar](
+        centered: bool,
         xdy: (&[T], &[T]),
         d: usize,
         statistics: (&[Mean<T>], &[T]),
@@ -207,8 +234,8 @@ kernel! {
             let dx = dx.as_mut().and_then(Iterator::next);
             let x_hat = Standard { m, r, s: -low * r };
             match weight {
-                Some(w) => backward_row::<T, true, FMA>((x, dy, w), x_hat, (dw, db), dx),
-                None => backward_row::<T, false, FMA>((x, dy, &[]), x_hat, (dw, db), dx),
+                Some(w) => backward_row::<T, true, FMA>(centered, (x, dy, w), x_hat, (dw, db), dx),
+                None => backward_row::<T, false, FMA>(centered, (x, dy, &[]), x_hat, (dw, db), dx),
             }
         }
     }
@@ -250,6 +277,37 @@ compiled! {
         shares: &mut Shares<T>,
         dx: Option<&mut [T]>,
     ) {
+        gradients(true, x_and_dy, d, statistics, weight, shares, dx);
+    }
+}
+
+compiled! {
+    /// The gradients of [`rms_norm`]: fills `dx` with ρ (g − x̂ mean(g x̂)), and `shares` with Σ dy x̂ and Σ dy over the rows.
+    ///
+    /// # Panics
+    /// If the lengths do not fit together.
+    pub fn rms_norm_gradient[T](
+        x_and_dy: (&[T], &[T]),
+        d: usize,
+        statistics: (&[Mean<T>], &[T]),
+        weight: Option<&[T]>,
+        shares: &mut Shares<T>,
+        dx: Option<&mut [T]>,
+    ) {
+        gradients(false, x_and_dy, d, statistics, weight, shares, dx);
+    }
+}
+
+compiled! {
+    fn gradients[T](
+        centered: bool,
+        x_and_dy: (&[T], &[T]),
+        d: usize,
+        statistics: (&[Mean<T>], &[T]),
+        weight: Option<&[T]>,
+        shares: &mut Shares<T>,
+        dx: Option<&mut [T]>,
+    ) {
         let ((x, dy), (mean, rstd)) = (x_and_dy, statistics);
         let rows = mean.len();
         assert!(x.len() == dy.len() && x.len() == rows * d && rstd.len() == rows);
@@ -271,7 +329,7 @@ compiled! {
                 let dx = dx.as_ref().map(|dx| unsafe { dx.part(at.start, at.len()) });
                 let statistics = (&mean[some.clone()], &rstd[some]);
                 block.fill(T::ZERO);
-                backward_rows((&x[at.clone()], &dy[at]), d, statistics, weight, block, dx);
+                backward_rows(centered, (&x[at.clone()], &dy[at]), d, statistics, weight, block, dx);
                 total.iter_mut().zip(&*block).for_each(|(total, &v)| *total += v.to_f64());
             }
         });
