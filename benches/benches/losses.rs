@@ -15,9 +15,8 @@ fn main() -> ExitCode {
         for (name, example) in examples(entry) {
             let Some(c) = benches.wanted(&name) else { continue };
             let loss = catalogue.build_loss(&example.spec).expect("an example is built");
-            let predictions: Vec<Tensor> = example.inputs.iter().map(normal).collect();
-            let owned: Vec<Targets<f32>> =
-                predictions.iter().map(|y| target(y, example.ids.is_some())).collect();
+            let predictions: Vec<Tensor> = example.inputs.iter().map(|y| random(y, example.range)).collect();
+            let owned: Vec<Targets<f32>> = example.loss_targets();
             let ys: Vec<&Tensor> = predictions.iter().collect();
             let targets: Vec<Target<'_, f32>> = owned.iter().map(Target::from).collect();
             let mut dys: Vec<Tensor> = ys.iter().map(|_| Tensor::default()).collect();
@@ -31,16 +30,14 @@ fn main() -> ExitCode {
     benches.finish()
 }
 
-fn normal(shape: &Shape) -> Tensor {
-    let mut y = Tensor::zeros(*shape);
-    Rng::new(1).fill_normal(y.data_mut());
-    y
-}
-
-/// Classes in turn, or values in [0, 1).
-fn target(y: &Tensor, classes: bool) -> Targets<f32> {
-    if classes {
-        return Targets::classes((0..y.shape()[0]).map(|i| i % y.shape()[1]).collect::<Vec<_>>());
+/// Normal values, or uniform ones from a range.
+fn random(shape: &Shape, range: Option<[f64; 2]>) -> Tensor {
+    let (mut y, mut rng) = (Tensor::zeros(*shape), Rng::new(1));
+    match range {
+        Some([low, high]) => {
+            y.data_mut().iter_mut().for_each(|v| *v = (low + (high - low) * rng.uniform()) as f32)
+        }
+        None => rng.fill_normal(y.data_mut()),
     }
-    Targets::Values(Tensor::from_fn(*y.shape(), |i| (i % 7) as f32 / 7.0))
+    y
 }

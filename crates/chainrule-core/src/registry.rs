@@ -1,8 +1,8 @@
 //! The catalogue: every kind that can be built from its spec, open to kinds from outside.
 
 use crate::{
-    BoxModule, Error, Init, Module, Objective, Optimizer, Reduction, Result, Schedule, Shape, Spec, Tensor,
-    Value,
+    BoxModule, Error, Init, Module, Objective, Optimizer, Reduction, Result, Schedule, Shape, Spec, Targets,
+    Tensor, Value,
 };
 use chainrule_tensor::{Fan, Scalar, text};
 use std::{cell::RefCell, collections::BTreeMap, fmt};
@@ -83,12 +83,17 @@ pub struct Example {
     pub ids: Option<usize>,
     /// Whether it is large enough for a bench; a small one is for the tests.
     pub bench: bool,
+    /// Inputs are uniform from this range, and not normal values.
+    pub range: Option<[f64; 2]>,
+    /// The targets of a loss that does not take one for each prediction, values of its shape or classes below `ids`.
+    pub targets: Option<Vec<Targets<f64>>>,
 }
 
 impl Example {
     /// A small case, for the tests.
     pub fn new(spec: Spec, inputs: impl IntoIterator<Item = impl Into<Shape>>) -> Self {
-        Self { spec, inputs: inputs.into_iter().map(Into::into).collect(), ids: None, bench: false }
+        let inputs = inputs.into_iter().map(Into::into).collect();
+        Self { spec, inputs, ids: None, bench: false, range: None, targets: None }
     }
 
     /// A case of a size that is met in practice, for the benches.
@@ -100,6 +105,45 @@ impl Example {
     #[must_use]
     pub fn ids(self, bound: usize) -> Self {
         Self { ids: Some(bound), ..self }
+    }
+
+    /// Whose inputs are uniform from a range.
+    #[must_use]
+    pub fn within(self, low: f64, high: f64) -> Self {
+        Self { range: Some([low, high]), ..self }
+    }
+
+    /// A loss with these targets.
+    #[must_use]
+    pub fn targets(self, targets: impl Into<Vec<Targets<f64>>>) -> Self {
+        Self { targets: Some(targets.into()), ..self }
+    }
+
+    /// The targets of a loss: those that were given, or one for each prediction (N, C, ..): classes below `ids` in turn, of its
+    /// shape without C, or values in [0, 1) of its shape.
+    pub fn loss_targets<T: Scalar>(&self) -> Vec<Targets<T>> {
+        let one = |shape: &Shape| match self.ids {
+            Some(bound) => {
+                let axes: Vec<usize> =
+                    shape.iter().enumerate().filter(|(axis, _)| *axis != 1).map(|(_, &n)| n).collect();
+                let shape = Shape::new(&axes).unwrap_or_default();
+                Targets::Classes { indices: (0..shape.volume()).map(|i| i % bound).collect(), shape }
+            }
+            None => Targets::Values(Tensor::from_fn(*shape, |i| T::from_f64((i % 7) as f64 / 7.0))),
+        };
+        let cast = |given: &Targets<f64>| match given {
+            Targets::Values(values) => Targets::Values(values.cast()),
+            Targets::Classes { indices, shape } => {
+                Targets::Classes { indices: indices.clone(), shape: *shape }
+            }
+            Targets::Sequences { indices, lengths } => {
+                Targets::Sequences { indices: indices.clone(), lengths: lengths.clone() }
+            }
+        };
+        match &self.targets {
+            Some(given) => given.iter().map(cast).collect(),
+            None => self.inputs.iter().map(one).collect(),
+        }
     }
 }
 

@@ -9,10 +9,11 @@
 //!
 //! with a weight w and a weight p of the positive class. Derivation: docs/losses/bce_with_logits.md.
 
-use crate::elementwise::{check_dloss, reduced, reduction, share, share_of_one, values};
+use crate::elementwise::{
+    check_dloss, finite_weights, reduced, reduction, share, share_of_one, times, trailing, values,
+};
 use chainrule_core::{
-    Args, Error, Example, Facts, FromSpec, Loss, Reduction, Result, Scalar, Shape, Spec, Target, Tensor,
-    Value,
+    Args, Example, Facts, FromSpec, Loss, Reduction, Result, Scalar, Shape, Spec, Target, Tensor, Value,
 };
 use chainrule_tensor::compiled;
 
@@ -102,11 +103,6 @@ impl<T: Scalar> Element<T> {
     }
 }
 
-/// a b, and 0 where a is 0: the loss of a certain and right answer is 0.
-fn times<T: Scalar>(a: T, b: T) -> T {
-    if a == T::ZERO { T::ZERO } else { a * b }
-}
-
 compiled! {
     /// Σ e; and e, g ∂e/∂y and g ∂e/∂t of each element, where requested.
     fn pass[T](
@@ -141,9 +137,7 @@ impl<T: Scalar> Loss for BceWithLogits<T> {
 
     fn check(&self) -> Result<()> {
         for (name, weight) in [("weight", &self.weight), ("pos_weight", &self.pos_weight)] {
-            if let Some(w) = weight.iter().flat_map(Tensor::data).find(|w| !w.is_finite()) {
-                return Err(Error::value(format!("BceWithLogits: expected a finite {name}, got {w}")));
-            }
+            finite_weights("BceWithLogits", name, weight.iter().flat_map(Tensor::data))?;
         }
         Ok(())
     }
@@ -156,13 +150,8 @@ impl<T: Scalar> Loss for BceWithLogits<T> {
         self.check()?;
         values("BceWithLogits", y, target)?;
         for (name, weight) in [("weight", &self.weight), ("pos_weight", &self.pos_weight)] {
-            let Some(weight) = weight else { continue };
-            let ones = weight.shape().iter().take_while(|&&n| n == 1).count();
-            if !y.ends_with(&weight.shape()[ones..]) || weight.is_empty() {
-                return Err(Error::shape(format!(
-                    "BceWithLogits: expected a {name} of the trailing axes of {y:?}, got {}",
-                    weight.shape()
-                )));
+            if let Some(weight) = weight {
+                trailing("BceWithLogits", name, weight, y)?;
             }
         }
         reduced(self.reduction, y)
@@ -245,7 +234,7 @@ pub(crate) mod tests {
     use chainrule_gradcheck::loss_laws;
 
     /// Positive values as a tensor of the last `axes` axes of a shape.
-    fn trailing<T: Scalar>(shape: &[usize], axes: usize, scale: f64) -> Tensor<T> {
+    fn last_axes<T: Scalar>(shape: &[usize], axes: usize, scale: f64) -> Tensor<T> {
         let shape = Shape::new(&shape[shape.len() - axes.min(shape.len())..]).unwrap();
         Tensor::from_fn(shape, |i| T::from_f64(scale * (1 + i % 5) as f64))
     }
@@ -258,10 +247,10 @@ pub(crate) mod tests {
             loss: |reduction| {
                 let mut loss = BceWithLogits::<T>::new().reduction(reduction);
                 if let Some(axes) = weight {
-                    loss = loss.weight(trailing(&shape, axes, 0.25));
+                    loss = loss.weight(last_axes(&shape, axes, 0.25));
                 }
                 if let Some(axes) = positive {
-                    loss = loss.pos_weight(trailing(&shape, axes, 0.5));
+                    loss = loss.pos_weight(last_axes(&shape, axes, 0.5));
                 }
                 loss
             },

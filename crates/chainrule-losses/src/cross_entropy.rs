@@ -13,7 +13,7 @@
 
 use crate::{
     elementwise::{check_dloss, not_reduced, reduction},
-    rows::{Row, Rows},
+    rows::{Labels, Row, Rows, class_weights, weights_as_attribute},
 };
 use chainrule_core::{
     Args, Classes, Error, Example, Facts, FromSpec, Loss, Reduction, Result, Scalar, Shape, Spec, Target,
@@ -77,19 +77,14 @@ impl<T: Scalar> CrossEntropy<T> {
         self
     }
 
-    fn weight(&self, class: usize) -> T {
-        self.weights.as_ref().map_or(T::ONE, |w| w[class])
+    fn labels(&self) -> Labels<'_, T> {
+        Labels { kind: "CrossEntropy", weights: self.weights.as_deref(), ignored: self.ignore_index }
     }
 
     /// What the mean divides by: the weights of the rows that are not ignored, or the number of rows.
     fn divisor(&self, rows: Rows, target: Kind<'_, T>) -> f64 {
         match (self.reduction, target) {
-            (Reduction::Mean, Kind::Classes(classes))
-                if self.weights.is_some() || self.ignore_index.is_some() =>
-            {
-                let counted = classes.iter().filter(|&&t| Some(t) != self.ignore_index);
-                counted.map(|&t| self.weight(t).to_f64()).sum()
-            }
+            (Reduction::Mean, Kind::Classes(classes)) => self.labels().sum(classes),
             (Reduction::Mean, _) => rows.count() as f64,
             _ => 1.0,
         }
@@ -103,21 +98,7 @@ impl<T: Scalar> CrossEntropy<T> {
     /// The rows of a prediction and its target, which are checked against each other.
     fn rows<'t>(&self, y: &[usize], target: Target<'t, T>) -> Result<(Rows, Kind<'t, T>)> {
         self.check()?;
-        let (rows, labels) = match *y {
-            [] => return Err(Error::shape("CrossEntropy: expected a prediction (N, C, ..) or (C), got []")),
-            [classes] => (Rows { outer: 1, classes, inner: 1 }, Shape::default()),
-            [outer, classes, ref rest @ ..] => {
-                let inner = rest.iter().product();
-                (Rows { outer, classes, inner }, without_classes(y)?)
-            }
-        };
-        if let Some(weights) = self.weights.as_ref().filter(|w| w.len() != rows.classes) {
-            return Err(Error::shape(format!(
-                "CrossEntropy: expected {} class weights for a prediction {y:?}, got {}",
-                rows.classes,
-                weights.len()
-            )));
-        }
+        let (rows, labels) = self.labels().rows(y)?;
         if let Target::Values(t) = target {
             if t.shape()[..] != *y {
                 return Err(Error::shape(format!(
@@ -128,21 +109,8 @@ impl<T: Scalar> CrossEntropy<T> {
             return Ok((rows, Kind::Probabilities(t.data())));
         }
         let classes = target.classes()?;
-        // The class of a single sample may stand in a list of one.
-        if *classes.shape() != labels && !(labels.is_empty() && *classes.shape() == Shape::from([1])) {
-            return Err(Error::shape(format!(
-                "CrossEntropy: expected classes of shape {labels} for a prediction {y:?}, got {}",
-                classes.shape()
-            )));
-        }
-        let wrong = |&(_, &t): &(usize, &usize)| t >= rows.classes && Some(t) != self.ignore_index;
-        match classes.iter().enumerate().find(wrong) {
-            Some((i, t)) => Err(Error::index(format!(
-                "CrossEntropy: expected classes below {}, got {t} at position {i}",
-                rows.classes
-            ))),
-            None => Ok((rows, Kind::Classes(classes))),
-        }
+        self.labels().fit(y, (rows, labels), classes)?;
+        Ok((rows, Kind::Classes(classes)))
     }
 }
 
@@ -168,7 +136,7 @@ compiled! {
                 Kind::Classes(_) => T::ZERO,
                 Kind::Probabilities(t) => t[row.at(c)],
             };
-            of.weight(c) * (keep * t + uniform)
+            of.labels().weight(c) * (keep * t + uniform)
         };
         for row in rows.each() {
             if matches!(target, Kind::Classes(classes) if Some(classes[row.index]) == of.ignore_index) {
@@ -202,7 +170,7 @@ compiled! {
             if let Some(dt) = &mut dt {
                 let g = g(row.index) * keep;
                 for c in 0..rows.classes {
-                    dt[row.at(c)] = g * of.weight(c) * minus_log_p(c); // dt = −(1 − ε) w ln p
+                    dt[row.at(c)] = g * of.labels().weight(c) * minus_log_p(c); // dt = −(1 − ε) w ln p
                 }
             }
         }
@@ -237,10 +205,7 @@ impl<T: Scalar> Loss for CrossEntropy<T> {
                 self.label_smoothing
             )));
         }
-        match self.weights.iter().flatten().find(|w| !w.is_finite()) {
-            Some(w) => Err(Error::value(format!("CrossEntropy: expected finite class weights, got {w}"))),
-            None => Ok(()),
-        }
+        self.labels().check()
     }
 
     fn reduction(&self) -> Reduction {
@@ -249,12 +214,7 @@ impl<T: Scalar> Loss for CrossEntropy<T> {
 
     fn weight_of(&self, target: Target<'_, T>) -> f64 {
         let Target::Classes(classes) = target else { return target.samples() as f64 };
-        // A class out of range counts as one: `forward` refuses it.
-        let weight = |&t: &usize| self.weights.as_ref().and_then(|w| w.get(t)).map_or(1.0, |w| w.to_f64());
-        match (&self.weights, self.ignore_index) {
-            (None, None) => classes.len() as f64,
-            (_, ignored) => classes.iter().filter(|&&t| Some(t) != ignored).map(weight).sum(),
-        }
+        self.labels().sum(classes)
     }
 
     fn ignored_class(&self) -> Option<usize> {
@@ -317,9 +277,8 @@ impl<T: Scalar> Loss for CrossEntropy<T> {
     }
 
     fn spec(&self) -> Spec {
-        let weight = self.weights.as_ref().map(|w| w.iter().map(|w| w.to_f64()).collect::<Vec<_>>());
         Spec::new("CrossEntropy")
-            .with("weight", weight)
+            .with("weight", weights_as_attribute(&self.weights))
             .with("ignore_index", self.ignore_index.map(|class| class as i64))
             .with("reduction", self.reduction)
             .with("label_smoothing", self.label_smoothing)
@@ -345,9 +304,8 @@ impl<T: Scalar> FromSpec<T> for CrossEntropy<T> {
 
     /// A negative class, such as PyTorch's −100, is ignored as the unsigned value of the same bits.
     fn from_spec(args: &Args<'_, T>) -> Result<Self> {
-        let weights: Option<Vec<f64>> = args.optional("weight")?;
         Ok(Self {
-            weights: weights.map(|w| w.into_iter().map(T::from_f64).collect()),
+            weights: class_weights(args)?,
             label_smoothing: args.or("label_smoothing", 0.0)?,
             ignore_index: args.optional::<i64>("ignore_index")?.map(|class| class as usize),
             reduction: reduction(args)?,

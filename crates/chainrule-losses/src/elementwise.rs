@@ -22,9 +22,20 @@ pub struct Elementwise<E> {
     pub kind: &'static str,
     pub element: E,
     pub reduction: Reduction,
+    /// The mean divides by the number of samples and not of elements.
+    pub batch_mean: bool,
 }
 
 impl<E> Elementwise<E> {
+    pub fn new(kind: &'static str, element: E, reduction: Reduction) -> Self {
+        Self { kind, element, reduction, batch_mean: false }
+    }
+
+    /// What is averaged over.
+    fn count<T: Scalar>(&self, y: &Tensor<T>) -> usize {
+        if self.batch_mean { y.shape().first().copied().unwrap_or(1) } else { y.len() }
+    }
+
     pub fn output_shape<T: Scalar>(self, y: &[usize], target: Target<'_, T>) -> Result<Shape> {
         values(self.kind, y, target)?;
         reduced(self.reduction, y)
@@ -41,7 +52,7 @@ impl<E> Elementwise<E> {
             return Ok(());
         }
         let sum = sum2(y.data(), t.data(), move |y, t| element.e(y, t));
-        loss.reset([])[0] = T::from_f64(sum * share(self.reduction, y.len()));
+        loss.reset([])[0] = T::from_f64(sum * share(self.reduction, self.count(y)));
         Ok(())
     }
 
@@ -82,7 +93,7 @@ impl<E> Elementwise<E> {
             map2(y.data(), t.data(), d, |(y, t)| slope(y, t));
             update(d, dloss.data(), |d, g| d * g);
         } else {
-            let g = T::from_f64(dloss.data()[0].to_f64() * share(self.reduction, y.len()));
+            let g = T::from_f64(dloss.data()[0].to_f64() * share(self.reduction, self.count(y)));
             map2(y.data(), t.data(), d, |(y, t)| g * slope(y, t));
         }
     }
@@ -98,7 +109,7 @@ impl<E> Elementwise<E> {
         E: Element<T>,
     {
         let (t, element) = (values(self.kind, y.shape(), target)?, self.element);
-        let share = share_of_one(self.reduction, y.len())?;
+        let share = share_of_one(self.reduction, self.count(y))?;
         let g = T::from_f64(share);
         let (e, slope) = (move |y, t| element.e(y, t), move |y, t| g * element.dy(y, t));
         Ok(T::from_f64(share * map_sum2(y.data(), t.data(), dy.reset(*y.shape()), e, slope)))
@@ -174,6 +185,62 @@ pub fn positive<T: Scalar>(kind: &str, name: &str, value: f64) -> Result<()> {
         "{kind}: expected a finite {name} above 0 in {}, got {value}",
         T::NAME.to_lowercase()
     )))
+}
+
+/// An error unless a setting is finite in T.
+pub fn finite<T: Scalar>(kind: &str, name: &str, value: f64) -> Result<()> {
+    if T::from_f64(value).is_finite() {
+        return Ok(());
+    }
+    Err(Error::value(format!("{kind}: expected a finite {name} in {}, got {value}", T::NAME.to_lowercase())))
+}
+
+/// An error unless a setting is 0, or finite and above 0, in T.
+pub fn not_negative<T: Scalar>(kind: &str, name: &str, value: f64) -> Result<()> {
+    if value == 0.0 { Ok(()) } else { positive::<T>(kind, name, value) }
+}
+
+/// An error unless all weights are finite.
+pub fn finite_weights<'w, T: Scalar>(
+    kind: &str,
+    name: &str,
+    weights: impl IntoIterator<Item = &'w T>,
+) -> Result<()> {
+    match weights.into_iter().find(|w| !w.is_finite()) {
+        Some(w) => Err(Error::value(format!("{kind}: expected a finite {name}, got {w}"))),
+        None => Ok(()),
+    }
+}
+
+/// An error unless a weight has the trailing axes of a prediction, so that it is repeated over the leading ones.
+pub fn trailing<T: Scalar>(kind: &str, name: &str, weight: &Tensor<T>, y: &[usize]) -> Result<()> {
+    let ones = weight.shape().iter().take_while(|&&n| n == 1).count();
+    if !y.ends_with(&weight.shape()[ones..]) || weight.is_empty() {
+        return Err(Error::shape(format!(
+            "{kind}: expected a {name} of the trailing axes of {y:?}, got {}",
+            weight.shape()
+        )));
+    }
+    Ok(())
+}
+
+/// a b, and 0 where a is 0: what has no weight adds nothing, were it infinite.
+#[inline(always)]
+pub fn times<T: Scalar>(a: T, b: T) -> T {
+    if a == T::ZERO { T::ZERO } else { a * b }
+}
+
+/// s(y) = ln(1 + eʸ) = max(y, 0) + ln(1 + e^−|y|)
+#[inline(always)]
+pub fn softplus<T: Scalar>(y: T) -> T {
+    let both = y.abs().v_exp_neg::<false>().v_ln_1p::<false>();
+    if y > T::ZERO { both + y } else { both }
+}
+
+/// max(z, 0); NaN stays NaN.
+#[inline(always)]
+pub fn hinge<T: Scalar>(z: T) -> T {
+    if z < T::ZERO { T::ZERO } else { z }
 }
 
 /// −1, 0 or 1.

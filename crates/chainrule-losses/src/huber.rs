@@ -57,7 +57,7 @@ impl<T: Scalar> Huber<T> {
     fn elementwise(&self) -> Result<Elementwise<Clamped<T>>> {
         self.check()?;
         let element = Clamped { delta: T::from_f64(self.delta) };
-        Ok(Elementwise { kind: "Huber", element, reduction: self.reduction })
+        Ok(Elementwise::new("Huber", element, self.reduction))
     }
 }
 

@@ -14,16 +14,33 @@
 mod elementwise;
 mod registry;
 mod rows;
+mod rowwise;
+mod several;
 
 pub use chainrule_core as core;
 pub use registry::registry;
 
 registry::losses! {
+    bce => Bce;
     bce_with_logits => BceWithLogits;
+    cosine_embedding => CosineEmbedding;
     cross_entropy => CrossEntropy;
+    ctc => Ctc;
+    gaussian_nll => GaussianNll;
+    hinge_embedding => HingeEmbedding;
     huber => Huber;
+    kl_div => KlDiv;
     mae => Mae;
+    margin_ranking => MarginRanking;
     mse => Mse;
+    multi_label_margin => MultiLabelMargin;
+    multi_label_soft_margin => MultiLabelSoftMargin;
+    multi_margin => MultiMargin;
+    nll => Nll;
+    poisson_nll => PoissonNll;
+    smooth_l1 => SmoothL1;
+    soft_margin => SoftMargin;
+    triplet_margin => TripletMargin;
     weighted_sum => WeightedSum;
 }
 

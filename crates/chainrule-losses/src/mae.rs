@@ -45,7 +45,7 @@ impl<T: Scalar> Mae<T> {
     }
 
     fn elementwise(&self) -> Result<Elementwise<Absolute>> {
-        Ok(Elementwise { kind: "Mae", element: Absolute, reduction: self.reduction })
+        Ok(Elementwise::new("Mae", Absolute, self.reduction))
     }
 }
 

@@ -45,7 +45,7 @@ impl<T: Scalar> Mse<T> {
     }
 
     fn elementwise(&self) -> Result<Elementwise<Squared>> {
-        Ok(Elementwise { kind: "Mse", element: Squared, reduction: self.reduction })
+        Ok(Elementwise::new("Mse", Squared, self.reduction))
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) use losses;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chainrule_core::{Example, Facts, Reduction, Spec, Target, Targets, Tensor, Value};
+    use chainrule_core::{Facts, Reduction, Spec, Target, Tensor, Value};
     use std::path::Path;
 
     /// Losses for which PyTorch has no class, and what stands for them there.
@@ -68,28 +68,13 @@ mod tests {
         }
     }
 
-    /// Targets that fit the predictions of an example.
-    fn targets<T: Scalar>(example: &Example) -> Vec<Targets<T>> {
-        let one = |shape: &chainrule_core::Shape| match example.ids {
-            Some(bound) => {
-                let labels = shape[2..]
-                    .iter()
-                    .try_fold([shape[0]].into(), |labels: chainrule_core::Shape, &n| labels.push(n));
-                let labels = labels.unwrap();
-                Targets::Classes { indices: (0..labels.volume()).map(|i| i % bound).collect(), shape: labels }
-            }
-            None => Targets::Values(Tensor::full(*shape, T::from_f64(0.5))),
-        };
-        example.inputs.iter().map(one).collect()
-    }
-
     fn walk<T: Scalar>() {
         let registry = registry::<T>();
         for example in registry.losses().flat_map(|entry| (entry.examples)()) {
             let loss = registry.build_loss(&example.spec).unwrap();
             assert_eq!(loss.to_spec(), example.spec);
             let ys: Vec<Tensor<T>> = example.inputs.iter().map(|s| Tensor::full(*s, T::ONE)).collect();
-            let (ys, targets): (Vec<_>, Vec<_>) = (ys.iter().collect(), targets::<T>(&example));
+            let (ys, targets): (Vec<_>, Vec<_>) = (ys.iter().collect(), example.loss_targets::<T>());
             let targets: Vec<Target<'_, T>> = targets.iter().map(Target::from).collect();
             let mut dys = vec![Tensor::default(); ys.len()];
             let e = loss.value_and_gradients(&ys, &targets, &mut dys).unwrap();

@@ -29,6 +29,8 @@ impl Array {
 #[derive(Clone, Debug)]
 pub enum Input {
     Array(Array),
+    /// A list of whole numbers.
+    Numbers(Array),
     /// Nothing takes it yet.
     Other(&'static str),
 }
@@ -111,7 +113,13 @@ impl<'b> File<'b> {
     fn input(&self, value: &Value) -> Result<Input> {
         Ok(match (self.pointed(value)?, value) {
             (Some(array), _) => Input::Array(array),
-            (None, Value::Array(_)) => Input::Other("a list"),
+            (None, Value::Array(list)) => match list.iter().map(Value::as_f64).collect::<Option<Vec<_>>>() {
+                Some(numbers) if list.iter().all(Value::is_i64) => Input::Numbers(Array {
+                    values: Tensor::from_vec([numbers.len()], numbers)?,
+                    float: false,
+                }),
+                _ => Input::Other("a list"),
+            },
             (None, _) => Input::Other("no tensor"),
         })
     }

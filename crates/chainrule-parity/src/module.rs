@@ -6,8 +6,8 @@ use crate::{
     compare::{Kind, agree, gradient, shapes, values},
 };
 use chainrule_core::{
-    AnyState, BoxModule, Call, Classes, Context, Grads, Module, ModuleCall, Objective, Param, Parameters,
-    Path, Reduction, Registry, Scalar, Shape, Target, Tensor,
+    AnyState, BoxModule, Call, Context, Grads, Module, ModuleCall, Objective, Param, Parameters, Path,
+    Reduction, Registry, Scalar, Shape, Target, Targets, Tensor,
 };
 
 /// Builds, runs and compares.
@@ -19,26 +19,30 @@ pub fn run<T: Scalar>(registry: &Registry<T>, case: &Case) -> Step<()> {
     let Some(spec) = case.args.spec(registry.losses(), &case.module)? else {
         return Err(Stop::Skip("module".into()));
     };
-    let loss = registry.build_loss(&spec)?;
-    match tensors(case)?[..] {
-        [y, t] => run_loss(case, &*loss, y, t),
-        ref inputs => Err(Stop::Fail(format!("unexpected number of inputs: {}", inputs.len()))),
-    }
+    run_loss(case, &*registry.build_loss(&spec)?, &tensors(case)?)
 }
 
 /// The inputs, each of which must be one tensor.
 fn tensors(case: &Case) -> Step<Vec<&Array>> {
+    let refused = |what: &str, name: &Option<String>| {
+        Stop::Skip(format!("{what} as argument {} of forward", name.as_deref().unwrap_or("input")))
+    };
     let one = |(name, input): &'_ (Option<String>, Input)| match input {
         Input::Array(_) => Ok(()),
-        Input::Other(what) => {
-            Err(Stop::Skip(format!("{what} as argument {} of forward", name.as_deref().unwrap_or("input"))))
-        }
+        // The lengths of a CTC loss.
+        Input::Numbers(_) if case.module == "CTCLoss" => Ok(()),
+        Input::Numbers(_) => Err(refused("a list", name)),
+        Input::Other(what) => Err(refused(what, name)),
     };
     case.inputs.iter().try_for_each(one)?;
     if case.outputs.is_empty() {
         return Err(Stop::Fail("the case has no output".into()));
     }
-    Ok(case.inputs.iter().filter_map(|(_, i)| if let Input::Array(a) = i { Some(a) } else { None }).collect())
+    let arrays = case.inputs.iter().filter_map(|(_, input)| match input {
+        Input::Array(array) | Input::Numbers(array) => Some(array),
+        Input::Other(_) => None,
+    });
+    Ok(arrays.collect())
 }
 
 fn run_module<T: Scalar>(case: &Case, mut module: BoxModule<T>, arrays: &[&Array]) -> Step<()> {
@@ -176,38 +180,106 @@ fn each<T: Scalar>(module: &BoxModule<T>, f: &mut dyn FnMut(&str, &Param<T>) -> 
     result
 }
 
-fn run_loss<T: Scalar>(case: &Case, loss: &dyn Objective<T = T>, y: &Array, t: &Array) -> Step<()> {
-    let (prediction, wanted, indices) = (y.cast::<T>(), t.cast::<T>(), t.classes());
-    let classes = Classes::new(&indices, *t.values.shape())?;
-    let target = if t.float { Target::Values(&wanted) } else { Target::Classes(classes) };
-    let (ys, targets) = ([&prediction], [target]);
+/// Where a loss's inputs stand among those of PyTorch.
+struct Roles {
+    predictions: &'static [usize],
+    targets: &'static [usize],
+}
+
+fn roles(module: &str) -> Roles {
+    let (predictions, targets): (&[usize], &[usize]) = match module {
+        "CosineEmbeddingLoss" | "MarginRankingLoss" => (&[0, 1], &[2]),
+        "GaussianNLLLoss" => (&[0, 2], &[1]),
+        "TripletMarginLoss" => (&[0, 1, 2], &[]),
+        _ => (&[0], &[1]),
+    };
+    Roles { predictions, targets }
+}
+
+/// Losses whose labels are values here, although their type in PyTorch may be that of whole numbers.
+const LABELS_ARE_VALUES: &[&str] = &["MarginRankingLoss", "MultiLabelSoftMarginLoss"];
+
+/// The targets, as a loss takes them.
+fn targets<T: Scalar>(case: &Case, inputs: &[&Array], at: &[usize]) -> Step<Vec<Targets<T>>> {
+    if case.module == "CTCLoss" {
+        return sequences(inputs);
+    }
+    let one = |&i: &usize| {
+        let t = inputs[i];
+        if t.float || LABELS_ARE_VALUES.contains(&&*case.module) {
+            Targets::Values(t.cast())
+        } else {
+            Targets::Classes { indices: t.classes(), shape: *t.values.shape() }
+        }
+    };
+    Ok(at.iter().map(one).collect())
+}
+
+/// Sequences of PyTorch's (N, S), padded, or one after another; and the number of frames of each sample.
+fn sequences<T: Scalar>(inputs: &[&Array]) -> Step<Vec<Targets<T>>> {
+    let [_, padded, frames, lengths] = inputs else {
+        return Err(Stop::Fail(format!("unexpected number of inputs: {}", inputs.len())));
+    };
+    let (all, frames, lengths) = (padded.classes(), frames.classes(), lengths.classes());
+    let indices = match padded.values.shape()[..] {
+        [_, longest] => {
+            let rows = all.chunks(longest.max(1)).zip(&lengths);
+            rows.flat_map(|(row, &n)| row[..n].iter().copied()).collect()
+        }
+        _ => all,
+    };
+    let shape = Shape::from(frames.len());
+    Ok(vec![Targets::Sequences { indices, lengths }, Targets::Classes { indices: frames, shape }])
+}
+
+fn run_loss<T: Scalar>(case: &Case, loss: &dyn Objective<T = T>, inputs: &[&Array]) -> Step<()> {
+    let roles = roles(&case.module);
+    if roles.predictions.iter().chain(roles.targets).any(|&i| i >= inputs.len()) {
+        return Err(Stop::Fail(format!("unexpected number of inputs: {}", inputs.len())));
+    }
+    let predictions: Vec<Tensor<T>> = roles.predictions.iter().map(|&i| inputs[i].cast()).collect();
+    let owned = targets::<T>(case, inputs, roles.targets)?;
+    let ys: Vec<&Tensor<T>> = predictions.iter().collect();
+    let targets: Vec<Target<'_, T>> = owned.iter().map(Target::from).collect();
+    // The gradient of an input; they are listed for the floating-point inputs.
+    let wanted = |i: usize| match inputs[i].float {
+        true => case.grad_inputs.get(inputs[..i].iter().filter(|input| input.float).count()),
+        false => None,
+    };
+    let nothing = || vec![Tensor::<T>::default(); ys.len()];
     let mut e = Tensor::default();
     loss.evaluate(&ys, &targets, &mut e)?;
     agree("loss", Kind::Value, &e, &case.outputs[0], false)?;
     let Some(cotangent) = &case.cotangent else { return Ok(()) };
     let mut de = cotangent.cast::<T>();
     de.reshape(*e.shape())?;
-    let mut dy = Tensor::default();
-    loss.differentiate(&ys, &targets, &de, &mut [Some(&mut dy)])?;
-    if let Some(want) = case.grad_inputs.first() {
-        gradient("gradient of the prediction", dy.data(), want.as_ref())?;
+    let mut dys = nothing();
+    loss.differentiate(&ys, &targets, &de, &mut dys.iter_mut().map(Some).collect::<Vec<_>>())?;
+    for (j, &i) in roles.predictions.iter().enumerate() {
+        if let Some(want) = wanted(i) {
+            gradient(&named("gradient of the prediction", j), dys[j].data(), want.as_ref())?;
+        }
     }
-    // Gradients are listed for the floating-point inputs.
-    if let Some(want) = t.float.then(|| case.grad_inputs.get(1)).flatten() {
-        let mut dt = Tensor::default();
-        loss.differentiate_targets(&ys, &targets, &de, &mut [Some(&mut dt)])?;
-        gradient("gradient of the target", dt.data(), want.as_ref())?;
+    for (j, &i) in roles.targets.iter().enumerate() {
+        if let (Some(want), Targets::Values(_)) = (wanted(i), &owned[j]) {
+            let mut dts = vec![Tensor::default(); targets.len()];
+            let mut requested: Vec<_> =
+                dts.iter_mut().enumerate().map(|(k, dt)| (k == j).then_some(dt)).collect();
+            loss.differentiate_targets(&ys, &targets, &de, &mut requested)?;
+            gradient("gradient of the target", dts[j].data(), want.as_ref())?;
+        }
     }
     // The fused pass must say the same.
     if loss.reduced_by() != Reduction::None {
-        let mut fused = [Tensor::default()];
+        let mut fused = nothing();
         let value = loss.value_and_gradients(&ys, &targets, &mut fused)?;
         values("loss of the fused pass", Kind::Value, &[value], &case.outputs[0])?;
-        let [dy] = &mut fused;
         let scale = de.data()[0];
-        dy.data_mut().iter_mut().for_each(|d| *d *= scale);
-        if let Some(want) = case.grad_inputs.first() {
-            gradient("gradient of the fused pass", dy.data(), want.as_ref())?;
+        for (j, &i) in roles.predictions.iter().enumerate() {
+            fused[j].data_mut().iter_mut().for_each(|d| *d *= scale);
+            if let Some(want) = wanted(i) {
+                gradient(&named("gradient of the fused pass", j), fused[j].data(), want.as_ref())?;
+            }
         }
     }
     Ok(())

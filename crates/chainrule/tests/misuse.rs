@@ -395,7 +395,19 @@ fn targets<T: Scalar>(example: &Example) -> Vec<Vec<Targets<T>>> {
     ];
     for v in [0.5, 0.0, -1.0, f64::NAN, f64::INFINITY, 1e30] {
         out.push(all(&|shape| Targets::Values(Tensor::full(*shape, T::from_f64(v)))));
+        // Those that the loss takes, with other values and classes.
+        let mut own = example.loss_targets::<T>();
+        for target in &mut own {
+            match target {
+                Targets::Values(values) => values.fill(T::from_f64(v)),
+                Targets::Classes { indices, .. } | Targets::Sequences { indices, .. } => {
+                    indices.iter_mut().for_each(|i| *i = if v.is_nan() { usize::MAX } else { v as usize });
+                }
+            }
+        }
+        out.push(own);
     }
+    out.push(example.loss_targets());
     out
 }
 

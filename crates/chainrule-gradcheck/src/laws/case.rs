@@ -16,6 +16,8 @@ pub enum Values {
     Indices(Range<usize>),
     /// 1, and in one of four places 0; the first of each row is 1.
     Mask,
+    /// −1 and 1.
+    Signs,
     /// Lengths of sequences: whole numbers from 1 to the given one, which is the first.
     Lengths(usize),
 }
@@ -32,6 +34,7 @@ impl Values {
                 }
                 Self::Indices(range) => (range.start + rng.below(range.len())) as f64,
                 Self::Mask => f64::from(u8::from(rng.below(4) != 0 || i % row == 0)),
+                Self::Signs => [-1.0, 1.0][rng.below(2)],
                 Self::Lengths(longest) if i == 0 => *longest as f64,
                 Self::Lengths(longest) => (1 + rng.below(*longest)) as f64,
             })
@@ -193,6 +196,13 @@ pub enum TargetKind {
     Values,
     /// Uniform values from 0 to 1, of the prediction's shape.
     Probabilities,
+    /// Values of another shape, or from another range.
+    Of {
+        /// Their shape. The first axis counts samples.
+        shape: Vec<usize>,
+        /// What they hold.
+        values: Values,
+    },
     /// Classes.
     Classes {
         /// (N), or (N, H, W) of dense labels.

@@ -1,6 +1,6 @@
 //! The laws of losses.
 
-use super::{Broken, Law, Outcome, TargetKind, Violation, hold, layer::close, passes};
+use super::{Broken, Law, Outcome, TargetKind, Values, Violation, hold, layer::close, passes};
 use crate::{check::Check, evaluate::weights, report::Report};
 use chainrule_core::{
     Classes, Error, Loss, Reduction, Result, Rng, Scalar, Sequences, Shape, Target, Targets, Tensor,
@@ -16,6 +16,7 @@ pub struct LossCase {
     pub(super) predictions: Vec<Vec<usize>>,
     pub(super) targets: Vec<TargetKind>,
     pub(super) wrong: Vec<Vec<Vec<usize>>>,
+    values: Vec<Values>,
 }
 
 impl LossCase {
@@ -35,7 +36,16 @@ impl LossCase {
             predictions: predictions.into_iter().map(|s| s.as_ref().to_vec()).collect(),
             targets: targets.into_iter().collect(),
             wrong: Vec::new(),
+            values: Vec::new(),
         }
+    }
+
+    /// What the next prediction holds, the first at first; standard normal values unless it is said. For losses of
+    /// probabilities, variances and the like.
+    #[must_use]
+    pub fn values(mut self, values: Values) -> Self {
+        self.values.push(values);
+        self
     }
 
     /// A shape of the prediction that does not fit the target and must be refused. May be repeated.
@@ -98,8 +108,8 @@ pub(super) fn data(case: &LossCase, times: usize, purpose: &str) -> Result<Data<
         Shape::new(&shape)
     };
     let mut ys = Vec::new();
-    for shape in &case.predictions {
-        ys.push(Tensor::from_fn(more(shape)?, |_| f64::from(rng.normal() as f32)));
+    for (i, shape) in case.predictions.iter().enumerate() {
+        ys.push(case.values.get(i).unwrap_or(&Values::Normal).tensor(more(shape)?, &mut rng));
     }
     let mut targets = Vec::new();
     for (j, kind) in case.targets.iter().enumerate() {
@@ -112,6 +122,7 @@ pub(super) fn data(case: &LossCase, times: usize, purpose: &str) -> Result<Data<
             TargetKind::Probabilities => {
                 Targets::Values(Tensor::from_fn(beside, |_| f64::from(rng.uniform() as f32)))
             }
+            TargetKind::Of { shape, values } => Targets::Values(values.tensor(more(shape)?, &mut rng)),
             TargetKind::Classes { shape, below, ignored } => {
                 let shape = more(shape)?;
                 Targets::Classes { indices: classes(shape.volume(), *below, *ignored, &mut rng), shape }
