@@ -92,6 +92,7 @@ mod tests {
         ("GlobalMaxPool2d", "AdaptiveMaxPool2d(1), then Flatten"),
         ("GlobalMaxPool3d", "AdaptiveMaxPool3d(1), then Flatten"),
         ("Graph", "a module's own forward"),
+        ("LayerNorm2d", "LayerNorm between two permutations"),
         ("Parallel", "a module's own forward"),
         ("Reparametrize", "three operators"),
         ("Residual", "a module's own forward"),

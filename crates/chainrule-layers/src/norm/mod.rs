@@ -5,4 +5,5 @@ mod affine;
 crate::registry::family! {
     batch_norm => BatchNorm1d, BatchNorm2d;
     layer_norm => LayerNorm;
+    layer_norm_2d => LayerNorm2d;
 }
