@@ -171,8 +171,14 @@ fn cases_that_make_no_sense_fail_one_by_one() {
 
 /// Kinds with a name in PyTorch of which no case is kept, and why.
 const WITHOUT_CASES: &[(&str, &str)] = &[
+    ("AlphaDropout", "its noise is drawn"),
     ("Dropout", "its noise is drawn"),
+    ("Dropout1d", "its noise is drawn"),
+    ("Dropout2d", "its noise is drawn"),
+    ("Dropout3d", "its noise is drawn"),
+    ("FeatureAlphaDropout", "its noise is drawn"),
     ("Identity", "it computes nothing"),
+    ("RReLU", "its noise is drawn"),
     ("Sequential", "its children have cases of their own"),
     ("SequentialLR", "its cases are named WarmupCosine"),
 ];
