@@ -83,8 +83,13 @@ mod tests {
     /// Layers for which PyTorch has no class, and what stands for them there.
     const NOT_IN_PYTORCH: &[(&str, &str)] = &[
         ("Add", "the operator +"),
+        ("BilinearGlu", "the product of the halves"),
         ("Chunk", "the function torch.chunk"),
         ("Concat", "the function torch.cat"),
+        ("DropPath", "torchvision's StochasticDepth of rows"),
+        ("GaussianDropout", "the product with torch.randn"),
+        ("GaussianNoise", "the sum with torch.randn"),
+        ("Geglu", "GELU of one half, times the other"),
         ("GlobalAvgPool1d", "AdaptiveAvgPool1d(1), then Flatten"),
         ("GlobalAvgPool2d", "AdaptiveAvgPool2d(1), then Flatten"),
         ("GlobalAvgPool3d", "AdaptiveAvgPool3d(1), then Flatten"),
@@ -94,10 +99,14 @@ mod tests {
         ("Graph", "a module's own forward"),
         ("LayerNorm2d", "LayerNorm between two permutations"),
         ("Parallel", "a module's own forward"),
+        ("Reglu", "ReLU of one half, times the other"),
         ("Reparametrize", "three operators"),
         ("Residual", "a module's own forward"),
+        ("Sine", "the function torch.sin"),
+        ("Snake", "the function torch.sin, squared"),
         ("Split", "the function torch.split"),
         ("SquaredRelu", "the square of ReLU"),
+        ("Swiglu", "SiLU of one half, times the other"),
     ];
 
     /// Files whose layers no spec can build, and why.

@@ -171,8 +171,16 @@ fn cases_that_make_no_sense_fail_one_by_one() {
 
 /// Kinds with a name in PyTorch of which no case is kept, and why.
 const WITHOUT_CASES: &[(&str, &str)] = &[
+    ("AlphaDropout", "its noise is drawn"),
+    ("CELU", "in the gradient of its cases 1/α is that of α in f32"),
     ("Dropout", "its noise is drawn"),
+    ("Dropout1d", "its noise is drawn"),
+    ("Dropout2d", "its noise is drawn"),
+    ("Dropout3d", "its noise is drawn"),
+    ("FeatureAlphaDropout", "its noise is drawn"),
+    ("Hardsigmoid", "in the gradient of its cases 1/6 is that of f32"),
     ("Identity", "it computes nothing"),
+    ("RReLU", "its noise is drawn"),
     ("Sequential", "its children have cases of their own"),
     ("SequentialLR", "its cases are named WarmupCosine"),
 ];

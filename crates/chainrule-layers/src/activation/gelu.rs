@@ -121,14 +121,7 @@ impl<T: Scalar> FromSpec<T> for Gelu<T> {
         .torch("GELU");
 
     fn from_spec(args: &Args<'_, T>) -> Result<Self> {
-        match args.or("approximate", "none".to_owned())?.as_str() {
-            "none" => Ok(Self::new()),
-            "tanh" => Ok(Self::new().approximate_tanh()),
-            other => {
-                let other = text::quote(other);
-                Err(Error::value(format!("Gelu: expected approximate none or tanh, got {other}")))
-            }
-        }
+        Ok(if by_tanh("Gelu", args)? { Self::new().approximate_tanh() } else { Self::new() })
     }
 
     fn examples() -> Vec<Example> {
@@ -136,8 +129,20 @@ impl<T: Scalar> FromSpec<T> for Gelu<T> {
     }
 }
 
+/// Whether a spec asks for the approximation by tanh.
+pub(super) fn by_tanh<T: Scalar>(layer: &str, args: &Args<'_, T>) -> Result<bool> {
+    match args.or("approximate", "none".to_owned())?.as_str() {
+        "none" => Ok(false),
+        "tanh" => Ok(true),
+        other => {
+            let other = text::quote(other);
+            Err(Error::value(format!("{layer}: expected approximate none or tanh, got {other}")))
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
-struct Exact;
+pub(super) struct Exact;
 
 impl<T: Scalar> Pointwise<T> for Exact {
     #[inline(always)]
@@ -154,7 +159,7 @@ impl<T: Scalar> Pointwise<T> for Exact {
 }
 
 #[derive(Clone, Copy)]
-struct ByTanh;
+pub(super) struct ByTanh;
 
 impl<T: Scalar> Pointwise<T> for ByTanh {
     #[inline(always)]

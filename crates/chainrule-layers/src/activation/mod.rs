@@ -1,13 +1,18 @@
 //! Activations: functions of single elements, and softmax.
 
 mod axis;
+mod channels;
+mod gated;
 mod pointwise;
 
 crate::registry::family! {
     activation => ;
+    bilinear_glu => BilinearGlu;
     celu => Celu;
     elu => Elu;
+    geglu => Geglu;
     gelu => Gelu;
+    glu => Glu;
     hardshrink => Hardshrink;
     hardsigmoid => Hardsigmoid;
     hardswish => Hardswish;
@@ -17,20 +22,29 @@ crate::registry::family! {
     log_sigmoid => LogSigmoid;
     log_softmax => LogSoftmax;
     mish => Mish;
+    prelu => PRelu;
+    reglu => Reglu;
     relu => Relu;
     relu6 => Relu6;
+    rrelu => RRelu;
     selu => Selu;
     sigmoid => Sigmoid;
     silu => Silu;
+    sine => Sine;
+    snake => Snake;
     softmax => Softmax;
+    softmin => Softmin;
     softplus => Softplus;
     softshrink => Softshrink;
     softsign => Softsign;
     squared_relu => SquaredRelu;
+    swiglu => Swiglu;
     tanh => Tanh;
     tanhshrink => Tanhshrink;
     threshold => Threshold;
 }
+
+pub use channels::ChannelsCache;
 
 use chainrule_core::{Error, Result};
 
@@ -141,6 +155,7 @@ pub(crate) mod tests {
         check(super::Selu::new());
         check(super::Sigmoid::new());
         check(super::Silu::new());
+        check(super::Sine::new());
         check(super::Softplus::new());
         check(super::Softshrink::new());
         check(super::Softsign::new());

@@ -97,11 +97,11 @@ pub(crate) mod tests {
         }
     }
 
-    /// λ α = 1.7580993408473768. At −ln 2: y = λ α (½ − 1) and y' = λ α/2; at 0: y = 0 and y' = λ α; at 2: y = 2 λ and y' = λ.
+    /// λ α = 1.7580993408473766. At −ln 2: y = λ α (½ − 1) and y' = λ α/2; at 0: y = 0 and y' = λ α; at 2: y = 2 λ and y' = λ.
     /// For g = 5: ∂x = 2.5 λ α, 5 λ α, 5 λ.
     #[test]
     pub fn by_hand() {
-        let (scale, alpha) = (1.0507009873554805, 1.7580993408473768);
+        let (scale, alpha) = (1.0507009873554805, 1.7580993408473766);
         assert_by_hand(
             Selu::new(),
             [-std::f64::consts::LN_2, 0.0, 2.0],

@@ -7,10 +7,9 @@
 //! In inference y = x. Stores the key of its noise, not the mask: regenerating the mask costs no more than reading it from memory.
 //! Derivation: docs/layers/noise/dropout.md.
 
-use chainrule_core::{
-    Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Result, Scalar, Shape, Spec, Tensor,
-};
-use chainrule_tensor::kernels::{elementwise::copy, layers::noise::dropout};
+use super::noisy::{Noisy, check_probability, noisy};
+use chainrule_core::{Args, Example, Facts, FromSpec, Layer, Result, Scalar, Shape, Spec};
+use chainrule_tensor::kernels::layers::noise::dropout;
 use std::marker::PhantomData;
 
 /// In training, each element is set to 0 with probability p and divided by 1 − p otherwise, which leaves the mean unchanged.
@@ -35,82 +34,32 @@ pub struct Dropout<T = f32> {
     of: PhantomData<T>,
 }
 
-/// What forward keeps for backward: nothing unless it is recorded.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct DropoutCache(Option<Recorded>);
-
-#[derive(Clone, Copy, Debug)]
-struct Recorded {
-    /// The shape of x: a mask belongs to it.
-    shape: Shape,
-    /// The key of the mask; none where y = x.
-    key: Option<u64>,
-}
-
 impl<T: Scalar> Dropout<T> {
     /// Sets each element to 0 with probability `p`.
     pub fn new(p: f64) -> Self {
         Self { p, of: PhantomData }
     }
-
-    fn mask(&self, x: &[T], y: &mut [T], key: Option<u64>) {
-        match key {
-            Some(key) if self.p > 0.0 => dropout(x, y, key, self.p),
-            _ => copy(x, y),
-        }
-    }
 }
 
-impl<T: Scalar> Layer for Dropout<T> {
-    type T = T;
-    type Cache = DropoutCache;
-
-    fn check(&self) -> Result<()> {
-        if (0.0..=1.0).contains(&self.p) {
-            return Ok(());
-        }
-        Err(Error::value(format!("Dropout: expected a probability in [0, 1], got {}", self.p)))
+impl<T: Scalar> Noisy<T> for Dropout<T> {
+    fn check_settings(&self) -> Result<()> {
+        check_probability("Dropout", self.p)
     }
 
-    fn output_shape(&self, input: &[usize]) -> Result<Shape> {
-        self.check()?;
-        Shape::new(input)
+    fn is_off(&self) -> bool {
+        self.p == 0.0
     }
 
-    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, cache: &mut DropoutCache, cx: Context) -> Result<()> {
-        let y = y.reset(self.output_shape(x.shape())?);
-        let key = cx.training().then(|| cx.noise_key());
-        self.mask(x.data(), y, key); // y = x ⊙ m/(1 − p)
-        cache.0 = cx.recording().then(|| Recorded { shape: *x.shape(), key });
-        Ok(())
+    fn noise(&self, _: &Shape, x: &[T], y: &mut [T], key: u64) {
+        dropout(x, y, key, self.p); // y = x ⊙ m/(1 − p), dx = dy ⊙ m/(1 − p)
     }
 
-    fn backward(
-        &self,
-        call: Call<'_, T>,
-        cache: &mut DropoutCache,
-        _: &mut Grads<T>,
-        dx: Option<&mut Tensor<T>>,
-    ) -> Result<()> {
-        let Some(Recorded { key, .. }) = cache.0.filter(|recorded| recorded.shape == *call.x.shape()) else {
-            return Err(Error::not_recorded(
-                "Dropout: expected the cache of a recorded forward of this input",
-            ));
-        };
-        if let Some(dx) = dx {
-            self.mask(call.dy.data(), dx.reset(*call.x.shape()), key); // dx = dy ⊙ m/(1 − p)
-        }
-        Ok(())
-    }
-
-    fn reads_output(&self) -> bool {
-        false
-    }
-
-    fn spec(&self) -> Spec {
+    fn settings(&self) -> Spec {
         Spec::new("Dropout").with("p", self.p)
     }
 }
+
+noisy!(Dropout);
 
 impl<T: Scalar> FromSpec<T> for Dropout<T> {
     const FACTS: Facts = Facts::new("Dropout")
@@ -136,7 +85,7 @@ impl<T: Scalar> FromSpec<T> for Dropout<T> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use chainrule_core::Module;
+    use chainrule_core::{Context, Module, Tensor};
     use chainrule_gradcheck::laws;
 
     laws! {
@@ -149,13 +98,7 @@ pub(crate) mod tests {
     }
 
     fn pass(p: f64, cx: Context) -> (Vec<f64>, Vec<f64>) {
-        let (x, mut y, mut dx) = (Tensor::from([3.0; 40]), Tensor::default(), Tensor::default());
-        let (layer, mut cache) = (Dropout::new(p), DropoutCache::default());
-        layer.forward(&x, &mut y, &mut cache, cx).unwrap();
-        let dy = Tensor::from([2.0; 40]);
-        let call = Call::new(&layer, &x, &y, &dy).unwrap();
-        layer.backward(call, &mut cache, &mut Grads::new(&layer), Some(&mut dx)).unwrap();
-        (y.into_vec(), dx.into_vec())
+        crate::noise::noisy::tests::pass(Dropout::new(p), [40], 3.0, cx)
     }
 
     /// p = ¼: what is kept is divided by ¾. x = 3 gives 0 or 4, g = 2 gives 0 or 8/3, at the same places.

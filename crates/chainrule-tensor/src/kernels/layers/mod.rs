@@ -1,8 +1,10 @@
 //! Kernels of single layers, losses and optimizers, for chainrule's own crates: not a stable interface.
 
 pub mod axis;
+pub mod channel;
 pub mod conv;
 pub mod embedding;
+pub mod gate;
 pub mod limits;
 pub mod loss;
 pub mod noise;
