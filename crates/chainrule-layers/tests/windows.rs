@@ -782,7 +782,7 @@ fn unpooling_is_its_definition_over_all_small_windows() {
         assert_same(dx.data(), &want_dx, || format!("dx of {}", what()));
     }
     for [n, k, s, p] in combinations([4, 4, 3, 3], usize::MAX) {
-        let p = p.min((k + 1) / 2);
+        let p = p.min(k.div_ceil(2));
         check([n + 1], [k + 1], [s + 1], [p]);
         check([n + 1, 2], [k + 1, 3], [s + 1, 1], [p, 1]);
         check([2, n + 1, 1], [2, k + 1, 3], [1, s + 1, 2], [0, p, 1]);
