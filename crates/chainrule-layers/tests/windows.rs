@@ -2,11 +2,13 @@
 //!
 //! Where all combinations take too long, every so many of them are run; `CHAINRULE_ALL_WINDOWS=1` runs all.
 
-use chainrule_core::{Call, Context, Grads, Layer, Parameters, Result, Scalar, Shape, Tensor};
+use chainrule_core::{
+    Call, Context, Grads, Layer, Module, ModuleCall, Parameters, Result, Scalar, Shape, Tensor,
+};
 use chainrule_layers::{
     AdaptiveAvgPool, AdaptiveAvgPool2d, AdaptiveMaxPool, AvgPool, AvgPool2d, Conv, Conv2d, ConvTranspose,
-    Fold, GlobalAvgPool, GlobalAvgPool2d, GlobalMaxPool, LpPool, MaxPool, MaxPool2d, Padding, PaddingMode,
-    Unfold,
+    Fold, FractionalMaxPool, GlobalAvgPool, GlobalAvgPool2d, GlobalMaxPool, LpPool, MaxPool, MaxPool2d,
+    MaxUnpool, Padding, PaddingMode, Unfold,
 };
 use chainrule_tensor::kernels::layers::{
     Window,
@@ -703,6 +705,90 @@ fn adaptive_pools_of_any_rank_are_their_definitions_over_all_small_sizes() {
     }
 }
 
+/// In inference the places of the windows are those for u = ½.
+#[test]
+fn fractional_pools_are_their_definitions_over_all_small_sizes() {
+    fn check<const R: usize>(kernel: [usize; R], out: [usize; R], extra: [usize; R]) {
+        let size: [usize; R] = std::array::from_fn(|axis| kernel[axis] + out[axis] - 1 + extra[axis]);
+        let what = || format!("{size:?} to {out:?} by {kernel:?}");
+        let (layer, x) =
+            (FractionalMaxPool::<R, f64>::new(kernel, out), batch::<f64, R>([1, 2], size, out[0]));
+        let axis = |n| Axis { n, kernel: 1, stride: 1, before: 0, after: 0, dilation: 1 };
+        let begins = |axis: usize, o: usize| {
+            let last = size[axis] - kernel[axis];
+            let step = last as f64 / (out[axis].max(2) - 1) as f64;
+            if o + 1 == out[axis] { last } else { ((o as f64 + 0.5) * step) as usize - (0.5 * step) as usize }
+        };
+        let (plane, outputs) = (size.iter().product::<usize>(), out.iter().product::<usize>());
+        let (dy, from, to) = (values::<f64>(2 * outputs, 3), size.map(axis), out.map(axis));
+        let (mut want_y, mut want_dx) = (vec![0.0; 2 * outputs], vec![0.0; x.len()]);
+        for i in 0..2 * outputs {
+            let o = digits(i % outputs, &to, |a| a.n);
+            let inside = (0..plane).filter(|&i| {
+                let at = digits(i, &from, |a| a.n);
+                (0..R).all(|axis| {
+                    (begins(axis, o[axis])..begins(axis, o[axis]) + kernel[axis]).contains(&at[axis])
+                })
+            });
+            let first = |a: usize, b: usize| if x.data()[b] > x.data()[a] { b } else { a };
+            let winner = inside.map(|at| i / outputs * plane + at).reduce(first).unwrap();
+            want_y[i] = x.data()[winner];
+            want_dx[winner] += dy[i];
+        }
+        let (mut y, mut dx, mut cache) = (Tensor::default(), Tensor::default(), Default::default());
+        layer.forward(&x, &mut y, &mut cache, Context::frozen()).unwrap();
+        let dy = Tensor::from_vec(*y.shape(), dy).unwrap();
+        let call = Call::new(&layer, &x, &y, &dy).unwrap();
+        layer.backward(call, &mut cache, &mut Grads::new(&layer), Some(&mut dx)).unwrap();
+        assert_same(y.data(), &want_y, || format!("y of {}", what()));
+        assert_same(dx.data(), &want_dx, || format!("dx of {}", what()));
+    }
+    for [k, l, o, p, e, f] in combinations([3, 3, 4, 4, 4, 4], 3_000) {
+        check([k + 1, l + 1], [o + 1, p + 1], [e, f]);
+        check([k + 1, 2, l + 1], [o + 1, p + 1, 2], [e, f, e]);
+    }
+}
+
+#[test]
+fn unpooling_is_its_definition_over_all_small_windows() {
+    fn check<const R: usize>(axes: [usize; R], kernel: [usize; R], stride: [usize; R], padding: [usize; R]) {
+        let layer = MaxUnpool::<R, f64>::new(kernel).stride(stride).padding(padding);
+        let size: [Option<usize>; R] = std::array::from_fn(|axis| {
+            ((axes[axis] - 1) * stride[axis] + kernel[axis]).checked_sub(2 * padding[axis]).filter(|n| *n > 0)
+        });
+        let (x, plane) =
+            (batch::<f64, R>([1, 2], axes, 1), size.iter().map(|n| n.unwrap_or(0)).product::<usize>());
+        let what = || format!("{axes:?} {kernel:?} {stride:?} {padding:?}");
+        if plane == 0 {
+            assert!(layer.output_shapes(&[*x.shape(); 2]).is_err(), "{}", what());
+            return;
+        }
+        let each = x.len() / 2;
+        let indices = Tensor::from_fn(*x.shape(), |i| (i * 7919 % 31 % plane) as f64);
+        let dy = batch::<f64, R>([1, 2], size.map(Option::unwrap), 3);
+        let (mut want_y, mut want_dx) = (vec![0.0; dy.len()], vec![0.0; x.len()]);
+        for i in 0..x.len() {
+            let at = |i: usize| i / each * plane + indices.data()[i] as usize;
+            want_y[at(i)] = x.data()[i];
+            let last = (i + 1..(i / each + 1) * each).all(|j| at(j) != at(i));
+            want_dx[i] = if last { dy.data()[at(i)] } else { 0.0 };
+        }
+        let (mut ys, mut dx, mut state) = ([Tensor::default()], Tensor::default(), Default::default());
+        let (xs, dys, mut grads) = ([&x, &indices], [Some(&dy)], Grads::new(&layer));
+        layer.apply(&xs, &mut ys, &mut state, Context::train(0)).unwrap();
+        let call = ModuleCall::new(&layer, &xs, &ys, &dys).unwrap();
+        layer.pull(call, &mut state, &mut grads, &mut [Some(&mut dx), None]).unwrap();
+        assert_same(ys[0].data(), &want_y, || format!("y of {}", what()));
+        assert_same(dx.data(), &want_dx, || format!("dx of {}", what()));
+    }
+    for [n, k, s, p] in combinations([4, 4, 3, 3], usize::MAX) {
+        let p = p.min(k.div_ceil(2));
+        check([n + 1], [k + 1], [s + 1], [p]);
+        check([n + 1, 2], [k + 1, 3], [s + 1, 1], [p, 1]);
+        check([2, n + 1, 1], [2, k + 1, 3], [1, s + 1, 2], [0, p, 1]);
+    }
+}
+
 #[test]
 fn unfolding_and_folding_are_their_definitions_over_all_small_windows() {
     let all = axes(4, 3, |_| 3);
@@ -814,10 +900,11 @@ fn every_layer_with_windows_is_tested_here() {
         "GlobalMaxPool",
         "LpPool",
         "MaxPool",
+        "MaxUnpool",
     ];
     let mut tested: Vec<_> =
         ranks.iter().flat_map(|kind| (1..4).map(move |rank| format!("{kind}{rank}d"))).collect();
-    tested.extend(["Fold".to_owned(), "Unfold".to_owned()]);
+    tested.extend(["Fold", "FractionalMaxPool2d", "FractionalMaxPool3d", "Unfold"].map(str::to_owned));
     tested.sort_unstable();
     assert_eq!(kinds, tested);
 }

@@ -71,7 +71,7 @@ fn not_recorded(kind: &str) -> Error {
 }
 
 /// An error unless a module got as many inputs as it has.
-fn inputs_expected(kind: &str, expected: usize, got: usize) -> Result<()> {
+pub(crate) fn inputs_expected(kind: &str, expected: usize, got: usize) -> Result<()> {
     if expected == got {
         return Ok(());
     }
@@ -79,7 +79,7 @@ fn inputs_expected(kind: &str, expected: usize, got: usize) -> Result<()> {
 }
 
 /// An error unless a backward pass has as many inputs, and as many places for ∂E/∂x, as the module has inputs.
-fn pull_expected<T>(
+pub(crate) fn pull_expected<T>(
     kind: &str,
     expected: usize,
     call: &ModuleCall<'_, T>,
@@ -93,7 +93,7 @@ fn pull_expected<T>(
 }
 
 /// The output of a module of one.
-fn only_output<T>(ys: &mut [Tensor<T>]) -> Result<&mut Tensor<T>> {
+pub(crate) fn only_output<T>(ys: &mut [Tensor<T>]) -> Result<&mut Tensor<T>> {
     match ys {
         [y] => Ok(y),
         _ => Err(Error::shape(format!("expected one output, got {}", ys.len()))),
@@ -101,7 +101,9 @@ fn only_output<T>(ys: &mut [Tensor<T>]) -> Result<&mut Tensor<T>> {
 }
 
 /// y and, if it was used, ∂E/∂y of a module of one output.
-fn only_gradient<'a, T>(call: &ModuleCall<'a, T>) -> Result<(&'a Tensor<T>, Option<&'a Tensor<T>>)> {
+pub(crate) fn only_gradient<'a, T>(
+    call: &ModuleCall<'a, T>,
+) -> Result<(&'a Tensor<T>, Option<&'a Tensor<T>>)> {
     match (call.ys, call.dys) {
         ([y], [dy]) => Ok((y, *dy)),
         _ => Err(Error::shape(format!("expected one ∂E/∂y, got {}", call.dys.len()))),

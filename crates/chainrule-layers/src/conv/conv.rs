@@ -549,7 +549,7 @@ pub(crate) mod tests {
             .padding(padding)
             .padding_mode(mode)
             .groups(groups)
-            .bias(kind % 2 == 0)
+            .bias(kind.is_multiple_of(2))
     }
 
     fn room([kernel, _, dilation, .., extra]: [usize; 6]) -> usize {

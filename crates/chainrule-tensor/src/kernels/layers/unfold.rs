@@ -42,7 +42,7 @@ fn sizes(window: &Window<2>, lengths: [usize; 2]) -> (usize, usize) {
         panic!("{error}");
     }
     let ([kh, kw], [h, w]) = (window.kernel, window.output());
-    let pair = |a: usize, b: usize| a.checked_mul(b).unwrap_or(usize::MAX);
+    let pair = |a: usize, b: usize| a.saturating_mul(b);
     planes([window.input, [pair(kh, kw), pair(h, w)]], lengths)
 }
 

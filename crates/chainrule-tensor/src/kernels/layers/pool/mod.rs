@@ -4,11 +4,15 @@ mod average;
 mod corners;
 mod max;
 mod spans;
+mod starts;
+mod unpool;
 
 pub use average::{Span, average_pool, average_pool_gradient};
 pub use corners::{max_pool_corners, max_pool_corners_gradient};
 pub use max::{max_pool, max_pool_gradient};
 pub use spans::max_pool_spans;
+pub use starts::max_pool_starts;
+pub use unpool::{max_unpool, max_unpool_gradient};
 
 /// Elements of a piece of planes: max pooling takes 0.12 ns each, so that a piece lasts 2 µs; handing it out takes 0.3 µs.
 const PIECE: usize = 1 << 14;
