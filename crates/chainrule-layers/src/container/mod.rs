@@ -13,10 +13,14 @@ crate::registry::family! {
     chunk => Chunk;
     concat => Concat;
     graph => Graph;
+    mat_mul => MatMul;
+    mul => Mul;
     parallel => Parallel;
     residual => Residual;
     sequential => Sequential;
     split => Split;
+    stack => Stack;
+    sub => Sub;
 }
 
 pub use graph_builder::{Node, Nodes};

@@ -84,31 +84,48 @@ impl<T: Scalar> Embedding<T> {
     }
 }
 
+/// Whether a table of such sizes can be, and ids of all its rows.
+pub(super) fn check_table<T: Scalar>(
+    layer: &str,
+    rows: usize,
+    width: usize,
+    padding: Option<usize>,
+) -> Result<()> {
+    if rows == 0 || width == 0 {
+        return Err(Error::value(format!(
+            "{layer}: expected at least one row and one column, got {rows} rows and {width} columns"
+        )));
+    }
+    // Every integer up to 2/ε is exact.
+    let most = (2.0 / T::EPSILON.to_f64()).min(f64::from(u32::MAX)) as usize;
+    if rows > most {
+        return Err(Error::value(format!(
+            "{layer}: expected at most {most} rows, the integers that {} holds exactly, got {rows}",
+            T::NAME
+        )));
+    }
+    match padding {
+        Some(row) if row >= rows => {
+            Err(Error::value(format!("{layer}: expected padding_idx below {rows}, got {row}")))
+        }
+        _ => Shape::new(&[rows, width]).map(drop),
+    }
+}
+
+/// The attribute `padding_idx`: counted from the end if negative; one before the first row is as wrong as one behind the last.
+pub(super) fn padding_row<T: Scalar>(args: &Args<'_, T>, rows: usize) -> Result<Option<usize>> {
+    Ok(args.optional::<isize>("padding_idx")?.map(|row| match usize::try_from(row) {
+        Ok(row) => row,
+        Err(_) => rows.checked_add_signed(row).unwrap_or(usize::MAX),
+    }))
+}
+
 impl<T: Scalar> Layer for Embedding<T> {
     type T = T;
     type Cache = EmbeddingCache;
 
     fn check(&self) -> Result<()> {
-        let Self { rows, width, .. } = self;
-        if *rows == 0 || *width == 0 {
-            return Err(Error::value(format!(
-                "Embedding: expected at least one row and one column, got {rows} rows and {width} columns"
-            )));
-        }
-        // Every integer up to 2/ε is exact.
-        let most = (2.0 / T::EPSILON.to_f64()).min(f64::from(u32::MAX)) as usize;
-        if *rows > most {
-            return Err(Error::value(format!(
-                "Embedding: expected at most {most} rows, the integers that {} holds exactly, got {rows}",
-                T::NAME
-            )));
-        }
-        match self.padding {
-            Some(row) if row >= *rows => {
-                Err(Error::value(format!("Embedding: expected padding_idx below {rows}, got {row}")))
-            }
-            _ => Shape::new(&[*rows, *width]).map(drop),
-        }
+        check_table::<T>("Embedding", self.rows, self.width, self.padding)
     }
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
@@ -180,18 +197,13 @@ impl<T: Scalar> FromSpec<T> for Embedding<T> {
 
     fn from_spec(args: &Args<'_, T>) -> Result<Self> {
         let rows: usize = args.get("num_embeddings")?;
-        // Counted from the end if negative; one before the first row is as wrong as one behind the last.
-        let padding = args.optional::<isize>("padding_idx")?.map(|row| match usize::try_from(row) {
-            Ok(row) => row,
-            Err(_) => rows.checked_add_signed(row).unwrap_or(usize::MAX),
-        });
         args.only("max_norm", Value::None)?;
         args.only("scale_grad_by_freq", false)?;
         for without_effect in ["norm_type", "sparse"] {
             args.value(without_effect);
         }
         Ok(Self::new(rows, args.get("embedding_dim")?)
-            .padding_idx(padding)
+            .padding_idx(padding_row(args, rows)?)
             .weight_init(args.or("weight_init", Self::INIT)?))
     }
 
