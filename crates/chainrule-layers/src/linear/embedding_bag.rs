@@ -335,18 +335,6 @@ compiled! {
     }
 }
 
-compiled! {
-    /// Divides what each id adds by how often it is named. The counts are 0 before and afterwards.
-    fn divide[T](ids: &[u32], d: usize, shares: &mut [T], counts: &mut [u32]) {
-        ids.iter().for_each(|&id| counts[id as usize] += 1);
-        for (share, &id) in shares.chunks_exact_mut(d).zip(ids) {
-            let by = T::ONE / T::from_usize(counts[id as usize] as usize);
-            share.iter_mut().for_each(|v| *v *= by);
-        }
-        ids.iter().for_each(|&id| counts[id as usize] = 0);
-    }
-}
-
 impl<T: Scalar> Parameters for EmbeddingBag<T> {
     type T = T;
 
@@ -440,7 +428,7 @@ impl<T: Scalar> Module for EmbeddingBag<T> {
             share(dy.data(), d, bags, weights, winners, shares);
             if self.by_frequency {
                 counts.resize(self.rows, 0);
-                divide(ids, d, shares, counts);
+                super::embedding::divide(ids, d, shares, counts);
             }
             scatter_add(ids, shares, d, padding, dw); // dW[x] += w dy
         }
