@@ -59,8 +59,9 @@ impl<T: Scalar> L2Normalize<T> {
 
     /// (n, inner): the length of the axis, and the product of those behind it.
     fn sizes(&self, shape: &[usize]) -> Result<(usize, usize)> {
+        let shape = Shape::new(shape)?;
         let at = axis(self.dim, shape.len()).ok_or_else(|| {
-            Error::shape(format!("L2Normalize: expected an input with axis {}, got {shape:?}", self.dim))
+            Error::shape(format!("L2Normalize: expected an input with axis {}, got {shape}", self.dim))
         })?;
         Ok((shape[at], shape[at + 1..].iter().product()))
     }
