@@ -92,6 +92,8 @@ pub struct EmbeddingBag<T = f32> {
 /// Scratch space of both passes, and the places of the maxima.
 #[derive(Debug, Default)]
 pub struct EmbeddingBagCache<T> {
+    /// The shape of the ids, if the pass was recorded.
+    recorded: Option<Shape>,
     ids: Vec<u32>,
     /// Where each bag begins, and where the last ends.
     starts: Vec<usize>,
@@ -379,8 +381,9 @@ impl<T: Scalar> Module for EmbeddingBag<T> {
         xs: &[&Tensor<T>],
         ys: &mut [Tensor<T>],
         cache: &mut Self::State,
-        _: Context,
+        cx: Context,
     ) -> Result<()> {
+        cache.recorded = None;
         let shape = self.shape_of(xs.iter().map(|x| x.shape()))?;
         let [y] = ys else {
             return Err(Error::shape(format!("EmbeddingBag: expected one output, got {}", ys.len())));
@@ -392,6 +395,7 @@ impl<T: Scalar> Module for EmbeddingBag<T> {
         let padding = self.padding.map(|row| row as u32);
         let bags = Bags { ids, starts, padding, mode: self.mode };
         pool(self.weight.value()?, self.width, bags, weights, y.reset(shape), winners); // y = Σ w W[x]
+        cache.recorded = cx.recording().then_some(*xs[0].shape());
         Ok(())
     }
 
@@ -403,7 +407,8 @@ impl<T: Scalar> Module for EmbeddingBag<T> {
         dxs: &mut [Option<&mut Tensor<T>>],
     ) -> Result<()> {
         let shape = self.shape_of(call.xs.iter().map(|x| x.shape()))?;
-        let fits = self.mode != BagMode::Max || cache.winners.len() == shape.volume();
+        let recorded = cache.recorded == Some(*call.xs[0].shape()) && cache.winners.len() == shape.volume();
+        let fits = self.mode != BagMode::Max || recorded;
         let ([y], [dy], true) = (call.ys, call.dys, fits && dxs.len() == call.xs.len()) else {
             return Err(Error::not_recorded("EmbeddingBag: expected the cache of a recorded forward"));
         };
@@ -416,14 +421,10 @@ impl<T: Scalar> Module for EmbeddingBag<T> {
         let Some(dy) = dy else { return Ok(()) };
         self.prepare(call.xs, cache)?;
         let weights = self.weighted.then(|| call.xs[call.xs.len() - 1].data());
-        let EmbeddingBagCache { ids, starts, winners, shares, counts } = cache;
+        let EmbeddingBagCache { ids, starts, winners, shares, counts, .. } = cache;
         let (d, padding) = (self.width, self.padding.map(|row| row as u32));
         let bags = Bags { ids, starts, padding, mode: self.mode };
         if let Some(dw) = grads.of_rows(&self.weight, ids, d) {
-            // A place that another input left in the cache may lie behind these ids.
-            if winners.iter().any(|&winner| winner != NONE && winner >= ids.len()) {
-                return Err(Error::not_recorded("EmbeddingBag: expected the cache of a recorded forward"));
-            }
             shares.resize(ids.len() * d, T::ZERO);
             share(dy.data(), d, bags, weights, winners, shares);
             if self.by_frequency {
