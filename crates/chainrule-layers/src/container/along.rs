@@ -66,7 +66,12 @@ impl Parts {
 
     /// Writes the next part into the whole.
     pub(super) fn put<T: Scalar>(&mut self, part: &Tensor<T>, whole: &mut Tensor<T>) {
-        let (before, width) = self.next(part.shape());
+        self.put_as(part.shape(), part, whole);
+    }
+
+    /// Writes the next part, in this shape, into the whole.
+    pub(super) fn put_as<T: Scalar>(&mut self, shape: &[usize], part: &Tensor<T>, whole: &mut Tensor<T>) {
+        let (before, width) = self.next(shape);
         for r in 0..self.rows {
             whole.data_mut()[r * self.width + before..][..width]
                 .copy_from_slice(&part.data()[r * width..][..width]);

@@ -13,11 +13,15 @@ crate::registry::family! {
     chunk => Chunk;
     concat => Concat;
     graph => Graph;
+    mat_mul => MatMul;
+    mul => Mul;
     parallel => Parallel;
     reparametrize => Reparametrize;
     residual => Residual;
     sequential => Sequential;
     split => Split;
+    stack => Stack;
+    sub => Sub;
 }
 
 pub use graph_builder::{Node, Nodes};

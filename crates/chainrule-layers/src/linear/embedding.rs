@@ -4,13 +4,20 @@
 //! y = W[x]        ∂E/∂W[i] = Σ over the n with xₙ = i of ∂E/∂yₙ
 //! ```
 //!
+//! With a largest norm m, a row w with ‖w‖ > m is s w with s = m/(‖w‖ + 10⁻⁷), and g = ∂E/∂y adds to its gradient
+//!
+//! ```text
+//! s g − s²/m (g · w) ∂‖w‖/∂w
+//! ```
+//!
 //! x are row indices, which have no derivative: dx is 0. Keeps nothing. Derivation: docs/layers/linear/embedding.md.
 
 use chainrule_core::{
     Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Init, Layer, Param, Params, ParamsMut,
-    Result, Scalar, Shape, Spec, Tensor, Value,
+    Result, Scalar, Shape, Spec, Tensor,
 };
 use chainrule_tensor::{
+    compiled,
     kernels::layers::embedding::{gather, row_indices, scatter_add},
     position,
 };
@@ -37,14 +44,23 @@ pub struct Embedding<T = f32> {
     rows: usize,
     width: usize,
     padding: Option<usize>,
+    max_norm: Option<f64>,
+    norm_type: f64,
+    by_frequency: bool,
     weight: Param<T>,
 }
 
 /// Scratch space of both passes.
 #[derive(Debug, Default)]
-pub struct EmbeddingCache {
+pub struct EmbeddingCache<T> {
     /// x as row indices.
     ids: Vec<u32>,
+    /// Whether they are those of a training pass, after which their rows are brought to the largest norm.
+    training: bool,
+    /// What each id adds to its row of ∂E/∂W, where that is not ∂E/∂y.
+    shares: Vec<T>,
+    /// How often each row is named, 0 of all between calls.
+    counts: Vec<u32>,
 }
 
 impl<T: Scalar> Embedding<T> {
@@ -52,7 +68,8 @@ impl<T: Scalar> Embedding<T> {
 
     /// A table of `rows` vectors of `width` elements.
     pub fn new(rows: usize, width: usize) -> Self {
-        Self { rows, width, padding: None, weight: Param::new("weight", [rows, width], Self::INIT) }
+        let weight = Param::new("weight", [rows, width], Self::INIT);
+        Self { rows, width, padding: None, max_norm: None, norm_type: 2.0, by_frequency: false, weight }
     }
 
     /// The row of the padding index: it starts as zeros and never learns.
@@ -63,6 +80,24 @@ impl<T: Scalar> Embedding<T> {
         self
     }
 
+    /// The largest norm of a row: one that is larger is scaled to it where it is looked up, and after a training step in the table.
+    #[must_use]
+    pub fn max_norm(self, max_norm: impl Into<Option<f64>>) -> Self {
+        Self { max_norm: max_norm.into(), ..self }
+    }
+
+    /// The p of that norm, (Σ |w|ᵖ)^(1/p), 2 by default; infinite for the largest |w|.
+    #[must_use]
+    pub fn norm_type(self, norm_type: f64) -> Self {
+        Self { norm_type, ..self }
+    }
+
+    /// Whether the gradient of a row is divided by how often the batch names it, as PyTorch does it.
+    #[must_use]
+    pub fn scale_grad_by_freq(self, scale: bool) -> Self {
+        Self { by_frequency: scale, ..self }
+    }
+
     /// Another initialiser for the table.
     #[must_use]
     pub fn weight_init(mut self, init: Init) -> Self {
@@ -70,7 +105,7 @@ impl<T: Scalar> Embedding<T> {
         self
     }
 
-    fn ids<'c>(&self, x: &Tensor<T>, cache: &'c mut EmbeddingCache) -> Result<&'c [u32]> {
+    fn ids<'c>(&self, x: &Tensor<T>, cache: &'c mut EmbeddingCache<T>) -> Result<&'c [u32]> {
         cache.ids.resize(x.len(), 0);
         row_indices(x.data(), self.rows, &mut cache.ids).map_err(|at| {
             Error::index(format!(
@@ -84,31 +119,124 @@ impl<T: Scalar> Embedding<T> {
     }
 }
 
+/// (Σ |w|ᵖ)^(1/p), in f64.
+#[inline(always)]
+fn norm<T: Scalar>(w: &[T], p: f64) -> f64 {
+    let sizes = w.iter().map(|w| w.to_f64().abs());
+    if p == 2.0 {
+        sizes.map(|w| w * w).sum::<f64>().sqrt()
+    } else if p == 1.0 {
+        sizes.sum()
+    } else if p == f64::INFINITY {
+        sizes.fold(0.0, f64::max)
+    } else {
+        sizes.map(|w| w.powf(p)).sum::<f64>().powf(1.0 / p)
+    }
+}
+
+/// What is added to a norm that is divided by, as in PyTorch.
+const ABOVE: f64 = 1e-7;
+
+compiled! {
+    /// Scales each row with ‖w‖ > max by max/(‖w‖ + 10⁻⁷).
+    fn renormalize[T](rows: &mut [T], d: usize, max: f64, p: f64) {
+        for w in rows.chunks_exact_mut(d) {
+            let norm = norm(w, p);
+            if norm > max {
+                let s = T::from_f64(max / (norm + ABOVE));
+                w.iter_mut().for_each(|w| *w *= s);
+            }
+        }
+    }
+}
+
+compiled! {
+    /// g = s g − s²/max (g · w) ∂‖w‖/∂w for each id whose row w has ‖w‖ > max.
+    fn renormalize_gradient[T](table: &[T], ids: &[u32], d: usize, g: &mut [T], max: f64, p: f64) {
+        for (g, &id) in g.chunks_exact_mut(d).zip(ids) {
+            let w = &table[id as usize * d..][..d];
+            let norm = norm(w, p);
+            if !(norm > max) {
+                continue;
+            }
+            let s = max / (norm + ABOVE);
+            let dot: f64 = g.iter().zip(w).map(|(g, w)| g.to_f64() * w.to_f64()).sum();
+            let largest = w.iter().position(|w| w.to_f64().abs() == norm);
+            for (j, (g, w)) in g.iter_mut().zip(w).enumerate() {
+                let w = w.to_f64();
+                // ∂‖w‖/∂w = sign(w) (|w|/‖w‖)^(p − 1)
+                let of_norm = if p == f64::INFINITY {
+                    if largest == Some(j) { w.signum() } else { 0.0 }
+                } else {
+                    w.signum() * (w.abs() / norm).powf(p - 1.0)
+                };
+                *g = T::from_f64(s * g.to_f64() - s * s / max * dot * of_norm);
+            }
+        }
+    }
+}
+
+compiled! {
+    /// Divides what each id adds by how often it is named. The counts are 0 before and afterwards.
+    pub(super) fn divide[T](ids: &[u32], d: usize, shares: &mut [T], counts: &mut [u32]) {
+        ids.iter().for_each(|&id| counts[id as usize] += 1);
+        for (share, &id) in shares.chunks_exact_mut(d).zip(ids) {
+            let by = T::ONE / T::from_usize(counts[id as usize] as usize);
+            share.iter_mut().for_each(|v| *v *= by);
+        }
+        ids.iter().for_each(|&id| counts[id as usize] = 0);
+    }
+}
+
+/// Whether a table of such sizes can be, and ids of all its rows.
+pub(super) fn check_table<T: Scalar>(
+    layer: &str,
+    rows: usize,
+    width: usize,
+    padding: Option<usize>,
+) -> Result<()> {
+    if rows == 0 || width == 0 {
+        return Err(Error::value(format!(
+            "{layer}: expected at least one row and one column, got {rows} rows and {width} columns"
+        )));
+    }
+    // Every integer up to 2/ε is exact.
+    let most = (2.0 / T::EPSILON.to_f64()).min(f64::from(u32::MAX)) as usize;
+    if rows > most {
+        return Err(Error::value(format!(
+            "{layer}: expected at most {most} rows, the integers that {} holds exactly, got {rows}",
+            T::NAME
+        )));
+    }
+    match padding {
+        Some(row) if row >= rows => {
+            Err(Error::value(format!("{layer}: expected padding_idx below {rows}, got {row}")))
+        }
+        _ => Shape::new(&[rows, width]).map(drop),
+    }
+}
+
+/// The attribute `padding_idx`: counted from the end if negative; one before the first row is as wrong as one behind the last.
+pub(super) fn padding_row<T: Scalar>(args: &Args<'_, T>, rows: usize) -> Result<Option<usize>> {
+    Ok(args.optional::<isize>("padding_idx")?.map(|row| match usize::try_from(row) {
+        Ok(row) => row,
+        Err(_) => rows.checked_add_signed(row).unwrap_or(usize::MAX),
+    }))
+}
+
 impl<T: Scalar> Layer for Embedding<T> {
     type T = T;
-    type Cache = EmbeddingCache;
+    type Cache = EmbeddingCache<T>;
 
     fn check(&self) -> Result<()> {
-        let Self { rows, width, .. } = self;
-        if *rows == 0 || *width == 0 {
-            return Err(Error::value(format!(
-                "Embedding: expected at least one row and one column, got {rows} rows and {width} columns"
-            )));
+        if let Some(max) = self.max_norm.filter(|max| !(*max > 0.0 && max.is_finite())) {
+            return Err(Error::value(format!("Embedding: expected max_norm > 0, got {max}")));
         }
-        // Every integer up to 2/ε is exact.
-        let most = (2.0 / T::EPSILON.to_f64()).min(f64::from(u32::MAX)) as usize;
-        if *rows > most {
-            return Err(Error::value(format!(
-                "Embedding: expected at most {most} rows, the integers that {} holds exactly, got {rows}",
-                T::NAME
-            )));
+        if self.norm_type.is_nan() || self.norm_type < 1.0 {
+            let p = self.norm_type;
+            return Err(Error::value(format!("Embedding: expected norm_type ≥ 1, got {p}")));
         }
-        match self.padding {
-            Some(row) if row >= *rows => {
-                Err(Error::value(format!("Embedding: expected padding_idx below {rows}, got {row}")))
-            }
-            _ => Shape::new(&[*rows, *width]).map(drop),
-        }
+        check_table::<T>("Embedding", self.rows, self.width, self.padding)
     }
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
@@ -124,26 +252,44 @@ impl<T: Scalar> Layer for Embedding<T> {
         &self,
         x: &Tensor<T>,
         y: &mut Tensor<T>,
-        cache: &mut EmbeddingCache,
-        _: Context,
+        cache: &mut EmbeddingCache<T>,
+        cx: Context,
     ) -> Result<()> {
         let shape = self.output_shape(x.shape())?;
-        let ids = self.ids(x, cache)?;
-        gather(self.weight.value()?, self.width, ids, y.reset(shape)); // yₙ = W[xₙ]
+        cache.training = cx.training();
+        let (y, ids) = (y.reset(shape), self.ids(x, cache)?);
+        gather(self.weight.value()?, self.width, ids, y); // yₙ = W[xₙ]
+        if let Some(max) = self.max_norm {
+            renormalize(y, self.width, max, self.norm_type); // yₙ = s yₙ
+        }
         Ok(())
     }
 
     fn backward(
         &self,
         call: Call<'_, T>,
-        cache: &mut EmbeddingCache,
+        cache: &mut EmbeddingCache<T>,
         grads: &mut Grads<T>,
         dx: Option<&mut Tensor<T>>,
     ) -> Result<()> {
-        let ids = self.ids(call.x, cache)?;
-        if let Some(dw) = grads.of_rows(&self.weight, ids, self.width) {
-            let padding = self.padding.map(|row| row as u32);
-            scatter_add(ids, call.dy.data(), self.width, padding, dw); // dW[xₙ] += dyₙ
+        self.ids(call.x, cache)?;
+        let EmbeddingCache { ids, shares, counts, .. } = cache;
+        let (d, padding) = (self.width, self.padding.map(|row| row as u32));
+        if let Some(dw) = grads.of_rows(&self.weight, ids, d) {
+            let mut rows = call.dy.data();
+            if self.max_norm.is_some() || self.by_frequency {
+                shares.resize(rows.len(), T::ZERO);
+                shares.copy_from_slice(rows);
+                if let Some(max) = self.max_norm {
+                    renormalize_gradient(self.weight.value()?, ids, d, shares, max, self.norm_type);
+                }
+                if self.by_frequency {
+                    counts.resize(self.rows, 0);
+                    divide(ids, d, shares, counts);
+                }
+                rows = shares;
+            }
+            scatter_add(ids, rows, d, padding, dw); // dW[xₙ] += dyₙ
         }
         if let Some(dx) = dx {
             dx.reset(*call.x.shape()).fill(T::ZERO); // dx = 0
@@ -158,8 +304,27 @@ impl<T: Scalar> Layer for Embedding<T> {
     fn params_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
         out.add(&mut self.weight);
     }
+
+    /// The rows of a training pass are brought to the largest norm.
+    fn absorb(&mut self, cache: &Self::Cache) {
+        let Some(max) = self.max_norm.filter(|_| cache.training && self.weight.trainable()) else { return };
+        let Ok(weight) = self.weight.value_mut() else { return };
+        for &id in cache.ids.iter().filter(|&&id| (id as usize) < self.rows) {
+            renormalize(
+                &mut weight[id as usize * self.width..][..self.width],
+                self.width,
+                max,
+                self.norm_type,
+            );
+        }
+    }
+
     fn cache_bytes(&self, input: &[usize], _: bool) -> usize {
-        input.iter().fold(size_of::<u32>(), |n, &axis| n.saturating_mul(axis))
+        let ids = input.iter().fold(1usize, |n, &axis| n.saturating_mul(axis));
+        let shares = if self.max_norm.is_some() || self.by_frequency { self.width } else { 0 };
+        let each = shares.saturating_mul(size_of::<T>()).saturating_add(size_of::<u32>());
+        let counts = if self.by_frequency { self.rows } else { 0 };
+        ids.saturating_mul(each).saturating_add(counts.saturating_mul(size_of::<u32>()))
     }
 
     fn spec(&self) -> Spec {
@@ -167,6 +332,9 @@ impl<T: Scalar> Layer for Embedding<T> {
             .with("num_embeddings", self.rows)
             .with("embedding_dim", self.width)
             .with("padding_idx", self.padding)
+            .with_unless(None, "max_norm", self.max_norm)
+            .with_unless(2.0, "norm_type", self.norm_type)
+            .with_unless(false, "scale_grad_by_freq", self.by_frequency)
             .with_unless(Self::INIT, "weight_init", self.weight.initializer())
     }
 }
@@ -180,18 +348,12 @@ impl<T: Scalar> FromSpec<T> for Embedding<T> {
 
     fn from_spec(args: &Args<'_, T>) -> Result<Self> {
         let rows: usize = args.get("num_embeddings")?;
-        // Counted from the end if negative; one before the first row is as wrong as one behind the last.
-        let padding = args.optional::<isize>("padding_idx")?.map(|row| match usize::try_from(row) {
-            Ok(row) => row,
-            Err(_) => rows.checked_add_signed(row).unwrap_or(usize::MAX),
-        });
-        args.only("max_norm", Value::None)?;
-        args.only("scale_grad_by_freq", false)?;
-        for without_effect in ["norm_type", "sparse"] {
-            args.value(without_effect);
-        }
+        args.value("sparse"); // without effect
         Ok(Self::new(rows, args.get("embedding_dim")?)
-            .padding_idx(padding)
+            .padding_idx(padding_row(args, rows)?)
+            .max_norm(args.optional::<f64>("max_norm")?)
+            .norm_type(args.or("norm_type", 2.0)?)
+            .scale_grad_by_freq(args.or("scale_grad_by_freq", false)?)
             .weight_init(args.or("weight_init", Self::INIT)?))
     }
 
@@ -200,6 +362,11 @@ impl<T: Scalar> FromSpec<T> for Embedding<T> {
         vec![
             Example::new(Self::new(5, 3).spec(), [[2, 4]]).ids(5),
             Example::new(other.spec(), [[6]]).ids(4),
+            Example::new(
+                Self::new(4, 3).max_norm(1.0).norm_type(3.0).scale_grad_by_freq(true).spec(),
+                [[2, 3]],
+            )
+            .ids(4),
             Example::bench(Self::new(10_000, 256).spec(), [[4096]]).ids(10_000),
         ]
     }
@@ -222,6 +389,52 @@ pub(crate) mod tests {
             input: [n],
             values: Values::Indices(0..rows - 1),
         }
+    }
+
+    laws! {
+        obeys_the_laws_with_a_largest_norm(
+            rows in 1..5usize, width in 1..5usize, n in 1..6usize, max in 0.5..2.0f64,
+            p in prop_oneof![Just(1.0), Just(2.0), Just(f64::INFINITY), 1.5..4.0f64],
+        ) {
+            layer: Embedding::new(rows, width).max_norm(max).norm_type(p),
+            input: [n],
+            values: Values::Indices(0..rows),
+        }
+    }
+
+    /// W = (3 4; 0 1), m = 2: ‖W[0]‖ = 5, y = 2/5 (3 4) = (1.2 1.6), and W[1] as it is. For g = (1 0) of W[0]:
+    /// s g − s²/m (g · w) w/‖w‖ = 0.4 (1 0) − 0.08·3·(0.6 0.8) = (0.256 −0.192). After the step W[0] is (1.2 1.6).
+    #[test]
+    fn a_row_above_the_largest_norm_is_scaled_to_it() {
+        let mut layer = Embedding::<f64>::new(2, 2).max_norm(2.0);
+        layer.weight.set(Tensor::from([[3., 4.], [0., 1.]])).unwrap();
+        let (x, dy) = (Tensor::from([0., 1.]), Tensor::from([[1., 0.], [0., 0.]]));
+        let (mut y, mut cache, mut grads) =
+            (Tensor::default(), EmbeddingCache::default(), Grads::new(&layer));
+        layer.forward(&x, &mut y, &mut cache, Context::train(0)).unwrap();
+        layer.backward(Call::new(&layer, &x, &y, &dy).unwrap(), &mut cache, &mut grads, None).unwrap();
+        layer.absorb(&cache);
+        let near = |got: &[f64], want: &[f64]| got.iter().zip(want).all(|(g, w)| (g - w).abs() < 1e-7);
+        assert!(near(y.data(), &[1.2, 1.6, 0., 1.]), "{y:?}");
+        assert!(near(grads.values(), &[0.256, -0.192, 0., 0.]), "{:?}", grads.values());
+        assert!(near(layer.weight.value().unwrap(), &[1.2, 1.6, 0., 1.]));
+        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(Embedding::<f32>::new(2, 2).max_norm(bad).check().is_err());
+        }
+        for bad in [0.0, 0.5, f64::NAN, f64::NEG_INFINITY] {
+            assert!(Embedding::<f32>::new(2, 2).norm_type(bad).check().is_err());
+        }
+    }
+
+    /// The id 2 is named twice: its gradient (1 2) + (5 6) is halved.
+    #[test]
+    fn gradients_are_divided_by_how_often_an_id_is_named() {
+        let layer = Embedding::<f64>::new(3, 2).scale_grad_by_freq(true).init(0).unwrap();
+        let (x, dy) = (Tensor::from([2., 0., 2.]), Tensor::from([[1., 2.], [3., 4.], [5., 6.]]));
+        let (y, mut grads) = (layer.infer(&x).unwrap(), Grads::new(&layer));
+        let call = Call::new(&layer, &x, &y, &dy).unwrap();
+        layer.backward(call, &mut EmbeddingCache::default(), &mut grads, None).unwrap();
+        assert_eq!(grads.values(), [3., 4., 0., 0., 3., 4.]);
     }
 
     /// W = (1 2; 3 4; 5 6), x = (2, 0, 2): y = (5 6; 1 2; 5 6).

@@ -59,6 +59,9 @@ pub type BatchNorm1d<T = f32> = BatchNorm<1, T>;
 /// Batch normalisation of images (N, C, H, W).
 pub type BatchNorm2d<T = f32> = BatchNorm<2, T>;
 
+/// Batch normalisation of volumes (N, C, D, H, W).
+pub type BatchNorm3d<T = f32> = BatchNorm<3, T>;
+
 /// The statistics of inference.
 #[derive(Clone, Debug)]
 struct Running<T> {
@@ -359,6 +362,24 @@ impl<T: Scalar> FromSpec<T> for BatchNorm<2, T> {
     }
 }
 
+impl<T: Scalar> FromSpec<T> for BatchNorm<3, T> {
+    const FACTS: Facts = Facts::new("BatchNorm3d")
+        .family("norm")
+        .formula("γ (x − μ)/√(σ² + ε) + β, over the batch")
+        .page("layers/norm/batch_norm.md")
+        .torch("BatchNorm3d");
+
+    fn from_spec(args: &Args<'_, T>) -> Result<Self> {
+        Self::from_args(args)
+    }
+
+    fn examples() -> Vec<Example> {
+        let mut examples = Self::cases([2, 3, 2, 3, 2].into(), [3, 4, 1, 2, 3].into());
+        examples.push(Example::bench(Self::new(16).spec(), [[4, 16, 16, 32, 32]]));
+        examples
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -395,6 +416,17 @@ pub(crate) mod tests {
                 .track_running_stats(track),
             input: [rows, channels, height, width],
             wrong: [rows, channels + 1, height, width], wrong: [rows, channels, height],
+        }
+    }
+
+    laws! {
+        volumes_obey_the_laws(
+            rows in 2..4usize, channels in 1..4usize, axes in collection::vec(1..4usize, 3),
+            affine in any::<bool>(), track in any::<bool>(),
+        ) {
+            layer: BatchNorm3d::new(channels).eps(0.01).affine(affine).track_running_stats(track),
+            input: [vec![rows, channels], axes.clone()].concat(),
+            wrong: [rows, channels, 2, 2], wrong: [rows, channels + 1, 2, 2, 2],
         }
     }
 

@@ -272,7 +272,8 @@ impl<const R: usize> CopyPad<R> {
 
     pub(super) fn cache_bytes(self, input: &[usize]) -> usize {
         let Ok(shape) = self.output_shape("padding", input) else { return 0 };
-        shape[2..].iter().fold(0, |sum: usize, &n| sum.saturating_add(n)) * size_of::<usize>()
+        let places = shape[2..].iter().fold(0, |sum: usize, &n| sum.saturating_add(n));
+        places.saturating_mul(size_of::<usize>())
     }
 }
 

@@ -45,13 +45,13 @@ impl<T: Scalar> Narrow<T> {
         self.check()?;
         let (shape, Self { dim, start, length, .. }) = (Shape::new(input)?, *self);
         match axis(dim, shape.len()) {
-            Some(at) if start + length <= shape[at] => {
+            Some(at) if start.saturating_add(length) <= shape[at] => {
                 let inner: usize = shape[at + 1..].iter().product();
                 Ok(([[shape[at], inner], [length, inner]], shape.with(at, length)))
             }
             _ => Err(Error::shape(format!(
                 "Narrow: expected an input with elements {start} to {} along axis {dim}, got {input:?}",
-                start + length
+                start.saturating_add(length)
             ))),
         }
     }

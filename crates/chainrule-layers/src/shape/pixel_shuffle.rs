@@ -44,14 +44,14 @@ impl<T: Scalar> PixelShuffle<T> {
         self.check()?;
         let r = self.upscale_factor;
         match *Shape::new(input)? {
-            [n, channels, h, w] if channels.is_multiple_of(r * r) => {
+            [n, channels, h, w] if channels.is_multiple_of(r.saturating_mul(r)) => {
                 let c = channels / (r * r);
                 let shape = Shape::new(&[n, c, h.saturating_mul(r), w.saturating_mul(r)])?;
                 Ok(([n, c, r, r, h, w], [0, 1, 4, 2, 5, 3], shape))
             }
             _ => Err(Error::shape(format!(
                 "PixelShuffle: expected input (N, C, H, W) with a multiple of {} channels, got {input:?}",
-                r * r
+                r.saturating_mul(r)
             ))),
         }
     }

@@ -46,7 +46,7 @@ impl<T: Scalar> PixelUnshuffle<T> {
         match *Shape::new(input)? {
             [n, c, height, width] if height.is_multiple_of(r) && width.is_multiple_of(r) => {
                 let (h, w) = (height / r, width / r);
-                let shape = Shape::new(&[n, c.saturating_mul(r * r), h, w])?;
+                let shape = Shape::new(&[n, c.saturating_mul(r.saturating_mul(r)), h, w])?;
                 Ok(([n, c, h, r, w, r], [0, 1, 3, 5, 2, 4], shape))
             }
             _ => Err(Error::shape(format!(

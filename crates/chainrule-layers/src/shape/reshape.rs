@@ -51,7 +51,7 @@ impl<T: Scalar> Layer for Reshape<T> {
         let given = Shape::new(input)?;
         match given[..] {
             [n, ref sample @ ..] if sample.iter().product::<usize>() == self.shape.volume() => {
-                Shape::new(&[&[n], &self.shape[..]].concat())
+                self.shape.iter().try_fold(Shape::from([n]), |shape, &n| shape.push(n))
             }
             _ => Err(Error::shape(format!(
                 "Reshape: expected samples of {} elements, got input {input:?}",

@@ -56,7 +56,8 @@ impl<T: Scalar> Layer for Unflatten<T> {
         let at = axis(self.dim, input.len());
         match at {
             Some(at) if input[at] == self.sizes.volume() => {
-                Shape::new(&[&input[..at], &self.sizes[..], &input[at + 1..]].concat())
+                let axes = input[at + 1..].iter();
+                self.sizes.iter().chain(axes).try_fold(Shape::new(&input[..at])?, |shape, &n| shape.push(n))
             }
             _ => Err(Error::shape(format!(
                 "Unflatten: expected {} elements along axis {}, got input {input:?}",

@@ -270,7 +270,16 @@ impl<T: Scalar> Layer for Upsample<T> {
                 _ => return Err(self.unfit(input)),
             }
         }
-        if fits { Shape::new(&out) } else { Err(self.unfit(input)) }
+        if !fits {
+            return Err(self.unfit(input));
+        }
+        // Resized along the inner axes alone, as between the passes.
+        for axis in 0..rank {
+            let mut part = out;
+            part[2..axis + 2].copy_from_slice(&input[2..axis + 2]);
+            Shape::new(&part)?;
+        }
+        Shape::new(&out)
     }
 
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, cache: &mut Self::Cache, _: Context) -> Result<()> {
@@ -357,7 +366,7 @@ impl<T: Scalar> Layer for Upsample<T> {
     fn cache_bytes(&self, input: &[usize], _: bool) -> usize {
         let Ok(shape) = self.output_shape(input) else { return 0 };
         let mut sizes = shape;
-        let mut bytes = shape[2..].iter().fold(0, |sum: usize, &m| sum.saturating_add(m)) * 32;
+        let mut bytes = shape[2..].iter().fold(0, |sum: usize, &m| sum.saturating_add(m)).saturating_mul(32);
         for axis in 0..shape.len() - 3 {
             sizes[axis + 2] = input[axis + 2];
             bytes = bytes.saturating_add(sizes.volume().saturating_mul(size_of::<T>()));
