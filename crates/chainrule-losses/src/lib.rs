@@ -12,35 +12,51 @@
 //! ```
 
 mod elementwise;
+mod fn_loss;
+mod overlap;
 mod registry;
 mod rows;
 mod rowwise;
 mod several;
 
 pub use chainrule_core as core;
+pub use fn_loss::FnLoss;
 pub use registry::registry;
 
 registry::losses! {
+    activity_penalty => ActivityPenalty;
     bce => Bce;
     bce_with_logits => BceWithLogits;
+    binary_focal => BinaryFocal;
+    contrastive => Contrastive;
     cosine_embedding => CosineEmbedding;
     cross_entropy => CrossEntropy;
     ctc => Ctc;
+    dice => Dice;
+    focal => Focal;
     gaussian_nll => GaussianNll;
+    hinge => Hinge;
     hinge_embedding => HingeEmbedding;
     huber => Huber;
+    info_nce => InfoNce;
     kl_div => KlDiv;
+    log_cosh => LogCosh;
     mae => Mae;
+    mape => Mape;
     margin_ranking => MarginRanking;
     mse => Mse;
+    msle => Msle;
     multi_label_margin => MultiLabelMargin;
     multi_label_soft_margin => MultiLabelSoftMargin;
     multi_margin => MultiMargin;
     nll => Nll;
     poisson_nll => PoissonNll;
+    quantile => Quantile;
     smooth_l1 => SmoothL1;
     soft_margin => SoftMargin;
+    squared_hinge => SquaredHinge;
     triplet_margin => TripletMargin;
+    tversky => Tversky;
     weighted_sum => WeightedSum;
 }
 

@@ -50,7 +50,22 @@ mod tests {
     use std::path::Path;
 
     /// Losses for which PyTorch has no class, and what stands for them there.
-    const NOT_IN_PYTORCH: &[(&str, &str)] = &[("WeightedSum", "the operators * and +")];
+    const NOT_IN_PYTORCH: &[(&str, &str)] = &[
+        ("ActivityPenalty", "y.abs().mean() and y.pow(2).mean()"),
+        ("BinaryFocal", "torchvision's sigmoid_focal_loss"),
+        ("Contrastive", "other packages"),
+        ("Dice", "other packages"),
+        ("Focal", "other packages"),
+        ("Hinge", "other packages"),
+        ("InfoNce", "CrossEntropyLoss of a matrix of similarities"),
+        ("LogCosh", "other packages"),
+        ("Mape", "other packages"),
+        ("Msle", "other packages"),
+        ("Quantile", "other packages"),
+        ("SquaredHinge", "other packages"),
+        ("Tversky", "other packages"),
+        ("WeightedSum", "the operators * and +"),
+    ];
 
     #[test]
     fn every_loss_is_complete() {

@@ -68,6 +68,9 @@ pub fn forward<T: Scalar>(
     };
     if by == Reduction::None {
         let out = loss.reset(singles);
+        if y.is_empty() {
+            out.fill(T::ZERO); // rows without an element are not walked
+        }
         pass(&mut |i, e| out[i] = T::from_f64(e));
     } else {
         let mut sum = 0.0;

@@ -74,6 +74,9 @@ pub fn evaluate<T: Scalar>(
     };
     if by == Reduction::None {
         let out = loss.reset(singles);
+        if ys.iter().any(|y| y.is_empty()) {
+            out.fill(T::ZERO); // rows without an element are not walked
+        }
         pass(&mut |i, e| out[i] = T::from_f64(e));
     } else {
         let mut sum = 0.0;
@@ -128,7 +131,7 @@ pub fn value_and_gradients<T: Scalar, S: Several<T>>(
     dys: &mut [Tensor<T>],
 ) -> Result<T> {
     let singles = checked(of, ys, targets)?;
-    if by == Reduction::None {
+    if by == Reduction::None && !singles.is_empty() {
         return Err(not_reduced());
     }
     if dys.len() != ys.len() {

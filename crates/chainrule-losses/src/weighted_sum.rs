@@ -12,7 +12,8 @@ use chainrule_core::{
 use chainrule_tensor::kernels::elementwise;
 use std::{fmt, sync::Arc};
 
-/// Σⱼ λⱼ Eⱼ(yⱼ, tⱼ): the j-th loss compares the j-th output with the j-th target.
+/// Σⱼ λⱼ Eⱼ(yⱼ, tⱼ): the j-th loss compares the j-th output with the j-th target. A loss without a target, such as
+/// [`ActivityPenalty`](crate::ActivityPenalty), takes none of them: the targets are those of the other losses, in order.
 ///
 /// All losses are reduced by the mean, or all by the sum.
 ///
@@ -57,17 +58,21 @@ impl<T: Scalar> WeightedSum<T> {
         ys: &'a [&'a Tensor<T>],
         targets: &'a [Target<'a, T>],
     ) -> Result<impl Iterator<Item = (T, &'a Part<T>, &'a [&'a Tensor<T>], &'a [Target<'a, T>])>> {
-        let n = self.parts.len();
-        if ys.len() != n || targets.len() != n {
+        let (n, m) = (self.parts.len(), Objective::targets(self));
+        if ys.len() != n || targets.len() != m {
             return Err(Error::shape(format!(
-                "WeightedSum: expected {n} predictions and {n} targets, got {} and {}",
+                "WeightedSum: expected {n} predictions and {m} targets, got {} and {}",
                 ys.len(),
                 targets.len()
             )));
         }
         self.parts_agree()?;
-        let beside = ys.chunks(1).zip(targets.chunks(1));
-        Ok(self.parts.iter().zip(beside).map(|((w, part), (y, target))| (T::from_f64(*w), part, y, target)))
+        let mut rest = targets;
+        Ok(self.parts.iter().zip(ys.chunks(1)).map(move |((w, part), y)| {
+            let (target, others) = rest.split_at(part.targets().min(rest.len()));
+            rest = others;
+            (T::from_f64(*w), part, y, target)
+        }))
     }
 
     /// Whether the parts are of one reduction to one element.
@@ -79,9 +84,9 @@ impl<T: Scalar> WeightedSum<T> {
             if !T::from_f64(*weight).is_finite() {
                 return Err(Error::value(format!("WeightedSum: expected finite weights, got {weight}")));
             }
-            if part.predictions() != 1 || part.targets() != 1 {
+            if part.predictions() != 1 || part.targets() > 1 {
                 return Err(Error::value(format!(
-                    "WeightedSum: part {i}: expected a loss of one prediction and one target, got {} and {}",
+                    "WeightedSum: part {i}: expected a loss of one prediction and at most one target, got {} and {}",
                     part.predictions(),
                     part.targets()
                 )));
@@ -127,7 +132,7 @@ impl<T: Scalar> Objective for WeightedSum<T> {
     }
 
     fn targets(&self) -> usize {
-        self.parts.len()
+        self.parts.iter().map(|(_, part)| part.targets()).fold(0, usize::saturating_add)
     }
 
     fn reduced_by(&self) -> Reduction {
@@ -136,12 +141,13 @@ impl<T: Scalar> Objective for WeightedSum<T> {
 
     /// The samples of the first target; 0 if every loss ignores all that it has.
     fn weight_of_all(&self, targets: &[Target<'_, T>]) -> f64 {
-        let any = self.parts.iter().zip(targets.chunks(1)).any(|((_, part), t)| part.weight_of_all(t) != 0.0);
+        let mut with_target = self.parts.iter().filter(|(_, part)| part.targets() > 0).zip(targets.chunks(1));
+        let any = with_target.any(|((_, part), t)| part.weight_of_all(t) != 0.0);
         if any { targets.first().map_or(1.0, |target| target.samples() as f64) } else { 0.0 }
     }
 
     fn ignored_class_of(&self, target: usize) -> Option<usize> {
-        self.parts.get(target)?.1.ignored_class_of(0)
+        self.parts.iter().filter(|(_, part)| part.targets() > 0).nth(target)?.1.ignored_class_of(0)
     }
 
     fn evaluate(&self, ys: &[&Tensor<T>], targets: &[Target<'_, T>], loss: &mut Tensor<T>) -> Result<()> {
@@ -352,6 +358,23 @@ pub(crate) mod tests {
         let targets = [Target::from(&ts[0]), Target::from(&ts[1])];
         assert_eq!(loss.value_and_gradients(&[&ys[0], &ys[1]], &targets, &mut dys).unwrap(), 10.75);
         assert_eq!((dys[0].data(), dys[1].data()), (&[2.0, -6.0][..], &[0.5][..]));
+    }
+
+    /// Mse: y − t = 2, E = 4, ∂y = 4. Penalty ½ · 3 y² of y = (1, −2), a sum: ½ · 15, ∂y = 3 (1, −2).
+    #[test]
+    fn a_part_without_a_target_takes_none() {
+        let penalty = crate::ActivityPenalty::new().l2(3.0).reduction(Reduction::Sum);
+        let sum = Reduction::Sum;
+        let loss = WeightedSum::new().add(0.5, penalty).add(1.0, Mse::new().reduction(sum));
+        loss.verify().unwrap();
+        assert_eq!((loss.predictions(), loss.targets()), (2, 1));
+        let (a, b, t) = (Tensor::from([1.0, -2.0]), Tensor::from([3.0]), Tensor::from([1.0]));
+        let mut dys = vec![Tensor::default(); 2];
+        assert_eq!(loss.value_and_gradients(&[&a, &b], &[(&t).into()], &mut dys).unwrap(), 11.5);
+        assert_eq!((dys[0].data(), dys[1].data()), (&[3.0, -6.0][..], &[4.0][..]));
+        assert!(loss.value_and_gradients(&[&a, &b], &[(&a).into(), (&t).into()], &mut dys).is_err());
+        let report = Check::new().objective(&loss, [&a, &b], [Target::from(&t)]).unwrap();
+        assert!(report.passed(), "{report}");
     }
 
     #[test]

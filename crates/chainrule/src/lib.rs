@@ -68,7 +68,12 @@ pub mod prelude {
     pub use chainrule_layers::{
         activation::*, container::*, conv::*, linear::*, noise::*, norm::*, pool::*, sequence, shape::*,
     };
-    pub use chainrule_losses::{BceWithLogits, CrossEntropy, Huber, Mae, Mse, WeightedSum};
+    pub use chainrule_losses::{
+        ActivityPenalty, Bce, BceWithLogits, BinaryFocal, Contrastive, CosineEmbedding, CrossEntropy, Ctc,
+        Dice, FnLoss, Focal, GaussianNll, Hinge, HingeEmbedding, Huber, InfoNce, KlDiv, LogCosh, Mae, Mape,
+        MarginRanking, Mse, Msle, MultiLabelMargin, MultiLabelSoftMargin, MultiMargin, Nll, PoissonNll,
+        Quantile, SmoothL1, SoftMargin, SquaredHinge, TripletMargin, Tversky, WeightedSum,
+    };
     pub use chainrule_optim::{Adam, AdamW, Group, Sgd};
     pub use chainrule_train::{Callback, Checkpoint, EarlyStopping, Ended, History, Progress, Trainer};
 }

@@ -118,6 +118,19 @@ fn losses_of_millions_of_rows() {
     let (a, b) = (f64::from(1.0f32 / 3.0), Mae::<f32>::new().gradient(&y, &third, &mut dy).unwrap());
     close(f64::from(b), a, a);
     close(f64::from(Mse::<f32>::new().value(&y, &third).unwrap().data()[0]), a * a, a * a);
+    let smooth = SmoothL1::<f32>::new().gradient(&y, &third, &mut dy).unwrap();
+    close(f64::from(smooth), 0.5 * a * a, 0.5 * a * a);
+    close(f64::from(SoftMargin::<f32>::new().gradient(&y, &t, &mut dy).unwrap()), ln2, ln2);
+    close(f64::from(PoissonNll::<f32>::new().gradient(&y, &t, &mut dy).unwrap()), 1.0, 1.0);
+    // 2 · ⅓ n/(⅓ n + n) = ½, and n ∂y = n (½ · ½ − 1)/D with D = ⅔ n
+    close(f64::from(Dice::<f32>::new().smooth(0.0).gradient(&third, &t, &mut dy).unwrap()), 0.5, 1.0);
+    close(reduce::sum(dy.data()), -1.125, 1.125);
+    let (mut e, whole) = (Tensor::default(), Reduction::Mean);
+    let pairs = [&third, &y];
+    MarginRanking::new().margin(1.0).reduction(whole).evaluate(&pairs, &[(&t).into()], &mut e).unwrap();
+    close(f64::from(e.data()[0]), 1.0 - a, 1.0);
+    ActivityPenalty::new().l1(1.0).evaluate(&pairs[..1], &[], &mut e).unwrap();
+    close(f64::from(e.data()[0]), a, a);
 
     let rows = ROWS / 2;
     let (y, classes) = (Tensor::<f32>::zeros([rows, 2]), vec![1; rows]);
@@ -131,6 +144,14 @@ fn losses_of_millions_of_rows() {
         close(f64::from(loss.value(&y, &classes).unwrap().data()[0]), ln2, ln2);
         close(f64::from(loss.gradient(&y, &classes, &mut dy).unwrap()), ln2, ln2);
     }
+    let half = Tensor::full([rows, 2], -std::f32::consts::LN_2);
+    let want = f64::from(std::f32::consts::LN_2);
+    close(
+        f64::from(Nll::new().weights([0.5, 0.7f32]).gradient(&half, &classes, &mut dy).unwrap()),
+        want,
+        want,
+    );
+    close(f64::from(Focal::new().gradient(&y, &classes, &mut dy).unwrap()), 0.25 * ln2, ln2);
     // (1, 2, rows): the classes are not the last axis.
     let y = Tensor::<f32>::zeros([1, 2, rows]);
     let dense = chainrule::core::Classes::new(&classes, [1, rows]).unwrap();

@@ -17,6 +17,7 @@ pub struct LossCase {
     pub(super) targets: Vec<TargetKind>,
     pub(super) wrong: Vec<Vec<Vec<usize>>>,
     values: Vec<Values>,
+    pub(super) large: usize,
 }
 
 impl LossCase {
@@ -37,7 +38,15 @@ impl LossCase {
             targets: targets.into_iter().collect(),
             wrong: Vec::new(),
             values: Vec::new(),
+            large: 120_000,
         }
+    }
+
+    /// The elements of the largest prediction for [`Law::Threads`], 120,000 by default. Fewer for a loss whose cost grows as
+    /// the square of the batch.
+    #[must_use]
+    pub fn large(self, elements: usize) -> Self {
+        Self { large: elements, ..self }
     }
 
     /// What the next prediction holds, the first at first; standard normal values unless it is said. For losses of
@@ -392,7 +401,7 @@ fn threads(case: &LossCase, loss: &impl Loss<T = f64>) -> Outcome {
     if elements == 0 {
         return Ok(());
     }
-    let data = data(case, 120_000usize.div_ceil(elements), "large")?;
+    let data = data(case, case.large.div_ceil(elements), "large")?;
     let dloss = match loss.output_shape(data.y().shape(), data.target()) {
         Ok(shape) => Tensor::full(shape, 1.0),
         // Weights of single elements do not fit a larger batch, nor classes along the first axis.

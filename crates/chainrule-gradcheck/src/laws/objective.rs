@@ -176,7 +176,7 @@ fn threads<O: Objective<T = f64>>(case: &LossCase, o: &O) -> Outcome {
     if elements == 0 {
         return Ok(());
     }
-    let data = data(case, 120_000usize.div_ceil(elements), "large")?;
+    let data = data(case, case.large.div_ceil(elements), "large")?;
     // What belongs to single samples does not fit a larger batch.
     let Ok(loss) = evaluate(o, &data) else { return Ok(()) };
     let dloss = Tensor::full(*loss.shape(), 1.0);
