@@ -7,7 +7,9 @@
 mod args;
 mod case;
 mod compare;
+mod lbfgs;
 mod module;
+mod more;
 mod optimizers;
 mod report;
 mod schedules;
@@ -83,6 +85,10 @@ pub fn run<T: Scalar>(folder: &Path, only: Option<&str>) -> Result<Report> {
             schedules::run(&read()?, &registry, &wanted, &mut report).map_err(in_file)?;
         } else if name == "optimizers.safetensors" {
             optimizers::run(&read()?, &registry, &wanted, &mut report).map_err(in_file)?;
+        } else if name == "optimizers_more.safetensors" {
+            more::run(&read()?, &registry, &wanted, &mut report).map_err(in_file)?;
+        } else if name == "lbfgs.safetensors" {
+            lbfgs::run(&read()?, &registry, &wanted, &mut report).map_err(in_file)?;
         } else if name.ends_with(".safetensors") {
             let bytes = read()?;
             for case in case::read(&bytes).map_err(in_file)? {
