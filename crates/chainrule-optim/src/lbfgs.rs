@@ -62,12 +62,14 @@ struct Pair<T> {
     y: Vec<T>,
     s: Vec<T>,
     rho: f64,
+    /// α of the two loops.
+    alpha: f64,
 }
 
 impl<T: Scalar> Pair<T> {
     fn new(y: Vec<T>, s: Vec<T>) -> Self {
         let rho = 1.0 / dot(&y, &s);
-        Self { y, s, rho }
+        Self { y, s, rho, alpha: 0.0 }
     }
 }
 
@@ -188,32 +190,27 @@ impl<T: Scalar> Lbfgs<T> {
             d.clear();
             d.extend(g.iter().map(|&g| -g));
         } else {
-            let spare = (pairs.len() >= self.history_size).then(|| pairs.remove(0));
-            let dropped = spare.is_some();
-            let (mut y, mut s) = spare.map_or_else(Default::default, |pair| (pair.y, pair.s));
-            let oldest = dropped.then(|| (y.clone(), s.clone()));
-            y.clear();
-            y.extend(g.iter().zip(before.iter()).map(|(&now, &before)| now - before));
-            let t = T::from_f64(self.t);
-            s.clear();
-            s.extend(d.iter().map(|&d| t * d));
-            if dot(&y, &s) > 1e-10 {
-                pairs.push(Pair::new(y, s));
-            } else if let Some((y, s)) = oldest {
-                pairs.insert(0, Pair::new(y, s));
+            // y = g − g before and s = t d, in the places of the latter.
+            before.iter_mut().zip(g.iter()).for_each(|(before, &now)| *before = now - *before);
+            scale(d, T::from_f64(self.t));
+            if dot(before, d) > 1e-10 {
+                let full = pairs.len() >= self.history_size;
+                let mut pair = if full { pairs.remove(0) } else { Pair::new(Vec::new(), Vec::new()) };
+                pair.y.clone_from(before);
+                pair.s.clone_from(d);
+                pair.rho = 1.0 / dot(before, d);
+                pairs.push(pair);
             }
             d.clear();
             d.extend(g.iter().map(|&g| -g));
-            let mut alphas = Vec::with_capacity(pairs.len());
-            for Pair { y, s, rho } in pairs.iter().rev() {
-                let alpha = dot(s, d) * rho;
-                add_scaled(d, T::from_f64(-alpha), y); // q −= α y
-                alphas.push(alpha);
+            for Pair { y, s, rho, alpha } in pairs.iter_mut().rev() {
+                *alpha = dot(s, d) * *rho;
+                add_scaled(d, T::from_f64(-*alpha), y); // q −= α y
             }
             if let Some(Pair { y, rho, .. }) = pairs.last() {
                 scale(d, T::from_f64(1.0 / (rho * dot(y, y)))); // by (y · s)/(y · y)
             }
-            for (Pair { y, s, rho }, alpha) in pairs.iter().zip(alphas.into_iter().rev()) {
+            for Pair { y, s, rho, alpha } in pairs.iter() {
                 let beta = dot(y, d) * rho;
                 add_scaled(d, T::from_f64(alpha - beta), s); // r += (α − β) s
             }
@@ -239,6 +236,7 @@ impl<T: Scalar> Lbfgs<T> {
 
 fn gather<T: Scalar>(model: &mut dyn Parameters<T = T>, grads: &Grads<T>, flat: &mut Vec<T>) -> Result<()> {
     flat.clear();
+    flat.reserve_exact(grads.values().len());
     model.try_visit_mut(&mut |_, p| {
         if p.trainable() {
             let g = grads.get(p).ok_or_else(|| foreign("they were made for another model"))?;
