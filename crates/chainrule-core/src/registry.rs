@@ -572,6 +572,7 @@ impl FromValue for Init {
     fn from_value(value: &Value) -> Option<Self> {
         let Value::Spec(spec) = value else { return None };
         let number = |name: &str| spec.get(name).and_then(f64::from_value);
+        let count = |name: &str| spec.get(name).and_then(usize::from_value);
         let fan = || match spec.get("fan").and_then(String::from_value)?.as_str() {
             "fan_in" => Some(Fan::In),
             "fan_out" => Some(Fan::Out),
@@ -586,6 +587,17 @@ impl FromValue for Init {
             "ScaledUniform" => Self::ScaledUniform { fan: fan()?, gain: number("gain")? },
             "ScaledNormal" => Self::ScaledNormal { fan: fan()?, gain: number("gain")? },
             "Orthogonal" => Self::Orthogonal { gain: number("gain")? },
+            "TruncatedWithin" => Self::TruncatedWithin {
+                mean: number("mean")?,
+                std: number("std")?,
+                low: number("low")?,
+                high: number("high")?,
+            },
+            "ScaledTruncatedNormal" => Self::ScaledTruncatedNormal { fan: fan()?, gain: number("gain")? },
+            "Identity" => Self::Identity,
+            "Dirac" => Self::Dirac { groups: count("groups")? },
+            "Sparse" => Self::Sparse { sparsity: number("sparsity")?, std: number("std")? },
+            "Icnr" => Self::Icnr { factor: count("factor")?, gain: number("gain")? },
             _ => return None,
         })
     }
@@ -606,6 +618,12 @@ mod tests {
             Init::kaiming_normal(),
             Init::ScaledNormal { fan: Fan::Out, gain: 1.5 },
             Init::orthogonal(),
+            Init::TruncatedWithin { mean: 0.1, std: 0.2, low: -0.3, high: 0.4 },
+            Init::variance_scaling(2.0, Fan::Average).truncated_normal(),
+            Init::Identity,
+            Init::Dirac { groups: 2 },
+            Init::Sparse { sparsity: 0.5, std: 0.1 },
+            Init::Icnr { factor: 2, gain: 1.0 },
         ];
         for init in all {
             assert_eq!(Init::from_value(&init.into()), Some(init));

@@ -265,6 +265,18 @@ impl From<Init> for Value {
                 Spec::new("ScaledNormal").with("fan", fan(f)).with("gain", gain)
             }
             Init::Orthogonal { gain } => Spec::new("Orthogonal").with("gain", gain),
+            Init::TruncatedWithin { mean, std, low, high } => Spec::new("TruncatedWithin")
+                .with("mean", mean)
+                .with("std", std)
+                .with("low", low)
+                .with("high", high),
+            Init::ScaledTruncatedNormal { fan: f, gain } => {
+                Spec::new("ScaledTruncatedNormal").with("fan", fan(f)).with("gain", gain)
+            }
+            Init::Identity => Spec::new("Identity"),
+            Init::Dirac { groups } => Spec::new("Dirac").with("groups", groups),
+            Init::Sparse { sparsity, std } => Spec::new("Sparse").with("sparsity", sparsity).with("std", std),
+            Init::Icnr { factor, gain } => Spec::new("Icnr").with("factor", factor).with("gain", gain),
             // Every initialiser is named above; one that is added and forgotten here cannot be built again.
             other => Spec { opaque: true, ..Spec::new(format!("{other:?}")) },
         })

@@ -11,7 +11,7 @@
 
 use crate::{
     Driver, Rule, Settings, StateTensor, Update,
-    check::{below_one, not_negative},
+    check::{below_one, not_negative, not_zero},
 };
 use chainrule_core::{Args, Example, Facts, FromSpec, Result, Scalar, Shape, Spec};
 use chainrule_tensor::kernels::layers::optim::{AdamStep, adam, amsgrad};
@@ -128,14 +128,6 @@ impl<const DECOUPLED: bool, T: Scalar> Rule<T> for AdamRule<DECOUPLED> {
             .with("amsgrad", self.amsgrad)
             .with("maximize", settings.maximize)
     }
-}
-
-/// ε in T, at least the smallest normal value: where m and v are 0 the update is 0 and not 0/0.
-fn not_zero<T: Scalar>(eps: f64) -> T {
-    let (eps, double, single) =
-        (T::from_f64(eps), T::from_f64(f64::MIN_POSITIVE), T::from_f64(f32::MIN_POSITIVE.into()));
-    let least = if double > T::ZERO { double } else { single };
-    if eps > least { eps } else { least }
 }
 
 impl<T: Scalar> FromSpec<T> for Adam<T> {

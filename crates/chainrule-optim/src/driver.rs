@@ -150,15 +150,58 @@ impl<R: Rule<T>, T: Scalar> Driver<R, T> {
         Ok(self)
     }
 
-    /// Calls `f` with every parameter that is not a buffer, once.
-    fn each(
+    /// Calls `start` with the values and the state of every trainable parameter that has not been stepped.
+    pub(crate) fn prepare(
+        &mut self,
         model: &dyn Parameters<T = T>,
-        f: &mut dyn FnMut(&Path<'_>, &Param<T>) -> Result<()>,
+        grads: &Grads<T>,
+        start: &mut dyn FnMut(&[T], &mut [Tensor<T>]),
     ) -> Result<()> {
-        let mut known = HashSet::new();
-        model.try_visit(&mut |path, p| {
-            if p.is_buffer() || !known.insert(p.id()) { Ok(()) } else { f(path, p) }
+        grads.check()?;
+        if self.laid_out != Some(grads.layout()) {
+            self.lay_out(model, grads)?;
+        }
+        let Self { rule, entries, .. } = self;
+        model.try_visit(&mut |_, p| {
+            if !p.trainable() {
+                return Ok(());
+            }
+            let Ok(at) = entries.binary_search_by_key(&p.id(), |e| e.id) else {
+                return Err(foreign("the parameter was not there at the first step"));
+            };
+            let (entry, shape) = (&mut entries[at], *p.shape());
+            if entry.steps == 0 {
+                let state = entry.state.get_or_insert_with(|| State::new(&rule.state(&shape), None));
+                start(p.value()?, &mut state.tensors);
+            }
+            Ok(())
         })
+    }
+
+    /// Calls `f` with the values and the state of every parameter that was stepped.
+    pub(crate) fn each_stepped(
+        &self,
+        model: &mut dyn Parameters<T = T>,
+        f: &mut dyn FnMut(&mut [T], &[Tensor<T>]),
+    ) -> Result<()> {
+        model.try_visit_mut(&mut |path, p| {
+            if p.is_buffer() {
+                return Ok(());
+            }
+            let at = self.entries.binary_search_by_key(&p.id(), |e| e.id).map_err(|_| {
+                foreign("the optimizer has the state of another model").in_layer(path.to_string())
+            })?;
+            match &self.entries[at] {
+                Entry { steps: 1.., state: Some(state), .. } => f(p.value_mut()?, &state.tensors),
+                _ => {}
+            }
+            Ok(())
+        })
+    }
+
+    /// The rule, to be changed without a change of its state.
+    pub(crate) fn rule_mut(&mut self) -> &mut R {
+        &mut self.rule
     }
 
     fn entry(&self, p: &Param<T>) -> Option<&Entry<T>> {
@@ -169,7 +212,7 @@ impl<R: Rule<T>, T: Scalar> Driver<R, T> {
     /// Enters every parameter, puts it into its group, and gives it the state that the settings use.
     fn lay_out(&mut self, model: &dyn Parameters<T = T>, grads: &Grads<T>) -> Result<()> {
         let (mut found, mut matched) = (Vec::new(), vec![false; self.groups.len()]);
-        Self::each(model, &mut |path, p| {
+        each(model, &mut |path, p| {
             let at = path.to_string();
             if grads.range(p).is_none() {
                 return Err(foreign("they were made for another model").in_layer(at));
@@ -282,7 +325,7 @@ impl<R: Rule<T>, T: Scalar> Optimizer<T> for Driver<R, T> {
     }
 
     fn visit_state(&self, model: &dyn Parameters<T = T>, visit: &mut StateVisitor<'_, T>) -> Result<()> {
-        Self::each(model, &mut |path, p| {
+        each(model, &mut |path, p| {
             let entry = self.entry(p);
             if entry.is_none() && !self.entries.is_empty() {
                 return Err(
@@ -304,7 +347,7 @@ impl<R: Rule<T>, T: Scalar> Optimizer<T> for Driver<R, T> {
 
     fn restore_state(&mut self, model: &dyn Parameters<T = T>, mut state: OptimizerState<T>) -> Result<()> {
         let (mut entries, mut wrong) = (Vec::new(), Vec::new());
-        Self::each(model, &mut |path, p| {
+        each(model, &mut |path, p| {
             let (path, wanted) = (path.to_string(), self.rule.state(p.shape()));
             let mut entry = Entry::new(p.id());
             let mut names = wanted.iter().map(|w| w.name).chain([STEP]);
@@ -349,33 +392,7 @@ impl<R: Rule<T>, T: Scalar> Optimizer<T> for Driver<R, T> {
     }
 
     fn adopt(&mut self, from: &dyn Parameters<T = T>, to: &dyn Parameters<T = T>) -> Result<()> {
-        let mut heirs = Vec::new();
-        to.visit(&mut |path, p| heirs.push((path.to_string(), *p.shape(), p.id())));
-        let (mut heirs, mut pairs) = (heirs.into_iter(), BTreeMap::new());
-        from.try_visit(&mut |path, p| {
-            let path = path.to_string();
-            match heirs.next() {
-                Some((name, shape, id)) if name == path && shape == *p.shape() => {
-                    match *pairs.entry(p.id()).or_insert(id) == id {
-                        true => Ok(()),
-                        false => {
-                            Err(Error::state("expected a parameter that is listed twice in both models"))
-                        }
-                    }
-                }
-                Some((name, shape, _)) => Err(Error::state(format!(
-                    "expected models with the same parameters, got {} beside `{name}` of shape {shape}",
-                    p.shape()
-                ))),
-                None => Err(Error::state("expected models with the same parameters, got none in the second")),
-            }
-            .map_err(|e| e.in_layer(path))
-        })?;
-        if let Some((name, ..)) = heirs.next() {
-            return Err(Error::state(format!(
-                "expected models with the same parameters, got `{name}` beyond"
-            )));
-        }
+        let pairs = heirs(from, to)?;
         if self.entries.iter().any(|e| !pairs.contains_key(&e.id)) {
             return Err(foreign("the optimizer has the state of another model"));
         }
@@ -392,6 +409,48 @@ impl<R: Rule<T>, T: Scalar> Optimizer<T> for Driver<R, T> {
         }
         spec
     }
+}
+
+/// The parameter of `to` in the place of each of `from`.
+pub(crate) fn heirs<T: Scalar>(
+    from: &dyn Parameters<T = T>,
+    to: &dyn Parameters<T = T>,
+) -> Result<BTreeMap<ParamId, ParamId>> {
+    let mut known = Vec::new();
+    to.visit(&mut |path, p| known.push((path.to_string(), *p.shape(), p.id())));
+    let (mut heirs, mut pairs) = (known.into_iter(), BTreeMap::new());
+    from.try_visit(&mut |path, p| {
+        let path = path.to_string();
+        match heirs.next() {
+            Some((name, shape, id)) if name == path && shape == *p.shape() => {
+                match *pairs.entry(p.id()).or_insert(id) == id {
+                    true => Ok(()),
+                    false => Err(Error::state("expected a parameter that is listed twice in both models")),
+                }
+            }
+            Some((name, shape, _)) => Err(Error::state(format!(
+                "expected models with the same parameters, got {} beside `{name}` of shape {shape}",
+                p.shape()
+            ))),
+            None => Err(Error::state("expected models with the same parameters, got none in the second")),
+        }
+        .map_err(|e| e.in_layer(path))
+    })?;
+    if let Some((name, ..)) = heirs.next() {
+        return Err(Error::state(format!("expected models with the same parameters, got `{name}` beyond")));
+    }
+    Ok(pairs)
+}
+
+/// Calls `f` with every parameter that is not a buffer, once.
+pub(crate) fn each<T: Scalar>(
+    model: &dyn Parameters<T = T>,
+    f: &mut dyn FnMut(&Path<'_>, &Param<T>) -> Result<()>,
+) -> Result<()> {
+    let mut known = HashSet::new();
+    model.try_visit(&mut |path, p| {
+        if p.is_buffer() || !known.insert(p.id()) { Ok(()) } else { f(path, p) }
+    })
 }
 
 impl<R: Rule<T>, T: Scalar> fmt::Display for Driver<R, T> {
@@ -426,7 +485,7 @@ fn count<T: Scalar>(value: &StateValue<Tensor<T>>) -> Option<u64> {
 }
 
 #[cold]
-fn foreign(why: &str) -> Error {
+pub(crate) fn foreign(why: &str) -> Error {
     Error::state(format!("expected gradients of this model: {why}"))
 }
 

@@ -28,28 +28,79 @@
 //! An optimizer is a [`Rule`] for one tensor, and a [`Driver`] that does the rest. One that looks at all tensors together,
 //! or evaluates the loss more than once a step, implements [`chainrule_core::Optimizer`] itself.
 
+pub(crate) mod adabelief;
+pub(crate) mod adadelta;
+pub(crate) mod adafactor;
+pub(crate) mod adagrad;
 pub(crate) mod adam;
+pub(crate) mod adamax;
 pub(crate) mod adamw;
+pub(crate) mod adan;
+pub(crate) mod ademamix;
+pub(crate) mod asgd;
+mod average;
 mod check;
 mod clip;
 mod driver;
 mod group;
+pub(crate) mod lamb;
+pub(crate) mod lars;
+pub(crate) mod lbfgs;
+pub(crate) mod lion;
+pub(crate) mod lookahead;
+pub(crate) mod muon;
+pub(crate) mod nadam;
+pub(crate) mod novograd;
+pub(crate) mod radam;
 mod registry;
+pub(crate) mod rmsprop;
+pub(crate) mod rprop;
 mod rule;
+pub(crate) mod sam;
 pub mod schedule;
+mod schedule_free;
+pub(crate) mod schedule_free_adamw;
+pub(crate) mod schedule_free_sgd;
 pub(crate) mod sgd;
 #[cfg(test)]
 mod testing;
+mod wolfe;
+mod wrapper;
+pub(crate) mod yogi;
 
+pub use adabelief::{AdaBelief, AdaBeliefRule};
+pub use adadelta::{Adadelta, AdadeltaRule};
+pub use adafactor::{Adafactor, AdafactorRule};
+pub use adagrad::{Adagrad, AdagradRule};
 pub use adam::{Adam, AdamRule};
+pub use adamax::{Adamax, AdamaxRule};
 pub use adamw::AdamW;
+pub use adan::{Adan, AdanRule};
+pub use ademamix::{AdEMAMix, AdEMAMixRule};
+pub use asgd::{Asgd, AsgdRule};
+pub use average::Average;
 pub use chainrule_core as core;
-pub use clip::{clip_norm, clip_value};
+pub use clip::{add_noise, centralize, clip_adaptive, clip_each_norm, clip_norm, clip_value};
 pub use driver::Driver;
 pub use group::Group;
+pub use lamb::{Lamb, LambRule};
+pub use lars::{Lars, LarsRule};
+pub use lbfgs::Lbfgs;
+pub use lion::{Lion, LionRule};
+pub use lookahead::Lookahead;
+pub use muon::{Muon, MuonRule};
+pub use nadam::{NAdam, NAdamRule};
+pub use novograd::{NovoGrad, NovoGradRule};
+pub use radam::{RAdam, RAdamRule};
 pub use registry::registry;
+pub use rmsprop::{RmsProp, RmsPropRule};
+pub use rprop::{Rprop, RpropRule};
 pub use rule::{Rule, Settings, StateTensor, Terms, Update};
+pub use sam::Sam;
+pub use schedule_free_adamw::{ScheduleFreeAdamW, ScheduleFreeAdamWRule};
+pub use schedule_free_sgd::{ScheduleFreeSgd, ScheduleFreeSgdRule};
 pub use sgd::{Sgd, SgdRule};
+pub use yogi::{Yogi, YogiRule};
 
 /// The README's example, run as a test.
 #[cfg(doctest)]

@@ -1,6 +1,6 @@
 //! The catalogue of optimizers and schedules.
 
-use crate::{Adam, AdamW, Sgd, schedule};
+use crate::*;
 use chainrule_core::{Registry, Scalar};
 
 /// One line a kind. An optimizer does not compile under test without a hand-worked example (`tests::by_hand`) and a
@@ -35,16 +35,50 @@ macro_rules! catalogue {
 
 catalogue! {
     optimizers {
+        AdaBelief => adabelief,
+        Adadelta => adadelta,
+        Adafactor => adafactor,
+        Adagrad => adagrad,
         Adam => adam,
+        Adamax => adamax,
         AdamW => adamw,
+        Adan => adan,
+        AdEMAMix => ademamix,
+        Asgd => asgd,
+        Lamb => lamb,
+        Lars => lars,
+        Lbfgs => lbfgs,
+        Lion => lion,
+        Lookahead => lookahead,
+        Muon => muon,
+        NAdam => nadam,
+        NovoGrad => novograd,
+        RAdam => radam,
+        RmsProp => rmsprop,
+        Rprop => rprop,
+        Sam => sam,
+        ScheduleFreeAdamW => schedule_free_adamw,
+        ScheduleFreeSgd => schedule_free_sgd,
         Sgd => sgd,
+        Yogi => yogi,
     }
     schedules {
+        Chained => chained,
         Constant => constant,
         Cosine => cosine,
+        Cyclic => cyclic,
+        Exponential => exponential,
+        InverseTime => inverse_time,
         LinearWarmup => linear_warmup,
+        MultiStep => multi_step,
+        Noam => noam,
+        OneCycle => one_cycle,
+        Piecewise => piecewise,
+        Polynomial => polynomial,
         Sequence => sequence,
         Step => step,
+        Trapezoid => trapezoid,
+        WarmRestarts => warm_restarts,
     }
 }
 
@@ -54,9 +88,46 @@ mod tests {
     use chainrule_core::{Example, Facts, Optimizer, Schedule, Spec};
     use std::path::Path;
 
+    const NOT_IN_PYTORCH: &[&str] = &[
+        "AdaBelief",
+        "Adan",
+        "AdEMAMix",
+        "Lamb",
+        "Lars",
+        "Lion",
+        "NovoGrad",
+        "Yogi",
+        "Lookahead",
+        "Sam",
+        "ScheduleFreeAdamW",
+        "ScheduleFreeSgd",
+        "InverseTime",
+        "Noam",
+        "Piecewise",
+        "Trapezoid",
+    ];
+
+    /// Default learning rates, PyTorch's where it has the optimizer, other than 1e-3.
+    const RATES: &[(&str, f64)] = &[
+        ("Adadelta", 1.0),
+        ("Adafactor", 1e-2),
+        ("Adagrad", 1e-2),
+        ("Adamax", 2e-3),
+        ("Asgd", 1e-2),
+        ("Lbfgs", 1.0),
+        ("Lion", 1e-4),
+        ("NAdam", 2e-3),
+        ("RmsProp", 1e-2),
+        ("Rprop", 1e-2),
+        ("ScheduleFreeAdamW", 25e-4),
+        ("ScheduleFreeSgd", 1.0),
+        ("Yogi", 1e-2),
+    ];
+
     fn complete(facts: Facts, examples: &[Example]) {
         let Facts { kind, family, formula, page, torch, .. } = facts;
-        assert!(!family.is_empty() && !formula.is_empty() && torch.is_some(), "{kind}");
+        assert!(!family.is_empty() && !formula.is_empty(), "{kind}");
+        assert_eq!(torch.is_none(), NOT_IN_PYTORCH.contains(&kind), "{kind}");
         let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(page);
         assert!(page.is_file(), "{kind}: {} is missing", page.display());
         assert!(PROOFS.iter().any(|(name, proofs)| *name == kind && !proofs.is_empty()), "{kind}");
@@ -74,8 +145,14 @@ mod tests {
                 let spec = registry.build_optimizer(&spec).unwrap().spec();
                 assert_eq!(registry.build_optimizer(&spec).unwrap().spec(), spec, "{spec}");
             }
-            let defaults = registry.build_optimizer(&Spec::new(entry.facts.kind)).unwrap();
-            assert_eq!(defaults.learning_rate(), 1e-3, "PyTorch's default");
+            let mut defaults = Spec::new(entry.facts.kind);
+            if ["Lookahead", "Sam"].contains(&entry.facts.kind) {
+                defaults = defaults.child("base", Spec::new("Adam"));
+            }
+            let defaults = registry.build_optimizer(&defaults).unwrap();
+            let rate =
+                RATES.iter().find(|(kind, _)| *kind == entry.facts.kind).map_or(1e-3, |(_, rate)| *rate);
+            assert_eq!(defaults.learning_rate(), rate, "{}: the default", entry.facts.kind);
             let unknown = Spec::new(entry.facts.kind).with("learning_rate", 0.1);
             assert!(registry.build_optimizer(&unknown).is_err());
         }

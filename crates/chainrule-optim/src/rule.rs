@@ -1,6 +1,7 @@
 //! What an optimizer is to its author: the state of one tensor, and its update.
 
 use chainrule_core::{Path, Result, Scalar, Shape, Spec, Tensor};
+use chainrule_tensor::kernels::layers::optim::Direction;
 
 /// How an optimizer updates one tensor. A [`Driver`](crate::Driver) does the rest: groups, freezing, weight decay,
 /// maximisation, step counts, checks, and state by name.
@@ -134,7 +135,41 @@ pub struct Terms {
 impl Terms {
     /// d = g, and w as it is.
     pub const NEUTRAL: Self = Self { sign: 1.0, decay: 0.0, shrink: 1.0 };
+
+    /// In the parameters' element type, as the kernels take them.
+    pub(crate) fn cast<T: Scalar>(self) -> Direction<T> {
+        let [sign, decay, shrink] = [self.sign, self.decay, self.shrink].map(T::from_f64);
+        Direction { sign, decay, shrink }
+    }
 }
+
+/// The builder methods of a rule's own settings.
+macro_rules! settings {
+    ($rule:ty { $($(#[$meta:meta])* $name:ident: $ty:ty,)* }) => {
+        impl<T: chainrule_core::Scalar> $crate::Driver<$rule, T> {
+            $($(#[$meta])*
+            #[must_use]
+            pub fn $name(self, $name: $ty) -> Self {
+                self.set(|rule| rule.$name = $name)
+            })*
+        }
+    };
+}
+pub(crate) use settings;
+
+/// The builder method of β₁ and β₂.
+macro_rules! betas {
+    ($rule:ty) => {
+        impl<T: chainrule_core::Scalar> $crate::Driver<$rule, T> {
+            /// How much of the first and of the second moment stays at each step.
+            #[must_use]
+            pub fn betas(self, beta1: f64, beta2: f64) -> Self {
+                self.set(|rule| rule.betas = [beta1, beta2])
+            }
+        }
+    };
+}
+pub(crate) use betas;
 
 /// The settings that every optimizer has.
 #[derive(Clone, Copy, Debug, PartialEq)]

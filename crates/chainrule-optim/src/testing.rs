@@ -64,3 +64,49 @@ pub fn compare<S: Default + Clone>(
         }
     }
 }
+
+/// Takes one step for each row of `want`, always with the same gradients, and compares the values of all parameters.
+pub fn descends<const N: usize>(
+    mut optimizer: impl Optimizer<f64>,
+    g: &[f64],
+    bag: &mut Bag,
+    want: &[[f64; N]],
+) {
+    let mut grads = Grads::new(bag);
+    for (t, want) in want.iter().enumerate() {
+        grads.values_mut().copy_from_slice(g);
+        optimizer.step(bag, &grads).unwrap();
+        let got: Vec<f64> = bag.0.iter().flat_map(|p| p.value().unwrap().to_vec()).collect();
+        assert_eq!(got.len(), N);
+        for (got, want) in got.iter().zip(want) {
+            assert!((got - want).abs() < 1e-13, "step {t}: {got} for {want}");
+        }
+    }
+}
+
+/// The Euclidean norm.
+pub fn norm(v: &[f64]) -> f64 {
+    v.iter().map(|v| v * v).sum::<f64>().sqrt()
+}
+
+/// [`compare`] for rules that look at a whole tensor: `reference` moves the values of one given its gradient, three vectors of
+/// state, 0 before the first step, and the step from 1.
+pub fn compare_whole(
+    mut optimizer: impl Optimizer<f64>,
+    reference: impl Fn(&mut [f64], &[f64], &mut [Vec<f64>; 3], i32),
+) {
+    let mut bag = Bag::<f64>::of(&[("weight", &[2, 3]), ("bias", &[5])]);
+    let mut want: Vec<Vec<f64>> = bag.0.iter().map(|p| p.value().unwrap().to_vec()).collect();
+    let mut state: Vec<[Vec<f64>; 3]> = want.iter().map(|w| [0; 3].map(|_| vec![0.0; w.len()])).collect();
+    let mut grads = Grads::new(&bag);
+    for t in 1..=7 {
+        fill(&mut grads, t);
+        optimizer.step(&mut bag, &grads).unwrap();
+        for ((w, s), p) in want.iter_mut().zip(&mut state).zip(&bag.0) {
+            reference(w, grads.get(p).unwrap(), s, t as i32);
+            for (got, want) in p.value().unwrap().iter().zip(w) {
+                assert!((got - *want).abs() < 1e-13, "step {t}: {got} for {want}");
+            }
+        }
+    }
+}

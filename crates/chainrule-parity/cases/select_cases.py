@@ -10,8 +10,11 @@ the same folder gives the same files.
 
 import json, os, struct, sys
 
-OPTIMIZERS = "SGD Adam AdamW".split()
-SCHEDULES = "ConstantLR StepLR LinearLR CosineAnnealingLR WarmupCosine".split()
+OPTIMIZERS = "SGD Adam AdamW NAdam RAdam Adamax RMSprop Adagrad Adadelta Rprop ASGD Adafactor Muon".split()
+SCHEDULES = (
+    "ConstantLR StepLR MultiStepLR LinearLR ExponentialLR PolynomialLR CosineAnnealingLR CosineAnnealingWarmRestarts "
+    "OneCycleLR CyclicLR ReduceLROnPlateau WarmupCosine"
+).split()
 BYTES, CASES = 40_000, 16  # of a module
 
 
@@ -78,7 +81,8 @@ def main(source, target, named):
     for name in OPTIMIZERS:
         own = [c for c in cases if c["optimizer"] == name]
         facts = [set((k, json.dumps(v)) for k, v in c["args"].items()) for c in own]
-        of_name = select(own, facts, [10_000] * len(own))
+        size = 10_000 if name in ("SGD", "Adam", "AdamW") else 20_000  # two of the others
+        of_name = select(own, facts, [size] * len(own))
         counts[name] = len(of_name)
         chosen += of_name
     used = [k for c in chosen for k in c["params"] + sum(c["grads"] + c["after"], [])]

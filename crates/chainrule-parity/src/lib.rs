@@ -7,8 +7,10 @@
 mod args;
 mod case;
 mod compare;
+mod lbfgs;
 mod models;
 mod module;
+mod more;
 mod optimizers;
 mod report;
 mod schedules;
@@ -87,6 +89,10 @@ pub fn run<T: Scalar>(folder: &Path, only: Option<&str>) -> Result<Report> {
             schedules::run(&read(&file)?, &registry, &wanted, &mut report).map_err(in_file)?;
         } else if name == "optimizers.safetensors" {
             optimizers::run(&read(&file)?, &registry, &wanted, &mut report).map_err(in_file)?;
+        } else if name == "optimizers_more.safetensors" {
+            more::run(&read(&file)?, &registry, &wanted, &mut report).map_err(in_file)?;
+        } else if name == "lbfgs.safetensors" {
+            lbfgs::run(&read(&file)?, &registry, &wanted, &mut report).map_err(in_file)?;
         } else if file.is_dir() {
             let case = file.join("case.safetensors");
             if case.is_file() {

@@ -11,10 +11,16 @@ fn kept() -> BTreeMap<String, usize> {
     serde_json::from_slice(&std::fs::read(cases().join("counts.json")).unwrap()).unwrap()
 }
 
-fn every_kept_case_passed(report: &Report) {
+/// Muon's iterations are rounded to bfloat16, and f32 is now and then rounded to another value than f64.
+const IN_F64_ALONE: &[&str] = &["Muon"];
+
+fn every_kept_case_passed(report: &Report, skipped: &[&str]) {
     let mut passed = BTreeMap::new();
     for (module, id, outcome) in report.cases() {
-        assert_eq!(*outcome, Outcome::Passed, "{id}");
+        match skipped.contains(&module) {
+            true => assert!(matches!(outcome, Outcome::Skipped(_)), "{id}: {outcome:?}"),
+            false => assert_eq!(*outcome, Outcome::Passed, "{id}"),
+        }
         *passed.entry(module.to_owned()).or_insert(0) += 1;
     }
     assert_eq!(passed, kept());
@@ -22,12 +28,12 @@ fn every_kept_case_passed(report: &Report) {
 
 #[test]
 fn the_kept_cases_agree_in_f64() {
-    every_kept_case_passed(&run::<f64>(&cases(), None).unwrap());
+    every_kept_case_passed(&run::<f64>(&cases(), None).unwrap(), &[]);
 }
 
 #[test]
 fn the_kept_cases_agree_in_f32() {
-    every_kept_case_passed(&run::<f32>(&cases(), None).unwrap());
+    every_kept_case_passed(&run::<f32>(&cases(), None).unwrap(), IN_F64_ALONE);
 }
 
 #[test]
@@ -173,6 +179,8 @@ fn cases_that_make_no_sense_fail_one_by_one() {
 const WITHOUT_CASES: &[(&str, &str)] = &[
     ("AlphaDropout", "its noise is drawn"),
     ("CELU", "in the gradient of its cases 1/α is that of α in f32"),
+    ("ChainedScheduler", "its parts have cases of their own"),
+    ("LBFGS", "its cases are functions, not gradients"),
     ("Dropout", "its noise is drawn"),
     ("Dropout1d", "its noise is drawn"),
     ("Dropout2d", "its noise is drawn"),

@@ -23,7 +23,7 @@ mod tensor;
 pub mod text;
 
 pub use error::{Error, Kind, Result};
-pub use init::{Fan, Init};
+pub use init::{Fan, Init, Nonlinearity, Scaled};
 #[doc(hidden)]
 pub use kernels::dispatch::Instances;
 pub use kernels::{Isa, isa};

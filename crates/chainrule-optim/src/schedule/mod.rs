@@ -8,18 +8,44 @@
 //! assert!(schedule.factor(0) < schedule.factor(4) && schedule.factor(99) < 0.01);
 //! ```
 
+pub(crate) mod chained;
 pub(crate) mod constant;
 pub(crate) mod cosine;
+pub(crate) mod cyclic;
+pub(crate) mod exponential;
+pub(crate) mod inverse_time;
+mod lambda;
 pub(crate) mod linear_warmup;
+pub(crate) mod multi_step;
+pub(crate) mod noam;
+pub(crate) mod one_cycle;
+pub(crate) mod piecewise;
+mod plateau;
+pub(crate) mod polynomial;
 pub(crate) mod sequence;
 pub(crate) mod step;
+pub(crate) mod trapezoid;
+pub(crate) mod warm_restarts;
 
+pub use chained::Chained;
 pub use chainrule_core::Schedule;
 pub use constant::Constant;
 pub use cosine::Cosine;
+pub use cyclic::{Cyclic, Peaks};
+pub use exponential::Exponential;
+pub use inverse_time::InverseTime;
+pub use lambda::{Lambda, Multiplicative};
 pub use linear_warmup::LinearWarmup;
+pub use multi_step::MultiStep;
+pub use noam::Noam;
+pub use one_cycle::OneCycle;
+pub use piecewise::Piecewise;
+pub use plateau::{Goal, Plateau, PlateauState, Threshold};
+pub use polynomial::Polynomial;
 pub use sequence::Sequence;
 pub use step::Step;
+pub use trapezoid::Trapezoid;
+pub use warm_restarts::WarmRestarts;
 
 use chainrule_core::{Error, Result};
 
@@ -38,7 +64,10 @@ macro_rules! then {
         }
     )*};
 }
-then!(Constant Cosine LinearWarmup Step);
+then!(
+    Chained Constant Cosine Cyclic Exponential InverseTime Lambda LinearWarmup MultiStep Multiplicative Noam OneCycle
+    Piecewise Polynomial Step Trapezoid WarmRestarts
+);
 
 fn finite(schedule: &str, name: &str, value: f64) -> Result<()> {
     if value.is_finite() {

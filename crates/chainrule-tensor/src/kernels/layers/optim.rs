@@ -6,6 +6,12 @@ use crate::{
     par,
 };
 
+mod factored;
+mod rules;
+
+pub use factored::*;
+pub use rules::*;
+
 /// Elements of a piece of work: Adam takes 0.36 ns each, so that a piece lasts 12 µs, as long as waking a thread takes.
 const PIECE: usize = 1 << 15;
 
