@@ -257,6 +257,7 @@ impl Path<'_> {
 impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.parent {
+            Some(parent) if self.name.is_empty() => parent.fmt(f), // a parameter that has its layer's path
             Some(parent) if parent.parent.is_some() || !parent.name.is_empty() => {
                 write!(f, "{parent}.{}", self.name)
             }

@@ -10,15 +10,29 @@
 //! # Ok::<(), chainrule_core::Error>(())
 //! ```
 
+mod autoencoder;
+mod convnext;
 mod lenet;
 mod mlp;
+mod mobilenet_v2;
 mod resnet;
+mod unet;
+mod vae;
 mod vgg;
+mod wavenet;
+mod wgan_critic;
 
+pub use autoencoder::AutoEncoder;
+pub use convnext::ConvNeXt;
 pub use lenet::LeNet;
 pub use mlp::Mlp;
+pub use mobilenet_v2::MobileNetV2;
 pub use resnet::{ResNet, Stem};
+pub use unet::UNet;
+pub use vae::{Vae, VaeLoss};
 pub use vgg::{Stage, Vgg};
+pub use wavenet::WaveNet;
+pub use wgan_critic::WganCritic;
 
 use chainrule_core::{BoxModule, Result, Scalar, Spec};
 

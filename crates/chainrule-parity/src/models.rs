@@ -11,9 +11,13 @@ use chainrule_core::{
     AnyState, BoxModule, Classes, Context, Error, Grads, Module, ModuleCall, Objective, Param, Parameters,
     Path, Registry, Result, Scalar, Spec, Target, Tensor,
 };
-use chainrule_losses::CrossEntropy;
-use chainrule_models::{LeNet, Mlp, ResNet, Stage, Stem, Vgg};
+use chainrule_losses::{Bce, CrossEntropy, Mse};
+use chainrule_models::{
+    AutoEncoder, ConvNeXt, LeNet, Mlp, MobileNetV2, ResNet, Stage, Stem, UNet, Vae, VaeLoss, Vgg, WaveNet,
+    WganCritic,
+};
 use serde_json::Value;
+use std::marker::PhantomData;
 
 /// A network, and what its loss compares.
 struct Net<T: Scalar> {
@@ -102,8 +106,112 @@ fn build<T: Scalar>(arch: &str, config: &Value) -> Step<Net<T>> {
                 ResNet { channels: size("channels")?, stem, width, blocks, classes: size("classes")? };
             classifier(BoxModule::new(resnet.build()))
         }
+        "MobileNetV2" => {
+            let rows = config["plan"].as_array().into_iter().flatten();
+            let plan = rows.map(|row| array(list(row, "plan")?)).collect::<Step<_>>()?;
+            let (channels, stem, last) = (size("channels")?, size("stem")?, size("last")?);
+            let net = MobileNetV2 { channels, stem, plan, last, dropout: 0.0, classes: size("classes")? };
+            classifier(BoxModule::new(net.build()))
+        }
+        "ConvNeXt" => {
+            let (channels, patch, kernel) = (size("channels")?, size("patch")?, size("kernel")?);
+            let (width, blocks, classes) = (sizes("width")?, sizes("blocks")?, size("classes")?);
+            classifier(BoxModule::new(ConvNeXt { channels, patch, width, blocks, kernel, classes }.build()))
+        }
+        "UNet" => {
+            let (width, up_kernel) = (sizes("width")?, size("up_kernel")?);
+            let net = UNet { width, up_kernel, ..UNet::new(size("channels")?, size("classes")?) };
+            Net { of: (&["logits"], &["mask"]), ..classifier(BoxModule::new(net.build())) }
+        }
+        "WaveNet" => {
+            let (levels, width, skip) = (size("levels")?, size("width")?, size("skip")?);
+            let net =
+                WaveNet { levels, width, skip, kernel: size("kernel")?, dilations: sizes("dilations")? };
+            let net = classifier(BoxModule::new(net.build()));
+            Net { inputs: &["levels"], of: (&["logits"], &["next"]), ..net }
+        }
+        "AutoEncoder" => {
+            let net = AutoEncoder {
+                width: array(sizes("width")?)?,
+                up_kernel: size("up_kernel")?,
+                activation: activation()?,
+                ..AutoEncoder::new(size("channels")?, array(sizes("size")?)?, size("code")?)
+            };
+            let mse = config["loss"] == "mse";
+            Net {
+                module: BoxModule::new(net.build()?),
+                inputs: &["x"],
+                outputs: &["reconstruction", "code"],
+                loss: if mse { Box::new(Mse::new()) } else { Box::new(Bce::new()) },
+                of: (&["reconstruction"], &["x"]),
+            }
+        }
+        "VAE" => {
+            let (features, hidden, code) = (size("features")?, size("hidden")?, size("code")?);
+            let net = Vae { activation: activation()?, ..Vae::new(features, hidden, code) };
+            Net {
+                module: BoxModule::new(net.build()?),
+                inputs: &["x", "noise"],
+                outputs: &["logits", "mu", "logvar"],
+                loss: Box::new(VaeLoss::new().beta(number("beta"))),
+                of: (&["logits", "mu", "logvar"], &["x"]),
+            }
+        }
+        "WGANCritic" => {
+            let (channels, sides) = (size("channels")?, sizes("size")?);
+            let layer_norm = config["norm"] == "layer";
+            let net =
+                WganCritic { width: sizes("width")?, layer_norm, ..WganCritic::new(channels, sides[0]) };
+            Net {
+                module: BoxModule::new(net.build()),
+                inputs: &["x"],
+                outputs: &["score"],
+                loss: Box::new(Scores(PhantomData)),
+                of: (&["score"], &["fake"]),
+            }
+        }
         _ => return Err(Stop::Skip("architecture".into())),
     })
+}
+
+/// The mean score of fakes less that of reals; the target is 1 for a fake.
+struct Scores<T>(PhantomData<T>);
+
+impl<T: Scalar> Scores<T> {
+    /// ∂E/∂score of each sample.
+    fn slopes(targets: &[Target<'_, T>]) -> Result<Vec<T>> {
+        let [target] = targets else { return Err(Error::value("expected one target")) };
+        let fake = target.classes()?;
+        let fakes = fake.iter().filter(|&&fake| fake == 1).count();
+        let [fakes, reals] = [fakes, fake.len() - fakes].map(|n| n as f64);
+        let slope = |&fake: &usize| if fake == 1 { 1.0 / fakes } else { -1.0 / reals };
+        Ok(fake.iter().map(|fake| T::from_f64(slope(fake))).collect())
+    }
+}
+
+impl<T: Scalar> Objective for Scores<T> {
+    type T = T;
+
+    fn evaluate(&self, ys: &[&Tensor<T>], targets: &[Target<'_, T>], loss: &mut Tensor<T>) -> Result<()> {
+        let slopes = Self::slopes(targets)?;
+        loss.reset([])[0] = ys[0].data().iter().zip(slopes).map(|(&y, slope)| y * slope).sum();
+        Ok(())
+    }
+
+    fn differentiate(
+        &self,
+        ys: &[&Tensor<T>],
+        targets: &[Target<'_, T>],
+        dloss: &Tensor<T>,
+        dys: &mut [Option<&mut Tensor<T>>],
+    ) -> Result<()> {
+        let slopes = Self::slopes(targets)?;
+        if let [Some(dy)] = dys {
+            let dy = dy.reset(*ys[0].shape());
+            dy.iter_mut().zip(slopes).for_each(|(dy, slope)| *dy = dloss.data()[0] * slope);
+        }
+        Ok(())
+    }
 }
 
 fn one(value: &Value, name: &str) -> Step<usize> {

@@ -47,6 +47,13 @@ impl<T: Scalar> Scale<T> {
         Self { weight: Param::new("weight", shape, Init::ONES), features: Features(shape) }
     }
 
+    /// γ has the layer's own path, `block.gamma` and not `block.gamma.weight`, as a parameter that is a field of a PyTorch module.
+    #[must_use]
+    pub fn bare(self) -> Self {
+        let (shape, init) = (self.features.0, self.weight.initializer());
+        Self { weight: Param::new("", shape, init), ..self }
+    }
+
     /// Another value to start from, 1 by default.
     #[must_use]
     pub fn init_value(mut self, value: f64) -> Self {
@@ -146,11 +153,10 @@ impl<T: Scalar> Layer for Scale<T> {
     }
 
     fn spec(&self) -> Spec {
-        Spec::new("Scale").with("shape", self.features.0).with_unless(
-            Init::ONES,
-            "init",
-            self.weight.initializer(),
-        )
+        Spec::new("Scale")
+            .with("shape", self.features.0)
+            .with_unless(Init::ONES, "init", self.weight.initializer())
+            .with_unless(false, "bare", self.weight.name().is_empty())
     }
 }
 
@@ -160,13 +166,14 @@ impl<T: Scalar> FromSpec<T> for Scale<T> {
     fn from_spec(args: &Args<'_, T>) -> Result<Self> {
         let mut layer = Self::new(args.get::<Shape>("shape")?);
         layer.weight.set_initializer(args.or("init", Init::ONES)?);
-        Ok(layer)
+        Ok(if args.or("bare", false)? { layer.bare() } else { layer })
     }
 
     fn examples() -> Vec<Example> {
         vec![
             Example::new(Self::new(3).spec(), [[4, 3]]),
             Example::new(Self::new([2, 1, 1]).init_value(0.5).spec(), [[3, 2, 2, 3]]),
+            Example::new(Self::new(2).bare().spec(), [[1, 2]]),
             Example::bench(Self::new([64, 1, 1]).spec(), [[16, 64, 32, 32]]),
         ]
     }
