@@ -91,7 +91,7 @@ impl<T: Scalar> FromSpec<T> for Hardshrink<T> {
     }
 
     fn examples() -> Vec<Example> {
-        examples([Self::new(), Self::new().lambd(0.2)])
+        examples([Self::new(), Self::new().lambd(0.3)])
     }
 }
 

@@ -94,7 +94,7 @@ impl<T: Scalar> FromSpec<T> for Softshrink<T> {
     }
 
     fn examples() -> Vec<Example> {
-        examples([Self::new(), Self::new().lambd(0.2)])
+        examples([Self::new(), Self::new().lambd(0.3)])
     }
 }
 

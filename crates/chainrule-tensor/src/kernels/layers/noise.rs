@@ -328,7 +328,7 @@ mod tests {
         random_slopes(&x, &x, &mut y, 2, 0.25, 0.5);
         let (least, most) = y.iter().fold((1.0f64, 0.0f64), |(a, b), &v| (a.min(-v), b.max(-v)));
         let mean = -y.iter().sum::<f64>() / 1e5;
-        assert!(least >= 0.25 && least < 0.2501 && most < 0.5 && most > 0.4999, "{least} {most}");
+        assert!((0.25..0.2501).contains(&least) && (0.4999..0.5).contains(&most), "{least} {most}");
         assert!((mean - 0.375).abs() < 0.002, "{mean}");
     }
 }
