@@ -156,7 +156,8 @@ compiled! {
         for (g, &id) in g.chunks_exact_mut(d).zip(ids) {
             let w = &table[id as usize * d..][..d];
             let norm = norm(w, p);
-            if !(norm > max) {
+            // A norm that is NaN is scaled by nothing, as in `renormalize`.
+            if norm.is_nan() || norm <= max {
                 continue;
             }
             let s = max / (norm + ABOVE);

@@ -57,8 +57,8 @@ impl<T: Scalar> Layer for Permute<T> {
             let axes = self.order.len();
             return Err(Error::shape(format!("Permute: expected an input of {axes} axes, got {input:?}")));
         }
-        let axes = self.order.iter().map(|&axis| input[axis]);
-        axes.fold(Ok(Shape::default()), |shape, n| shape?.push(n))
+        let mut axes = self.order.iter().map(|&axis| input[axis]);
+        axes.try_fold(Shape::default(), |shape, n| shape.push(n))
     }
 
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: Context) -> Result<()> {

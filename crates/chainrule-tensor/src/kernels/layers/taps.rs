@@ -177,8 +177,9 @@ mod tests {
         for (rows, columns, inner, outer) in
             [(3, 4, 1, 2), (2, 100, 1, 3), (2, 100, 70, 2), (5, 3, 3, 1), (1, 3, 2, 2)]
         {
-            let value =
-                |r: usize, c: usize| if (r + c) % 3 == 0 { 0.0 } else { (r * 7 + c * 3) as f64 % 5.0 - 1.0 };
+            let value = |r: usize, c: usize| {
+                if (r + c).is_multiple_of(3) { 0.0 } else { (r * 7 + c * 3) as f64 % 5.0 - 1.0 }
+            };
             let mut taps = Taps::<f64>::default();
             taps.clear(columns);
             (0..rows).for_each(|r| taps.push((0..columns).map(|c| (c, value(r, c)))));
