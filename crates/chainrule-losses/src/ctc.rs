@@ -108,13 +108,13 @@ impl<T: Scalar> Ctc<T> {
             [lengths] => Some(lengths.classes()?.indices()),
             _ => return Err(counts(ys, targets)),
         };
-        if let Some(lengths) = lengths {
-            if lengths.len() != samples || lengths.iter().any(|&n| n > frames) {
-                return Err(Error::shape(format!(
-                    "Ctc: expected for each of {samples} samples a number of frames of at most {frames}, got {:?}",
-                    &lengths[..lengths.len().min(8)]
-                )));
-            }
+        if let Some(lengths) = lengths
+            && (lengths.len() != samples || lengths.iter().any(|&n| n > frames))
+        {
+            return Err(Error::shape(format!(
+                "Ctc: expected for each of {samples} samples a number of frames of at most {frames}, got {:?}",
+                &lengths[..lengths.len().min(8)]
+            )));
         }
         let single = if y.shape().len() == 2 { Shape::default() } else { Shape::from([samples]) };
         Ok(Sizes { y, sequences, lengths, frames, samples, classes, single })
@@ -196,7 +196,7 @@ compiled! {
             let frames = sizes.lengths.map_or(sizes.frames, |lengths| lengths[sample]);
             let places = 2 * labels.len() + 1;
             // l′: blanks between labels
-            let class = |s: usize| if s % 2 == 0 { of.blank } else { labels[s / 2] };
+            let class = |s: usize| if s.is_multiple_of(2) { of.blank } else { labels[s / 2] };
             // Whether the blank before a label may be left out.
             let skips = |s: usize| s % 2 == 1 && s > 1 && labels[s / 2] != labels[s / 2 - 1];
             let Scratch { norms, alpha, beta, posterior } = &mut scratch;

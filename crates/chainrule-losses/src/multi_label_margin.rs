@@ -82,7 +82,7 @@ compiled! {
                     e += (share * z).to_f64();
                     if let Some((dy, g)) = &mut slopes {
                         dy[other] += *g;
-                        dy[class] = dy[class] - *g;
+                        dy[class] -= *g;
                     }
                 }
             }
