@@ -191,9 +191,8 @@ impl<R: Rule<T>, T: Scalar> Driver<R, T> {
             let at = self.entries.binary_search_by_key(&p.id(), |e| e.id).map_err(|_| {
                 foreign("the optimizer has the state of another model").in_layer(path.to_string())
             })?;
-            match &self.entries[at] {
-                Entry { steps: 1.., state: Some(state), .. } => f(p.value_mut()?, &state.tensors),
-                _ => {}
+            if let Entry { steps: 1.., state: Some(state), .. } = &self.entries[at] {
+                f(p.value_mut()?, &state.tensors);
             }
             Ok(())
         })

@@ -104,7 +104,7 @@ impl<T: Scalar, O: Optimizer<T>> Lookahead<T, O> {
 
     fn end(&mut self, model: &mut dyn Parameters<T = T>, grads: &Grads<T>) -> Result<()> {
         self.steps = self.steps.saturating_add(1);
-        let sync = self.steps % self.period.max(1) == 0;
+        let sync = self.steps.is_multiple_of(self.period.max(1));
         self.slow.rule_mut().sync = sync;
         self.slow.step(model, grads)?;
         if sync && self.reset_state {

@@ -492,7 +492,7 @@ mod tests {
     fn gains_are_those_of_pytorch() {
         use Nonlinearity::{LeakyRelu, Linear, Relu, Selu, Sigmoid, Tanh};
         assert_eq!([Linear, Sigmoid, Selu].map(Nonlinearity::gain), [1.0, 1.0, 0.75]);
-        assert_eq!([Tanh, Relu].map(Nonlinearity::gain), [1.6666666666666667, 1.4142135623730951]);
+        assert_eq!([Tanh, Relu].map(Nonlinearity::gain), [5.0 / 3.0, std::f64::consts::SQRT_2]);
         assert_eq!(LeakyRelu(0.01).gain(), 1.4141428569978354);
         assert!((LeakyRelu(5f64.sqrt()).gain() - 0.5773502691896257).abs() < 1e-15);
     }

@@ -101,14 +101,19 @@ fn no_optimizer_holds_what_its_settings_do_not_use() {
     for spec in registry.optimizers().flat_map(|entry| (entry.examples)()).map(|example| example.spec) {
         let mut model = Linear::new(512, 512).init(1).unwrap();
         let mut grads = Grads::new(&model);
+        let mut steps = |optimizer: &mut dyn Optimizer<f32>| {
+            for t in 0..3 {
+                // Signs that change from step to step, and not the same for all.
+                let values = grads.values_mut().iter_mut().enumerate();
+                values.for_each(|(i, g)| *g = ((i + t * i / 7) as f32).sin() + 0.5);
+                optimizer.step(&mut model, &grads).unwrap();
+            }
+        };
+        // What the products keep for every caller is there before.
+        steps(&mut *registry.build_optimizer(&spec).unwrap());
         let before = HELD.load(Relaxed);
         let mut optimizer = registry.build_optimizer(&spec).unwrap();
-        for t in 0..3 {
-            // Signs that change from step to step, and not the same for all.
-            let values = grads.values_mut().iter_mut().enumerate();
-            values.for_each(|(i, g)| *g = ((i + t * i / 7) as f32).sin() + 0.5);
-            optimizer.step(&mut model, &grads).unwrap();
-        }
+        steps(&mut *optimizer);
         let (held, mut bytes) = (HELD.load(Relaxed) - before, 0);
         let mut visit = |path: &str, name: &str, value: StateValue<&Tensor>| {
             if let StateValue::Values(values) = value {
