@@ -87,6 +87,8 @@ impl<T: Scalar> Ctc<T> {
             }
         };
         let (sequences, blank) = (first.sequences()?, self.blank);
+        // Owned targets have not been compared with their lengths.
+        Sequences::new(&sequences, sequences.lengths())?;
         if sequences.lengths().len() != samples {
             return Err(Error::shape(format!(
                 "Ctc: expected a sequence for each of {samples} samples, got {}",
@@ -492,6 +494,9 @@ pub(crate) mod tests {
         }
         let lengths = [3usize];
         assert!(Ctc::new().evaluate(&[&y], &[target.into(), (&lengths).into()], &mut e).is_err());
+        let owned = Targets::Sequences { indices: vec![1; 5], lengths: vec![usize::MAX, 6] };
+        let pair = Tensor::<f32>::zeros([4, 2, 3]);
+        assert!(Ctc::new().evaluate(&[&pair], &[(&owned).into()], &mut e).is_err());
         assert!(Ctc::new().blank(2).evaluate(&[&y], &[target.into()], &mut e).is_err());
     }
 }
