@@ -189,6 +189,8 @@ pub(super) struct Gradient<'a, T> {
     pub isa: Isa,
     pub target: Target,
     pub g: &'a Geometry<2>,
+    /// How many products an element of dW is the sum of, in all calls together.
+    pub addends: usize,
     pub plan: &'a Plan,
     pub x: &'a [T],
     pub dy: &'a [T],
@@ -251,7 +253,7 @@ impl<T: Scalar> Gradient<'_, T> {
         let (g, plan) = (self.g, self.plan);
         let [oh, ow] = g.output();
         sums.fill(T::ZERO);
-        let mut levels = (self.addends() > LONG).then(|| Levels::new(sums.len()));
+        let mut levels = (self.addends > LONG).then(|| Levels::new(sums.len()));
         if plan.single {
             return self.products(images, blocks, sums, levels);
         }
@@ -302,11 +304,6 @@ impl<T: Scalar> Gradient<'_, T> {
         }
     }
 
-    /// How many products an element of dW is the sum of.
-    fn addends(&self) -> usize {
-        self.g.output().into_iter().fold(self.g.images, usize::saturating_mul)
-    }
-
     /// dW += dY Xᵀ for each image; a block's sums are filters × channels.
     fn products(
         &self,
@@ -333,7 +330,7 @@ impl<T: Scalar> Gradient<'_, T> {
                 let sums = levels.as_mut().map_or(&mut *sums, |levels| &mut levels.part);
                 let sums = &mut sums[(block - blocks.start) * plan.sums..];
                 let dw = MatMut::new(sums, filters, channels);
-                let whole = (self.isa, self.addends());
+                let whole = (self.isa, self.addends);
                 gemm::product(whole, T::ONE, dy.into(), x.into(), T::ONE, dw, Epilogue::default());
                 block = end;
             }
