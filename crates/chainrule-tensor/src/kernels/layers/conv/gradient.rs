@@ -195,6 +195,8 @@ pub(super) struct Gradient<'a, T> {
     pub isa: Isa,
     pub target: Target,
     pub g: &'a Geometry<2>,
+    /// How many products an element of dW is the sum of, in all calls together.
+    pub addends: usize,
     pub plan: &'a Plan,
     pub x: &'a [T],
     pub dy: &'a [T],
@@ -258,7 +260,7 @@ impl<T: Scalar> Gradient<'_, T> {
         let [oh, ow] = g.output();
         sums.fill(T::ZERO);
         let mut memory = std::mem::take(&mut slot.levels);
-        let mut levels = (self.addends() > LONG).then_some(&mut memory);
+        let mut levels = (self.addends > LONG).then_some(&mut memory);
         if let Some(levels) = &mut levels {
             levels.reset(sums.len());
         }
@@ -315,11 +317,6 @@ impl<T: Scalar> Gradient<'_, T> {
         slot.levels = memory;
     }
 
-    /// How many products an element of dW is the sum of.
-    fn addends(&self) -> usize {
-        self.g.output().into_iter().fold(self.g.images, usize::saturating_mul)
-    }
-
     /// dW += dY Xᵀ for each image; a block's sums are filters × channels.
     fn products(
         &self,
@@ -346,7 +343,7 @@ impl<T: Scalar> Gradient<'_, T> {
                 let sums = levels.as_mut().map_or(&mut *sums, |levels| &mut levels.part);
                 let sums = &mut sums[(block - blocks.start) * plan.sums..];
                 let dw = MatMut::new(sums, filters, channels);
-                let whole = (self.isa, self.addends());
+                let whole = (self.isa, self.addends);
                 gemm::product(whole, T::ONE, dy.into(), x.into(), T::ONE, dw, Epilogue::default());
                 block = end;
             }

@@ -182,7 +182,7 @@ pub fn conv_weight_gradient<T: Scalar, const R: usize>(
     work: &mut Workspace<T>,
 ) {
     match g.over() {
-        Some(g) => images_weight_gradient(&g, x, dy, dw, work),
+        Some(g) => images_weight_gradient(&g, addends(&g), x, dy, dw, work),
         None => volumes_weight_gradient(&volumes(g), x, dy, dw, work),
     }
 }
@@ -219,12 +219,13 @@ compiled! {
 compiled! {
     fn images_weight_gradient[T](
         g: &Geometry<2>,
+        addends: usize,
         x: &[T],
         dy: &[T],
         dw: &mut [T],
         work: &mut Workspace<T>,
     ) {
-        weight_gradient(isa(), g, x, dy, dw, work);
+        weight_gradient(isa(), g, addends, x, dy, dw, work);
     }
 }
 
@@ -284,7 +285,7 @@ compiled! {
         } else if sparse {
             direct::weight_gradient(g, x, dy, dw);
         } else if let Some(g) = volume::as_images(g) {
-            images_weight_gradient(&g, x, dy, dw, work);
+            images_weight_gradient(&g, addends(&g), x, dy, dw, work);
         } else {
             volume::weight_gradient(g, x, dy, dw, work);
         }
@@ -414,10 +415,16 @@ pub(in crate::kernels) fn input_gradient<T: Scalar>(
     windows_input_gradient(isa, g, w, dy, dx, work);
 }
 
-/// [`conv_weight_gradient`] of images.
+/// How many products an element of dW is the sum of.
+fn addends<const R: usize>(g: &Geometry<R>) -> usize {
+    g.output().into_iter().fold(g.images, usize::saturating_mul)
+}
+
+/// [`conv_weight_gradient`] of images, or of a part of them: `addends` are the products that an element of the whole dW is the sum of.
 pub(in crate::kernels) fn weight_gradient<T: Scalar>(
     isa: Isa,
     g: &Geometry<2>,
+    addends: usize,
     x: &[T],
     dy: &[T],
     dw: &mut [T],
@@ -427,7 +434,7 @@ pub(in crate::kernels) fn weight_gradient<T: Scalar>(
         g.expect(x, dw, dy);
         winograd::weight_gradient(isa, &winograd::Pass::forward(g), x, dy, dw, &mut work.winograd);
     } else {
-        windows_weight_gradient(isa, g, x, dy, dw, work);
+        part_weight_gradient(isa, g, addends, x, dy, dw, work);
     }
 }
 
@@ -531,9 +538,23 @@ impl Tables<'_> {
 }
 
 /// Sums over windows.
+#[cfg(test)]
 fn windows_weight_gradient<T: Scalar>(
     isa: Isa,
     g: &Geometry<2>,
+    x: &[T],
+    dy: &[T],
+    dw: &mut [T],
+    work: &mut Workspace<T>,
+) {
+    part_weight_gradient(isa, g, addends(g), x, dy, dw, work);
+}
+
+/// Sums over windows, of which those of the whole have so many addends.
+fn part_weight_gradient<T: Scalar>(
+    isa: Isa,
+    g: &Geometry<2>,
+    addends: usize,
     x: &[T],
     dy: &[T],
     dw: &mut [T],
@@ -549,7 +570,7 @@ fn windows_weight_gradient<T: Scalar>(
     let target = target::<T>(isa);
     let g = &g.flat(target.lanes);
     renew(target, g, &mut work.weight, |plan| plan.set::<T>(g, target));
-    let gradient = Gradient { isa, target, g, plan: &work.weight.1, x, dy };
+    let gradient = Gradient { isa, target, g, addends, plan: &work.weight.1, x, dy };
     // SAFETY: the slices were checked against the geometry, and the processor has `isa`.
     unsafe { gradient.run(pieces(g), dw, &mut work.sums, &mut work.slots) };
 }

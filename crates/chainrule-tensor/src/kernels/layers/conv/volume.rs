@@ -10,12 +10,18 @@
 //! The stacks of some outputs at a time are written into scratch memory; y, ∂X and ∂W of them come from the kernels over images.
 //! Where a stack is the volume itself nothing is copied.
 
-use super::{Filters, Geometry, Workspace, images_forward, images_input_gradient, images_weight_gradient};
+use super::{
+    Filters, Geometry, Workspace, addends, images_forward, images_input_gradient, images_weight_gradient,
+};
 use crate::{Scalar, par};
 use std::ops::Range;
 
 /// Elements of the stacks of a block: 4 MiB of f32, which stay in the caches that processors share.
 const BLOCK: usize = 1 << 20;
+
+/// How much earlier than those of images the sums of ∂W are taken in levels, from 4096 addends on: a volume has more windows than an
+/// image and few samples, so that its sums are long at batches of any size; it costs a twentieth of ∂W.
+const EARLIER: usize = 16;
 
 /// Elements that a piece of work copies at least.
 const PIECE: usize = 1 << 14;
@@ -307,7 +313,7 @@ fn weight_gradient_by<T: Scalar>(
     let [stacks, results] = of.lens();
     memory.stacks.resize(stacks, T::ZERO);
     memory.results.resize(results, T::ZERO);
-    let one = of.blocks().nth(1).is_none();
+    let (one, all) = (of.blocks().nth(1).is_none(), addends(g).saturating_mul(EARLIER));
     if !one {
         memory.dw.resize(dw.len(), T::ZERO);
         memory.sums.clear();
@@ -319,10 +325,10 @@ fn weight_gradient_by<T: Scalar>(
         of.stack(&block, x, stacks);
         of.gather(&block, dy, results);
         if one {
-            images_weight_gradient(&images, stacks, results, dw, work);
+            images_weight_gradient(&images, all, stacks, results, dw, work);
         } else {
             memory.dw.fill(T::ZERO);
-            images_weight_gradient(&images, stacks, results, &mut memory.dw, work);
+            images_weight_gradient(&images, all, stacks, results, &mut memory.dw, work);
             memory.sums.iter_mut().zip(&memory.dw).for_each(|(sum, dw)| *sum += dw.to_f64());
         }
     }

@@ -237,7 +237,7 @@ fn all_directions(isa: Isa, g: &Geometry<2>, x: &[f32], w: &[f32], dy: &[f32]) -
     let mut work = super::super::Workspace::default();
     super::super::forward(isa, g, x, Filters::new(w), None, &mut y, &mut work);
     super::super::input_gradient(isa, g, w, dy, &mut dx, &mut work);
-    super::super::weight_gradient(isa, g, x, dy, &mut dw, &mut work);
+    super::super::weight_gradient(isa, g, super::super::addends(g), x, dy, &mut dw, &mut work);
     [y, dx, dw]
 }
 
