@@ -39,7 +39,7 @@ fn bench(benches: &mut Benches, name: &str, module: BoxModule<f32>, inputs: &[Te
 }
 
 fn main() -> ExitCode {
-    let (catalogue, mut benches) = (chainrule::registry::<f32>(), Benches::new());
+    let (catalogue, mut benches) = (chainrule_benches::catalogue(), Benches::new());
     for entry in catalogue.modules() {
         for (name, example) in examples(entry) {
             let module = catalogue.build_module(&example.spec).expect("an example is built");

@@ -10,7 +10,7 @@ use common::{Benches, examples};
 use std::{hint::black_box, process::ExitCode};
 
 fn main() -> ExitCode {
-    let (catalogue, mut benches) = (chainrule::registry::<f32>(), Benches::new());
+    let (catalogue, mut benches) = (chainrule_benches::catalogue(), Benches::new());
     for entry in catalogue.losses() {
         for (name, example) in examples(entry) {
             let Some(c) = benches.wanted(&name) else { continue };

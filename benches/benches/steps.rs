@@ -8,7 +8,7 @@ use common::{Benches, examples};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let (catalogue, mut benches) = (chainrule::registry::<f32>(), Benches::new());
+    let (catalogue, mut benches) = (chainrule_benches::catalogue(), Benches::new());
     for entry in catalogue.optimizers() {
         for (name, example) in examples(entry) {
             let Some(c) = benches.wanted(&name) else { continue };

@@ -6,3 +6,8 @@ pub mod networks;
 pub mod timing;
 pub mod traffic;
 pub mod workloads;
+
+/// The kinds that the benches walk, compiled once for all of them.
+pub fn catalogue() -> chainrule::core::Registry<f32> {
+    chainrule::registry()
+}

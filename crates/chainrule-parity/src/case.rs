@@ -70,8 +70,9 @@ impl<'b> File<'b> {
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(bad)?;
         let entry = |name: &str| header.metadata().as_ref().and_then(|m| m.get(name));
         let json = |name: &str, text: &str| {
-            serde_json::from_str(text)
-                .map_err(|e| Error::format(format!("metadata entry `{name}` is not what it should be: {e}")))
+            serde_json::from_str(text).map_err(|e| {
+                Error::format(format!("metadata entry `{name}` is not a list, or one case: {e}"))
+            })
         };
         let cases = match (entry("cases"), entry("case")) {
             (Some(text), _) => match json("cases", text)? {

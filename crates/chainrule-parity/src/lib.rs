@@ -17,15 +17,19 @@ mod schedules;
 
 pub use report::Report;
 
-use chainrule_core::{Error, Registry, Result, Scalar};
+use chainrule_core::{Error, Registry, Result};
+use chainrule_tensor::compiled;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
 };
 
-/// Everything that the runner can build.
-pub fn registry<T: Scalar>() -> Registry<T> {
-    chainrule_layers::registry().merge(chainrule_losses::registry()).merge(chainrule_optim::registry())
+compiled! {
+    /// Everything that the runner can build. It is compiled here for both types: the tests that walk the catalogue call it, and need
+    /// not compile every layer each.
+    pub fn registry[T]() -> Registry<T> {
+        chainrule_layers::registry().merge(chainrule_losses::registry()).merge(chainrule_optim::registry())
+    }
 }
 
 /// How one case ended.
@@ -68,48 +72,50 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     std::fs::read(file).map_err(|e| Error::io(e, format!("read {}", file.display())))
 }
 
-/// Runs every case of a folder, or those of one module.
-///
-/// # Errors
-/// The folder or one of its files cannot be read, or there is no case.
-pub fn run<T: Scalar>(folder: &Path, only: Option<&str>) -> Result<Report> {
-    let mut files: Vec<_> = std::fs::read_dir(folder)
-        .and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
-        .map_err(|e| Error::io(e, format!("read {}", folder.display())))?
-        .into_iter()
-        .map(|entry| entry.path())
-        .collect();
-    files.sort();
-    let (registry, mut report) = (registry::<T>(), Report::default());
-    for file in files {
-        let name = file.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        let in_file = |e: Error| Error::format(format!("{name}: {e}"));
-        let wanted = |module: &str| only.is_none_or(|only| only == module);
-        if name == "schedules.json" {
-            schedules::run(&read(&file)?, &registry, &wanted, &mut report).map_err(in_file)?;
-        } else if name == "optimizers.safetensors" {
-            optimizers::run(&read(&file)?, &registry, &wanted, &mut report).map_err(in_file)?;
-        } else if name == "optimizers_more.safetensors" {
-            more::run(&read(&file)?, &registry, &wanted, &mut report).map_err(in_file)?;
-        } else if name == "lbfgs.safetensors" {
-            lbfgs::run(&read(&file)?, &registry, &wanted, &mut report).map_err(in_file)?;
-        } else if file.is_dir() {
-            let case = file.join("case.safetensors");
-            if case.is_file() {
-                let (case, weights) = (read(&case)?, read(&file.join("weights.safetensors"))?);
-                models::run((&case, &weights), &registry, &wanted, &mut report).map_err(in_file)?;
-            }
-        } else if name.ends_with(".safetensors") {
-            let bytes = read(&file)?;
-            for case in case::read(&bytes).map_err(in_file)? {
-                if wanted(&case.module) {
-                    report.add(&case.module, &case.id, outcome(|| module::run(&registry, &case)));
+compiled! {
+    /// Runs every case of a folder, or those of one module.
+    ///
+    /// # Errors
+    /// The folder or one of its files cannot be read, or there is no case.
+    pub fn run[T](folder: &Path, only: Option<&str>) -> Result<Report> {
+        let mut files: Vec<_> = std::fs::read_dir(folder)
+            .and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
+            .map_err(|e| Error::io(e, format!("read {}", folder.display())))?
+            .into_iter()
+            .map(|entry| entry.path())
+            .collect();
+        files.sort();
+        let (registry, mut report) = (registry::<T>(), Report::default());
+        for file in files {
+            let name = file.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+            let in_file = |e: Error| Error::format(format!("{name}: {e}"));
+            let wanted = |module: &str| only.is_none_or(|only| only == module);
+            if name == "schedules.json" {
+                schedules::run(&read(&file)?, &registry, &wanted, &mut report).map_err(in_file)?;
+            } else if name == "optimizers.safetensors" {
+                optimizers::run(&read(&file)?, &registry, &wanted, &mut report).map_err(in_file)?;
+            } else if name == "optimizers_more.safetensors" {
+                more::run(&read(&file)?, &registry, &wanted, &mut report).map_err(in_file)?;
+            } else if name == "lbfgs.safetensors" {
+                lbfgs::run(&read(&file)?, &registry, &wanted, &mut report).map_err(in_file)?;
+            } else if file.is_dir() {
+                let case = file.join("case.safetensors");
+                if case.is_file() {
+                    let (case, weights) = (read(&case)?, read(&file.join("weights.safetensors"))?);
+                    models::run((&case, &weights), &registry, &wanted, &mut report).map_err(in_file)?;
+                }
+            } else if name.ends_with(".safetensors") {
+                let bytes = read(&file)?;
+                for case in case::read(&bytes).map_err(in_file)? {
+                    if wanted(&case.module) {
+                        report.add(&case.module, &case.id, outcome(|| module::run(&registry, &case)));
+                    }
                 }
             }
         }
+        if report.is_empty() {
+            return Err(Error::value(format!("expected reference cases in {}, found none", folder.display())));
+        }
+        Ok(report)
     }
-    if report.is_empty() {
-        return Err(Error::value(format!("expected reference cases in {}, found none", folder.display())));
-    }
-    Ok(report)
 }

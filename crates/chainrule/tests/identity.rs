@@ -3,8 +3,8 @@
 use chainrule::{
     core::{BoxModule, Example, Kind, StateValue},
     prelude::*,
-    registry,
 };
+use chainrule_parity::registry;
 
 fn model() -> Sequential {
     let model = Sequential::new().add(Linear::new(2, 3)).add(BatchNorm1d::new(3)).add(Linear::new(3, 2));

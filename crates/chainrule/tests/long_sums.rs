@@ -37,8 +37,9 @@ fn pass<T: Scalar>(module: &BoxModule<T>, xs: &[Tensor<T>], rows: usize) -> Vec<
 
 /// A module in f32 and in f64 with the same weights.
 fn twins(example: &Example) -> (BoxModule<f32>, BoxModule<f64>) {
-    let single = chainrule::registry::<f32>().build_module(&example.spec).unwrap().init(7).unwrap();
-    let mut double = chainrule::registry::<f64>().build_module(&example.spec).unwrap().init(7).unwrap();
+    let single = chainrule_parity::registry::<f32>().build_module(&example.spec).unwrap().init(7).unwrap();
+    let mut double =
+        chainrule_parity::registry::<f64>().build_module(&example.spec).unwrap().init(7).unwrap();
     let mut values = Vec::new();
     single.visit(&mut |_, p| values.push(p.value().unwrap().to_vec()));
     let mut values = values.into_iter();

@@ -97,7 +97,7 @@ fn memory_is_what_was_promised() {
 
 /// An optimizer holds its state by name, all of which its settings change, and no more.
 fn no_optimizer_holds_what_its_settings_do_not_use() {
-    let registry = chainrule::registry::<f32>();
+    let registry = chainrule_parity::registry::<f32>();
     for spec in registry.optimizers().flat_map(|entry| (entry.examples)()).map(|example| example.spec) {
         let mut model = Linear::new(512, 512).init(1).unwrap();
         let mut grads = Grads::new(&model);

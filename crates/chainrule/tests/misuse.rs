@@ -12,8 +12,8 @@ use chainrule::{
     gradcheck::laws::{Case, Values, call_laws},
     io,
     prelude::*,
-    registry,
 };
+use chainrule_parity::registry;
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     io::Write as _,

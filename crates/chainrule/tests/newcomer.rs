@@ -1,6 +1,7 @@
 //! What a first program reaches for: it compiles, without a type annotation too many, and does what it says.
 
-use chainrule::{io, prelude::*, registry};
+use chainrule::{io, prelude::*};
+use chainrule_parity::registry;
 use std::{ops::ControlFlow, path::PathBuf, sync::Arc, thread};
 
 #[test]

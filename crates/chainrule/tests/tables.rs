@@ -9,7 +9,7 @@ const FAMILIES: &[&str] = &["linear", "conv", "pool", "norm", "noise", "shape", 
 
 #[test]
 fn the_tables_are_those_of_the_registry() {
-    let registry: Registry<f32> = chainrule::registry();
+    let registry: Registry<f32> = chainrule_parity::registry();
     let mut layers: Vec<Facts> = registry.modules().map(|entry| entry.facts).collect();
     let place = |facts: &Facts| FAMILIES.iter().position(|family| *family == facts.family);
     for facts in &layers {

@@ -49,6 +49,9 @@ pub struct Bilinear<T = f32> {
 pub struct BilinearCache<T> {
     z: Vec<T>,
     dz: Vec<T>,
+    /// ∂E/∂W of some rows, and the sum over all in f64 where there are more.
+    part: Vec<T>,
+    sums: Vec<f64>,
 }
 
 /// Elements of Z that are made at a time, 1 MiB of f32, and the most blocks that add to ∂E/∂W.
@@ -217,8 +220,9 @@ impl<T: Scalar> Module for Bilinear<T> {
             add_rows_to(dy.data(), dc); // dc += Σₙ dY
         }
         let w = Mat::new(self.weight.value()?, o, in1 * in2);
-        let BilinearCache { z, dz } = cache;
+        let BilinearCache { z, dz, part, sums } = cache;
         let per = self.rows(n);
+        sums.clear();
         for at in (0..n).step_by(per) {
             let rows = per.min(n - at);
             let (a, b) = (&a.data()[at * in1..][..rows * in1], &b.data()[at * in2..][..rows * in2]);
@@ -226,8 +230,18 @@ impl<T: Scalar> Module for Bilinear<T> {
             if let Some(dw) = grads.of(&self.weight) {
                 z.resize(rows * in1 * in2, T::ZERO);
                 outer(a, b, z, in1, in2);
-                let dw = MatMut::new(dw, o, in1 * in2);
-                matmul(T::ONE, dy.t(), Mat::new(z, rows, in1 * in2), T::ONE, dw); // dW += dYᵀ Z
+                let z = Mat::new(z, rows, in1 * in2);
+                if per >= n {
+                    matmul(T::ONE, dy.t(), z, T::ONE, MatMut::new(dw, o, in1 * in2)); // dW += dYᵀ Z
+                } else {
+                    part.resize(o * in1 * in2, T::ZERO);
+                    sums.resize(part.len(), 0.0);
+                    matmul(T::ONE, dy.t(), z, T::ZERO, MatMut::new(part, o, in1 * in2));
+                    sums.iter_mut().zip(&*part).for_each(|(sum, part)| *sum += part.to_f64());
+                    if at + rows == n {
+                        dw.iter_mut().zip(&*sums).for_each(|(dw, &sum)| *dw += T::from_f64(sum));
+                    }
+                }
             }
             if da.is_none() && db.is_none() {
                 continue;

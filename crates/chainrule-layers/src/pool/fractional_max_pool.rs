@@ -263,7 +263,7 @@ pub(crate) mod tests {
         with_a_ratio_it_obeys_the_laws(n in 1..4usize, channels in 1..4usize, ratio in 0.2..0.8f64, [h, w] in [7..12usize, 7..12]) {
             layer: FractionalMaxPool2d::of_ratio(2, ratio),
             input: [n, channels, h, w],
-            wrong: [n, channels, 2, w],
+            wrong: [n, channels, 1, w],
         }
     }
 
@@ -298,12 +298,12 @@ pub(crate) mod tests {
                         "{axis:?}"
                     );
                 }
-                seen.push(starts.to_vec());
+                seen.push(starts[1..].to_vec());
             }
         }
         seen.sort_unstable();
         seen.dedup();
-        assert!(seen.len() > 10);
+        assert_eq!(seen.len(), 4); // at a distance of 3/2 there are two sequences along each axis
     }
 
     #[test]

@@ -187,7 +187,7 @@ macro_rules! compiled {
                 type $t = f32;
                 #[inline(never)]
                 fn single($($arg: $ty),*) $(-> $ret)? {
-                    body($($arg),*)
+                    body::<$t>($($arg),*)
                 }
                 single
             };
@@ -195,7 +195,7 @@ macro_rules! compiled {
                 type $t = f64;
                 #[inline(never)]
                 fn double($($arg: $ty),*) $(-> $ret)? {
-                    body($($arg),*)
+                    body::<$t>($($arg),*)
                 }
                 double
             };
