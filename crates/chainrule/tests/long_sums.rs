@@ -55,7 +55,7 @@ fn twins(example: &Example) -> (BoxModule<f32>, BoxModule<f64>) {
 /// as one of values of order 1.
 #[test]
 fn every_layer_sums_a_long_batch_as_f64_does() {
-    let registry: Registry<f32> = chainrule::registry();
+    let registry: Registry<f32> = chainrule_parity::registry();
     let mut walked = 0;
     for entry in registry.modules().filter(|entry| entry.facts.family != "noise") {
         for example in (entry.examples)().into_iter().filter(|example| !example.bench) {

@@ -54,9 +54,11 @@ pub struct BilinearCache<T> {
     sums: Vec<f64>,
 }
 
-/// Elements of Z that are made at a time, 1 MiB of f32, and the most blocks that add to ∂E/∂W.
+/// Elements of Z that are made at a time, 1 MiB of f32.
 const BLOCK: usize = 1 << 18;
-const BLOCKS: usize = 256;
+/// Rows beyond which ∂E/∂W is summed in f64, from so many rows at a time.
+const LONG: usize = 4096;
+const SEGMENT: usize = 64;
 
 impl<T: Scalar> Bilinear<T> {
     /// Forms of `in1` and `in2` features, one for each of `outputs` features, with a bias.
@@ -89,7 +91,8 @@ impl<T: Scalar> Bilinear<T> {
 
     /// Rows of Z that are made at a time, of n.
     fn rows(&self, n: usize) -> usize {
-        (BLOCK / (self.inputs[0] * self.inputs[1])).max(n.div_ceil(BLOCKS)).clamp(1, n.max(1))
+        let most = if n > LONG { SEGMENT } else { n.max(1) };
+        (BLOCK / (self.inputs[0] * self.inputs[1])).clamp(1, most)
     }
 }
 
