@@ -14,7 +14,7 @@ use std::marker::PhantomData;
 
 /// In training, each element is set to 0 with probability p and divided by 1 − p otherwise, which leaves the mean unchanged.
 ///
-/// The mask is drawn from [`Context::noise_key`] and the position in the tensor: it depends on the seed, the step and the position in the
+/// The mask is drawn from [`Context::noise_key`](chainrule_core::Context::noise_key) and the position in the tensor: it depends on the seed, the step and the position in the
 /// model, not on the number of threads. Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov, 2014.
 ///
 /// # Shapes
