@@ -104,22 +104,25 @@ impl<T: Scalar> Element<T> {
 }
 
 compiled! {
-    /// Σ e; and e, g ∂e/∂y and g ∂e/∂t of each element, where requested.
+    /// Σ e, and e of each element where there is room, if they are wanted, or else 0; ∂e/∂y and g ∂e/∂t of each element, where requested.
     fn pass[T](
         of: &BceWithLogits<T>,
         y: &Tensor<T>,
         t: &Tensor<T>,
         g: &dyn Fn(usize) -> T,
+        wanted: bool,
         outputs: [Option<&mut [T]>; 3],
     ) -> f64 {
         let ([mut e, mut dy, mut dt], mut sum) = (outputs, 0.0);
         let at = |w: &Option<Tensor<T>>, i: usize| w.as_ref().map_or(T::ONE, |w| w.data()[i % w.len()]);
         for (i, (&y, &t)) in y.data().iter().zip(t.data()).enumerate() {
             let v = Element { y, t, w: at(&of.weight, i), p: at(&of.pos_weight, i) };
-            let loss = v.e();
-            sum += loss.to_f64();
-            if let Some(e) = &mut e {
-                e[i] = loss;
+            if wanted {
+                let loss = v.e();
+                sum += loss.to_f64();
+                if let Some(e) = &mut e {
+                    e[i] = loss;
+                }
             }
             if let Some(dy) = &mut dy {
                 dy[i] = g(i) * v.dy();
@@ -161,9 +164,9 @@ impl<T: Scalar> Loss for BceWithLogits<T> {
         let out = loss.reset(self.output_shape(y.shape(), target)?);
         let t = target.values()?;
         if self.reduction == Reduction::None {
-            pass(self, y, t, &|_| T::ONE, [Some(out), None, None]);
+            pass(self, y, t, &|_| T::ONE, true, [Some(out), None, None]);
         } else {
-            let sum = pass(self, y, t, &|_| T::ONE, [None, None, None]);
+            let sum = pass(self, y, t, &|_| T::ONE, true, [None, None, None]);
             out[0] = T::from_f64(sum * share(self.reduction, y.len()));
         }
         Ok(())
@@ -181,7 +184,7 @@ impl<T: Scalar> Loss for BceWithLogits<T> {
         let share = T::from_f64(share(self.reduction, y.len()));
         let g = |i: usize| dloss.data()[if self.reduction == Reduction::None { i } else { 0 }] * share;
         let [dy, dt] = [dy, dt].map(|d| d.map(|d| d.reset(*y.shape())));
-        pass(self, y, target.values()?, &g, [None, dy, dt]);
+        pass(self, y, target.values()?, &g, false, [None, dy, dt]);
         Ok(())
     }
 
@@ -189,7 +192,7 @@ impl<T: Scalar> Loss for BceWithLogits<T> {
         let share = share_of_one(self.reduction, y.len())?;
         self.output_shape(y.shape(), target)?;
         let (dy, g) = (dy.reset(*y.shape()), T::from_f64(share));
-        Ok(T::from_f64(pass(self, y, target.values()?, &|_| g, [None, Some(dy), None]) * share))
+        Ok(T::from_f64(pass(self, y, target.values()?, &|_| g, true, [None, Some(dy), None]) * share))
     }
 
     fn spec(&self) -> Spec {

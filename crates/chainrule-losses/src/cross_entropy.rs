@@ -12,8 +12,9 @@
 //! Derivation: docs/losses/cross_entropy.md.
 
 use crate::{
-    elementwise::{check_dloss, not_reduced, reduction},
+    elementwise::reduction,
     rows::{Labels, Row, Rows, class_weights, weights_as_attribute},
+    rowwise::{Outputs, Rowwise, forward_to_rowwise},
 };
 use chainrule_core::{
     Args, Classes, Error, Example, Facts, FromSpec, Loss, Reduction, Result, Scalar, Shape, Spec, Target,
@@ -81,52 +82,15 @@ impl<T: Scalar> CrossEntropy<T> {
         Labels { kind: "CrossEntropy", weights: self.weights.as_deref(), ignored: self.ignore_index }
     }
 
-    /// What the mean divides by: the weights of the rows that are not ignored, or the number of rows.
-    fn divisor(&self, rows: Rows, target: Kind<'_, T>) -> f64 {
-        match (self.reduction, target) {
-            (Reduction::Mean, Kind::Classes(classes)) => self.labels().sum(classes),
-            (Reduction::Mean, _) => rows.count() as f64,
-            _ => 1.0,
-        }
-    }
-
     /// Whether there are neither weights nor smoothing nor ignored classes.
     fn is_plain(&self) -> bool {
         self.weights.is_none() && self.label_smoothing == 0.0 && self.ignore_index.is_none()
     }
-
-    /// The rows of a prediction and its target, which are checked against each other.
-    fn rows<'t>(&self, y: &[usize], target: Target<'t, T>) -> Result<(Rows, Kind<'t, T>)> {
-        self.check()?;
-        let (rows, labels) = self.labels().rows(y)?;
-        if let Target::Values(t) = target {
-            if t.shape()[..] != *y {
-                return Err(Error::shape(format!(
-                    "CrossEntropy: expected probabilities of the prediction's shape {y:?}, got {}",
-                    t.shape()
-                )));
-            }
-            return Ok((rows, Kind::Probabilities(t.data())));
-        }
-        let classes = target.classes()?;
-        self.labels().fit(y, (rows, labels), classes)?;
-        Ok((rows, Kind::Classes(classes)))
-    }
 }
 
 compiled! {
-    /// The loop of all passes: each row's e is handed to `loss`, and its slopes, times `g` of the row, overwrite `dy`
-    /// and `dt` where requested.
-    fn each_row[T](
-        of: &CrossEntropy<T>,
-        rows: Rows,
-        y: &[T],
-        target: Kind<'_, T>,
-        loss: Option<&mut dyn FnMut(usize, f64)>,
-        slopes: [Option<&mut [T]>; 2],
-        g: &dyn Fn(usize) -> T,
-    ) {
-        let (mut loss, [mut dy, mut dt]) = (loss, slopes);
+    fn pass[T](of: &CrossEntropy<T>, rows: Rows, y: &[T], target: Kind<'_, T>, out: Outputs<'_, T>) {
+        let Outputs { mut loss, g, mut dy, mut dt } = out;
         let epsilon = T::from_f64(of.label_smoothing);
         let (keep, uniform) = (T::ONE - epsilon, epsilon / T::from_usize(rows.classes));
         // qᶜ of a row
@@ -184,14 +148,49 @@ enum Kind<'t, T> {
     Probabilities(&'t [T]),
 }
 
-/// (N, d₁, …) of (N, C, d₁, …): the shape of the classes, and of the losses of single rows.
-fn without_classes(y: &[usize]) -> Result<Shape> {
-    y[2..].iter().try_fold(Shape::from([y[0]]), |shape, &n| shape.push(n))
-}
-
 impl<T: Scalar> Default for CrossEntropy<T> {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl<T: Scalar> Rowwise<T> for CrossEntropy<T> {
+    fn singles(&self, y: &[usize], target: Target<'_, T>) -> Result<Shape> {
+        self.check()?;
+        let (rows, labels) = self.labels().rows(y)?;
+        match target {
+            Target::Values(t) if t.shape()[..] != *y => Err(Error::shape(format!(
+                "CrossEntropy: expected probabilities of the prediction's shape {y:?}, got {}",
+                t.shape()
+            ))),
+            Target::Values(_) => Ok(labels),
+            _ => self.labels().fit(y, (rows, labels), target.classes()?).map(|()| labels),
+        }
+    }
+
+    /// The weights of the rows that are not ignored; the number of rows for probabilities.
+    fn divisor(&self, count: usize, target: Target<'_, T>) -> f64 {
+        target.classes().map_or(count as f64, |classes| self.labels().sum(classes))
+    }
+
+    fn fused(&self, y: &Tensor<T>, target: Target<'_, T>, dy: &mut [T], share: T) -> Option<f64> {
+        let rows = |y: &[usize]| self.labels().rows(y).ok().filter(|(rows, _)| rows.inner == 1);
+        match target {
+            Target::Classes(classes) if self.is_plain() && rows(y.shape()).is_some() => {
+                Some(softmax_cross_entropy(y.data(), &classes, dy, share))
+            }
+            _ => None,
+        }
+    }
+
+    fn pass(&self, y: &Tensor<T>, target: Target<'_, T>, out: Outputs<'_, T>) {
+        let kind = match target {
+            Target::Values(t) => Some(Kind::Probabilities(t.data())),
+            _ => target.classes().ok().map(Kind::Classes),
+        };
+        if let (Some(kind), Ok((rows, _))) = (kind, self.labels().rows(y.shape())) {
+            pass(self, rows, y.data(), kind, out);
+        }
     }
 }
 
@@ -208,10 +207,6 @@ impl<T: Scalar> Loss for CrossEntropy<T> {
         self.labels().check()
     }
 
-    fn reduction(&self) -> Reduction {
-        self.reduction
-    }
-
     fn weight_of(&self, target: Target<'_, T>) -> f64 {
         let Target::Classes(classes) = target else { return target.samples() as f64 };
         self.labels().sum(classes)
@@ -221,60 +216,7 @@ impl<T: Scalar> Loss for CrossEntropy<T> {
         self.ignore_index
     }
 
-    fn output_shape(&self, y: &[usize], target: Target<'_, T>) -> Result<Shape> {
-        self.rows(y, target)?;
-        self.reduced(y)
-    }
-
-    fn forward(&self, y: &Tensor<T>, target: Target<'_, T>, loss: &mut Tensor<T>) -> Result<()> {
-        let (rows, target) = self.rows(y.shape(), target)?;
-        let out = loss.reset(self.reduced(y.shape())?);
-        if self.reduction == Reduction::None {
-            let mut each = |row: usize, e| out[row] = T::from_f64(e);
-            each_row(self, rows, y.data(), target, Some(&mut each), [None, None], &|_| T::ONE);
-            return Ok(());
-        }
-        let mut sum = 0.0;
-        each_row(self, rows, y.data(), target, Some(&mut |_, e| sum += e), [None, None], &|_| T::ONE);
-        out[0] = T::from_f64(sum / self.divisor(rows, target));
-        Ok(())
-    }
-
-    fn backward(
-        &self,
-        y: &Tensor<T>,
-        target: Target<'_, T>,
-        dloss: &Tensor<T>,
-        dy: Option<&mut Tensor<T>>,
-        dt: Option<&mut Tensor<T>>,
-    ) -> Result<()> {
-        let (rows, kind) = self.rows(y.shape(), target)?;
-        check_dloss(dloss, self.reduced(y.shape())?)?;
-        if dt.is_some() {
-            target.values()?; // a class has no gradient
-        }
-        let (divisor, each) = (self.divisor(rows, kind), self.reduction == Reduction::None);
-        let g = |row: usize| T::from_f64(dloss.data()[if each { row } else { 0 }].to_f64() / divisor);
-        let [dy, dt] = [dy, dt].map(|d| d.map(|d| d.reset(*y.shape())));
-        each_row(self, rows, y.data(), kind, None, [dy, dt], &g);
-        Ok(())
-    }
-
-    fn value_and_gradient(&self, y: &Tensor<T>, target: Target<'_, T>, dy: &mut Tensor<T>) -> Result<T> {
-        let (rows, target) = self.rows(y.shape(), target)?;
-        if self.reduction == Reduction::None {
-            return Err(not_reduced());
-        }
-        let divisor = self.divisor(rows, target);
-        let dy = dy.reset(*y.shape());
-        if let (Kind::Classes(classes), true, 1) = (target, self.is_plain(), rows.inner) {
-            let share = T::from_f64(1.0 / divisor);
-            return Ok(T::from_f64(softmax_cross_entropy(y.data(), &classes, dy, share) / divisor));
-        }
-        let (mut sum, share) = (0.0, T::from_f64(1.0 / divisor));
-        each_row(self, rows, y.data(), target, Some(&mut |_, e| sum += e), [Some(dy), None], &|_| share);
-        Ok(T::from_f64(sum / divisor))
-    }
+    forward_to_rowwise!();
 
     fn spec(&self) -> Spec {
         Spec::new("CrossEntropy")
@@ -282,16 +224,6 @@ impl<T: Scalar> Loss for CrossEntropy<T> {
             .with("ignore_index", self.ignore_index.map(|class| class as i64))
             .with("reduction", self.reduction)
             .with("label_smoothing", self.label_smoothing)
-    }
-}
-
-impl<T: Scalar> CrossEntropy<T> {
-    /// The shape of the loss of a prediction that was checked.
-    fn reduced(&self, y: &[usize]) -> Result<Shape> {
-        match (self.reduction, y) {
-            (Reduction::None, [_, _, ..]) => without_classes(y),
-            _ => Ok(Shape::default()),
-        }
     }
 }
 

@@ -22,10 +22,6 @@ pub struct Row {
 }
 
 impl Rows {
-    pub fn count(self) -> usize {
-        self.outer * self.inner
-    }
-
     /// The i-th of rows whose classes are contiguous.
     pub fn row(self, i: usize) -> Row {
         Row { index: i, first: i * self.classes, stride: 1, classes: self.classes }

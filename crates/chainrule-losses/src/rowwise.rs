@@ -34,6 +34,11 @@ pub trait Rowwise<T: Scalar> {
         count as f64
     }
 
+    /// The sum of the single losses, and `share` times their slopes, where one loop for both is quicker than the pass.
+    fn fused(&self, _y: &Tensor<T>, _target: Target<'_, T>, _dy: &mut [T], _share: T) -> Option<f64> {
+        None
+    }
+
     /// The pass, over what has been checked.
     fn pass(&self, y: &Tensor<T>, target: Target<'_, T>, out: Outputs<'_, T>);
 }
@@ -117,8 +122,11 @@ pub fn value_and_gradient<T: Scalar>(
     }
     let (mut sum, divisor) = (0.0, divided_by(of, by, singles.volume(), target));
     let share = T::from_f64(1.0 / divisor);
-    let dy = Some(dy.reset(*y.shape()));
-    of.pass(y, target, Outputs { loss: Some(&mut |_, e| sum += e), g: &|_| share, dy, dt: None });
+    let dy = dy.reset(*y.shape());
+    if let Some(sum) = of.fused(y, target, dy, share) {
+        return Ok(T::from_f64(sum / divisor));
+    }
+    of.pass(y, target, Outputs { loss: Some(&mut |_, e| sum += e), g: &|_| share, dy: Some(dy), dt: None });
     Ok(T::from_f64(sum / divisor))
 }
 

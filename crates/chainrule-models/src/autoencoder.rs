@@ -1,8 +1,9 @@
 //! A convolutional autoencoder.
 
-use crate::layer;
-use chainrule_core::{Error, Result, Scalar, Spec};
-use chainrule_layers::{Conv2d, ConvTranspose2d, Flatten, Graph, Linear, Sequential, Sigmoid, Unflatten};
+use chainrule_core::{BoxModule, Error, Result, Scalar};
+use chainrule_layers::{
+    Conv2d, ConvTranspose2d, Flatten, Graph, Linear, Relu, Sequential, Sigmoid, Unflatten,
+};
 
 /// Two convolutions at stride 2 and a linear layer make a code; a linear layer and two transposed convolutions make the image again.
 ///
@@ -15,7 +16,7 @@ use chainrule_layers::{Conv2d, ConvTranspose2d, Flatten, Graph, Linear, Sequenti
 /// # Ok::<(), chainrule_core::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct AutoEncoder {
+pub struct AutoEncoder<T: Scalar = f32> {
     /// Channels of the image.
     pub channels: usize,
     /// Its height and width, multiples of 4.
@@ -27,28 +28,36 @@ pub struct AutoEncoder {
     /// The kernel of the transposed convolutions: 3, or an even one.
     pub up_kernel: usize,
     /// The activation.
-    pub activation: Spec,
+    pub activation: BoxModule<T>,
 }
 
 impl AutoEncoder {
     /// 16 and 32 filters, ReLU.
     #[must_use]
     pub fn new(channels: usize, size: [usize; 2], code: usize) -> Self {
-        Self { channels, size, width: [16, 32], code, up_kernel: 3, activation: Spec::new("Relu") }
+        Self::of(channels, size, code)
+    }
+}
+
+impl<T: Scalar> AutoEncoder<T> {
+    /// [`AutoEncoder::new`] for any element type.
+    #[must_use]
+    pub fn of(channels: usize, size: [usize; 2], code: usize) -> Self {
+        Self { channels, size, width: [16, 32], code, up_kernel: 3, activation: BoxModule::new(Relu::new()) }
     }
 
     /// x (N, channels, H, W) → `reconstruction`, of the same shape and in (0, 1), and `code` (N, code).
     ///
     /// # Errors
-    /// An activation that does not exist, or a size that is not a multiple of 4.
-    pub fn build<T: Scalar>(&self) -> Result<Graph<T>> {
-        let Self { channels, size, width: [c1, c2], code, up_kernel: k, .. } = *self;
+    /// A size that is not a multiple of 4.
+    pub fn build(&self) -> Result<Graph<T>> {
+        let &Self { channels, size, width: [c1, c2], code, up_kernel: k, .. } = self;
         if size.iter().any(|n| n % 4 != 0) {
             return Err(Error::value(format!(
                 "AutoEncoder: expected a size of multiples of 4, got {size:?}"
             )));
         }
-        let ([h, w], act) = (size.map(|n| n / 4), || layer(&self.activation));
+        let ([h, w], act) = (size.map(|n| n / 4), || self.activation.clone());
         let flat = c2.saturating_mul(h).saturating_mul(w);
         let down = |inputs, filters| Conv2d::new(inputs, filters, 3).stride(2).padding(1);
         let up = |inputs, filters| {
@@ -57,17 +66,17 @@ impl AutoEncoder {
         };
         let encoder = Sequential::of()
             .add(down(channels, c1))
-            .add(act()?)
+            .add(act())
             .add(down(c1, c2))
-            .add(act()?)
+            .add(act())
             .add(Flatten::new())
             .add(Linear::new(flat, code));
         let decoder = Sequential::of()
             .add(Linear::new(code, flat))
-            .add(act()?)
+            .add(act())
             .add(Unflatten::new(1, [c2, h, w]))
             .add(up(c2, c1))
-            .add(act()?)
+            .add(act())
             .add(up(c1, channels))
             .add(Sigmoid::new());
         let mut graph = Graph::of();

@@ -34,13 +34,6 @@ pub use vgg::{Stage, Vgg};
 pub use wavenet::WaveNet;
 pub use wgan_critic::WganCritic;
 
-use chainrule_core::{BoxModule, Result, Scalar, Spec};
-
-/// The layer of a spec, such as `Spec::new("Relu")`.
-fn layer<T: Scalar>(spec: &Spec) -> Result<BoxModule<T>> {
-    chainrule_layers::registry().build_module(spec)
-}
-
 /// The README's example, run as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

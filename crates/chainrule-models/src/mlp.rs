@@ -1,20 +1,19 @@
 //! The multilayer perceptron.
 
-use crate::layer;
-use chainrule_core::{Result, Scalar, Spec};
-use chainrule_layers::{BatchNorm1d, Dropout, Linear, Sequential};
+use chainrule_core::{BoxModule, Scalar};
+use chainrule_layers::{BatchNorm1d, Dropout, Linear, Relu, Sequential};
 
 /// For each hidden width a linear layer, optionally batch norm, an activation and dropout; then a linear layer. All in `net`.
 ///
 /// ```
 /// use chainrule_core::{Module, Parameters, Tensor};
 /// use chainrule_models::Mlp;
-/// let model = Mlp { batch_norm: true, dropout: 0.2, ..Mlp::new(20, [64, 48], 5) }.build()?.init(1)?;
+/// let model = Mlp { batch_norm: true, dropout: 0.2, ..Mlp::new(20, [64, 48], 5) }.build().init(1)?;
 /// assert_eq!(model.infer(&Tensor::<f32>::zeros([8, 20]))?.shape()[..], [8, 5]);
 /// # Ok::<(), chainrule_core::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Mlp {
+pub struct Mlp<T: Scalar = f32> {
     /// Inputs.
     pub features: usize,
     /// Outputs of each hidden layer.
@@ -28,7 +27,7 @@ pub struct Mlp {
     /// ε of the norm, and its momentum.
     pub norm: (f64, f64),
     /// The activation.
-    pub activation: Spec,
+    pub activation: BoxModule<T>,
     /// The probability of dropout.
     pub dropout: f64,
 }
@@ -37,7 +36,15 @@ impl Mlp {
     /// Hidden layers with bias and ReLU, without norm and dropout.
     #[must_use]
     pub fn new(features: usize, hidden: impl Into<Vec<usize>>, classes: usize) -> Self {
-        let (hidden, activation) = (hidden.into(), Spec::new("Relu"));
+        Self::of(features, hidden, classes)
+    }
+}
+
+impl<T: Scalar> Mlp<T> {
+    /// [`Mlp::new`] for any element type.
+    #[must_use]
+    pub fn of(features: usize, hidden: impl Into<Vec<usize>>, classes: usize) -> Self {
+        let (hidden, activation) = (hidden.into(), BoxModule::new(Relu::new()));
         Self {
             features,
             hidden,
@@ -51,19 +58,17 @@ impl Mlp {
     }
 
     /// x (N, features) → logits (N, classes).
-    ///
-    /// # Errors
-    /// An activation that does not exist.
-    pub fn build<T: Scalar>(&self) -> Result<Sequential<T>> {
+    #[must_use]
+    pub fn build(&self) -> Sequential<T> {
         let (mut net, mut inputs) = (Sequential::of(), self.features);
         for &width in &self.hidden {
             net = net.add(Linear::new(inputs, width).bias(self.bias));
             if self.batch_norm {
                 net = net.add(BatchNorm1d::new(width).eps(self.norm.0).momentum(self.norm.1));
             }
-            net = net.add(layer(&self.activation)?).add(Dropout::new(self.dropout));
+            net = net.add(self.activation.clone()).add(Dropout::new(self.dropout));
             inputs = width;
         }
-        Ok(Sequential::of().named("net", net.add(Linear::new(inputs, self.classes))))
+        Sequential::of().named("net", net.add(Linear::new(inputs, self.classes)))
     }
 }

@@ -1,9 +1,7 @@
 //! A variational autoencoder (Kingma and Welling, 2014), and its loss.
 
-use crate::layer;
-use chainrule_core::{Error, Objective, Result, Scalar, Spec, Target, Tensor};
-use chainrule_core::{Loss, Reduction};
-use chainrule_layers::{Graph, Linear, Reparametrize};
+use chainrule_core::{BoxModule, Error, Loss, Objective, Reduction, Result, Scalar, Target, Tensor};
+use chainrule_layers::{Graph, Linear, Relu, Reparametrize};
 use chainrule_losses::BceWithLogits;
 use std::marker::PhantomData;
 
@@ -12,14 +10,14 @@ use std::marker::PhantomData;
 /// ```
 /// use chainrule_core::{Module, Parameters, Tensor};
 /// use chainrule_models::Vae;
-/// let model = Vae::new(64, 40, 5).build()?.init(1)?;
+/// let model = Vae::new(64, 40, 5).build().init(1)?;
 /// let (x, noise) = (Tensor::<f32>::zeros([6, 64]), Tensor::zeros([6, 5]));
 /// let outputs = model.infer_all([&x, &noise])?; // logits, mu, logvar
 /// assert_eq!((&outputs[0].shape()[..], &outputs[1].shape()[..]), (&[6, 64][..], &[6, 5][..]));
 /// # Ok::<(), chainrule_core::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Vae {
+pub struct Vae<T: Scalar = f32> {
     /// Elements of a sample.
     pub features: usize,
     /// Outputs of the hidden layers.
@@ -27,26 +25,32 @@ pub struct Vae {
     /// Elements of the code.
     pub code: usize,
     /// The activation.
-    pub activation: Spec,
+    pub activation: BoxModule<T>,
 }
 
 impl Vae {
     /// With ReLU.
     #[must_use]
     pub fn new(features: usize, hidden: usize, code: usize) -> Self {
-        Self { features, hidden, code, activation: Spec::new("Relu") }
+        Self::of(features, hidden, code)
+    }
+}
+
+impl<T: Scalar> Vae<T> {
+    /// [`Vae::new`] for any element type.
+    #[must_use]
+    pub fn of(features: usize, hidden: usize, code: usize) -> Self {
+        Self { features, hidden, code, activation: BoxModule::new(Relu::new()) }
     }
 
     /// x (N, features) and `noise` (N, code), standard normal → `logits` (N, features), `mu` and `logvar` (N, code).
-    ///
-    /// # Errors
-    /// An activation that does not exist.
-    pub fn build<T: Scalar>(&self) -> Result<Graph<T>> {
-        let Self { features, hidden, code, .. } = *self;
+    #[must_use]
+    pub fn build(&self) -> Graph<T> {
+        let &Self { features, hidden, code, .. } = self;
         let mut graph = Graph::of();
         let (x, noise) = (graph.input("x"), graph.input("noise"));
         let h = graph.add("fc1", Linear::new(features, hidden), x);
-        let h = graph.add("act", layer(&self.activation)?, h);
+        let h = graph.add("act", self.activation.clone(), h);
         let mu = graph.add("fc21", Linear::new(hidden, code), h);
         let logvar = graph.add("fc22", Linear::new(hidden, code), h);
         let z = graph.add("sample", Reparametrize::new(), [mu, logvar, noise]);
@@ -56,7 +60,7 @@ impl Vae {
         for (name, node) in [("logits", logits), ("mu", mu), ("logvar", logvar)] {
             graph.output(name, node);
         }
-        Ok(graph)
+        graph
     }
 }
 

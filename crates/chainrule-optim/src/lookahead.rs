@@ -9,7 +9,7 @@
 use crate::{
     Driver, Rule, StateTensor, Update,
     check::count_of,
-    wrapper::{base, split},
+    wrapper::{base, ours, split},
 };
 use chainrule_core::{
     Args, Closure, Error, Example, Facts, FromSpec, Grads, Optimizer, OptimizerState, Parameters, Result,
@@ -159,8 +159,7 @@ impl<T: Scalar, O: Optimizer<T>> Optimizer<T> for Lookahead<T, O> {
 
     fn visit_state(&self, model: &dyn Parameters<T = T>, visit: &mut StateVisitor<'_, T>) -> Result<()> {
         self.slow.visit_state(model, &mut |path, name, value| {
-            let ours = NAMES.iter().find(|(_, inner)| *inner == name).map_or(name, |(ours, _)| ours);
-            visit(path, ours, value);
+            visit(path, ours(NAMES, name), value);
         })?;
         visit("", STEPS, StateValue::Count(self.steps));
         self.fast.visit_state(model, visit)

@@ -10,7 +10,7 @@
 use crate::{
     Driver, Rule, StateTensor, Update,
     check::{count_of, not_negative},
-    wrapper::{base, split},
+    wrapper::{base, ours, split},
 };
 use chainrule_core::{
     Args, Closure, Error, Example, Facts, FromSpec, Grads, Optimizer, OptimizerState, Parameters, Result,
@@ -161,8 +161,7 @@ impl<T: Scalar, O: Optimizer<T>> Optimizer<T> for Sam<T, O> {
 
     fn visit_state(&self, model: &dyn Parameters<T = T>, visit: &mut StateVisitor<'_, T>) -> Result<()> {
         self.kept.visit_state(model, &mut |path, name, value| {
-            let ours = NAMES.iter().find(|(_, inner)| *inner == name).map_or(name, |(ours, _)| ours);
-            visit(path, ours, value);
+            visit(path, ours(NAMES, name), value);
         })?;
         visit("", UP, StateValue::Count(self.up.into()));
         self.base.visit_state(model, visit)

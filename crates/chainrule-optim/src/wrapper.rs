@@ -12,6 +12,11 @@ pub fn base<T: Scalar>(args: &Args<'_, T>, kind: &str) -> Result<Box<dyn Optimiz
     }
 }
 
+/// Our name for one inside.
+pub fn ours<'a>(names: &[(&'a str, &str)], inside: &'a str) -> &'a str {
+    names.iter().find(|(_, name)| *name == inside).map_or(inside, |(ours, _)| ours)
+}
+
 /// Takes the values with one of our names out of a state, under the names inside.
 pub fn split<T: Scalar>(state: &mut OptimizerState<T>, names: &[(&str, &str)]) -> OptimizerState<T> {
     let inside = |name: &str| names.iter().find(|(ours, _)| *ours == name).map(|(_, inside)| *inside);

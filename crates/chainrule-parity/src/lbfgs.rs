@@ -5,8 +5,8 @@ use crate::{
     args::Args,
     case::{Array, File, text},
     compare::close,
+    each_case,
     optimizers::{Bag, list},
-    outcome,
 };
 use chainrule_core::{Evaluation, Grads, Init, Optimizer, Param, Registry, Result, Scalar, Tensor};
 use chainrule_optim::Lbfgs;
@@ -21,13 +21,7 @@ pub fn run<T: Scalar>(
     report: &mut Report,
 ) -> Result<()> {
     let file = File::parse(bytes)?;
-    for case in &file.cases {
-        let (name, id) = (text(case, "optimizer")?, text(case, "id")?);
-        if wanted(name) {
-            report.add(name, id, outcome(|| path(registry, &file, case)));
-        }
-    }
-    Ok(())
+    each_case(&file, "optimizer", wanted, report, &|_, case| path(registry, &file, case))
 }
 
 /// A function of a case: f(x), and ∂f/∂x into g.

@@ -17,8 +17,10 @@ mod schedules;
 
 pub use report::Report;
 
+use case::{File, text};
 use chainrule_core::{Error, Registry, Result};
 use chainrule_tensor::compiled;
+use serde_json::Value;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
@@ -66,6 +68,23 @@ fn outcome(case: impl FnOnce() -> Step<()>) -> Outcome {
         Err(Stop::Fail(why)) => Outcome::Failed(why),
         Err(Stop::Skip(why)) => Outcome::Skipped(why),
     }
+}
+
+/// Runs those cases of a file that are wanted, by what each names under `kind`.
+fn each_case(
+    file: &File<'_>,
+    kind: &str,
+    wanted: &dyn Fn(&str) -> bool,
+    report: &mut Report,
+    run: &dyn Fn(&str, &Value) -> Step<()>,
+) -> Result<()> {
+    for case in &file.cases {
+        let (name, id) = (text(case, kind)?, text(case, "id")?);
+        if wanted(name) {
+            report.add(name, id, outcome(|| run(name, case)));
+        }
+    }
+    Ok(())
 }
 
 fn read(file: &Path) -> Result<Vec<u8>> {

@@ -3,13 +3,14 @@
 use crate::{
     Report, Step, Stop,
     args::Args,
-    case::{Array, File, text},
+    case::{Array, File},
     compare::{Kind, agree, gradient, values},
-    outcome,
+    each_case,
+    module::{each, set_state},
 };
 use chainrule_core::{
-    AnyState, BoxModule, Classes, Context, Error, Grads, Module, ModuleCall, Objective, Param, Parameters,
-    Path, Registry, Result, Scalar, Spec, Target, Tensor,
+    AnyState, BoxModule, Classes, Context, Error, Grads, Module, ModuleCall, Objective, Registry, Result,
+    Scalar, Spec, Target, Tensor,
 };
 use chainrule_losses::{Bce, CrossEntropy, Mse};
 use chainrule_models::{
@@ -38,20 +39,17 @@ pub fn run<T: Scalar>(
     report: &mut Report,
 ) -> Result<()> {
     let (file, weights) = (File::parse(case)?, File::without_cases(weights)?);
-    for case in &file.cases {
-        let (arch, id) = (text(case, "arch")?, text(case, "id")?);
-        if wanted(arch) {
-            report.add(arch, id, outcome(|| compare(registry, &file, &weights, arch, case)));
-        }
-    }
-    Ok(())
+    let run = |arch: &str, case: &Value| compare(registry, &file, &weights, arch, case);
+    each_case(&file, "arch", wanted, report, &run)
 }
 
 /// The network of an architecture, from the sizes of the case.
-fn build<T: Scalar>(arch: &str, config: &Value) -> Step<Net<T>> {
+fn build<T: Scalar>(registry: &Registry<T>, arch: &str, config: &Value) -> Step<Net<T>> {
     let size = |name: &str| one(&config[name], name);
     let sizes = |name: &str| list(&config[name], name);
-    let activation = || activation(config["act"].as_str().unwrap_or_default());
+    let activation = || -> Step<BoxModule<T>> {
+        Ok(registry.build_module(&activation(config["act"].as_str().unwrap_or_default())?)?)
+    };
     let on = |name: &str| config[name] == Value::Bool(true);
     let number = |name: &str| config[name].as_f64().unwrap_or_default();
     let classifier = |module: BoxModule<T>| {
@@ -72,7 +70,7 @@ fn build<T: Scalar>(arch: &str, config: &Value) -> Step<Net<T>> {
                 hidden: array(sizes("hidden")?)?,
                 average: config["pool"] == "avg",
                 activation: activation()?,
-                ..LeNet::new(size("channels")?, size("classes")?)
+                ..LeNet::of(size("channels")?, size("classes")?)
             }
             .build()?,
         )),
@@ -82,9 +80,9 @@ fn build<T: Scalar>(arch: &str, config: &Value) -> Step<Net<T>> {
                 batch_norm: true,
                 norm: (number("eps"), number("momentum")),
                 activation: activation()?,
-                ..Mlp::new(size("features")?, sizes("hidden")?, size("classes")?)
+                ..Mlp::of(size("features")?, sizes("hidden")?, size("classes")?)
             }
-            .build()?,
+            .build(),
         )),
         "VGG" => {
             let stages = config["plan"].as_array().into_iter().flatten();
@@ -135,7 +133,7 @@ fn build<T: Scalar>(arch: &str, config: &Value) -> Step<Net<T>> {
                 width: array(sizes("width")?)?,
                 up_kernel: size("up_kernel")?,
                 activation: activation()?,
-                ..AutoEncoder::new(size("channels")?, array(sizes("size")?)?, size("code")?)
+                ..AutoEncoder::of(size("channels")?, array(sizes("size")?)?, size("code")?)
             };
             let mse = config["loss"] == "mse";
             Net {
@@ -148,9 +146,9 @@ fn build<T: Scalar>(arch: &str, config: &Value) -> Step<Net<T>> {
         }
         "VAE" => {
             let (features, hidden, code) = (size("features")?, size("hidden")?, size("code")?);
-            let net = Vae { activation: activation()?, ..Vae::new(features, hidden, code) };
+            let net = Vae { activation: activation()?, ..Vae::of(features, hidden, code) };
             Net {
-                module: BoxModule::new(net.build()?),
+                module: BoxModule::new(net.build()),
                 inputs: &["x", "noise"],
                 outputs: &["logits", "mu", "logvar"],
                 loss: Box::new(VaeLoss::new().beta(number("beta"))),
@@ -251,9 +249,9 @@ fn compare<T: Scalar>(
     arch: &str,
     case: &Value,
 ) -> Step<()> {
-    let net = build::<T>(arch, &case["config"])?;
+    let net = build(registry, arch, &case["config"])?;
     let names = case["state_dict"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let stored = names.map(|name| Ok((name, weights.array(name)?))).collect::<Result<Vec<_>>>()?;
+    let stored = names.map(|name| Ok((name.to_owned(), weights.array(name)?))).collect::<Result<_>>()?;
     let tensor = |v: &Value, name: &str| match v[name].as_str() {
         Some(key) => Ok(file.array(key)?),
         None => Err(Stop::Fail(format!("the case has no `{name}`"))),
@@ -265,7 +263,7 @@ fn compare<T: Scalar>(
     let targets = Targets::new(&net.of.1.iter().map(of_loss).collect::<Step<Vec<_>>>()?);
 
     let mut module = net.module.clone();
-    load(&mut module, &stored)?;
+    set_state(&stored, &mut module)?;
     let (mut ys, mut state) = (vec![Tensor::default(); net.outputs.len()], AnyState::default());
     module.apply(&xs, &mut ys, &mut state, Context::infer())?;
     for (name, y) in net.outputs.iter().zip(&ys) {
@@ -316,7 +314,7 @@ fn compare<T: Scalar>(
         let spec = Args::plain(&run["args"]).spec(registry.optimizers(), name)?;
         let Some(spec) = spec else { return Err(Stop::Skip(format!("optimizer {name}"))) };
         let (mut optimizer, mut module) = (registry.build_optimizer(&spec)?, net.module.clone());
-        load(&mut module, &stored)?;
+        set_state(&stored, &mut module)?;
         let mut grads = Grads::new(&module);
         let want = file.array(run["losses"].as_str().unwrap_or_default())?;
         let mut losses = Vec::new();
@@ -377,35 +375,4 @@ impl<T: Scalar> Targets<T> {
         });
         each.collect()
     }
-}
-
-/// Sets every parameter and buffer; a name that only one side has is a failure.
-fn load<T: Scalar>(module: &mut BoxModule<T>, stored: &[(&str, Array)]) -> Step<()> {
-    let (mut result, mut seen) = (Ok(()), 0);
-    module.visit_mut(&mut |path: &Path<'_>, p: &mut Param<T>| {
-        let path = path.to_string();
-        let set = match stored.iter().find(|(name, _)| *name == path) {
-            Some((_, array)) => p.set(array.cast()).map_err(|e: Error| e.in_layer(&path)),
-            None => Err(Error::value(format!("`{path}` is not among PyTorch's names"))),
-        };
-        seen += 1;
-        if result.is_ok() {
-            result = set;
-        }
-    });
-    result?;
-    if seen != stored.len() {
-        return Err(Stop::Fail(format!("expected {} tensors, the network has {seen}", stored.len())));
-    }
-    Ok(())
-}
-
-fn each<T: Scalar>(module: &BoxModule<T>, f: &mut dyn FnMut(&str, &Param<T>) -> Step<()>) -> Step<()> {
-    let mut result = Ok(());
-    module.visit(&mut |path, p| {
-        if result.is_ok() {
-            result = f(&path.to_string(), p);
-        }
-    });
-    result
 }

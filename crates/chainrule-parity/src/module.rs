@@ -9,6 +9,7 @@ use chainrule_core::{
     AnyState, BoxModule, Call, Context, Grads, Module, ModuleCall, Objective, Param, Parameters, Path,
     Reduction, Registry, Scalar, Shape, Target, Targets, Tensor,
 };
+use std::collections::BTreeMap;
 
 /// Builds, runs and compares.
 pub fn run<T: Scalar>(registry: &Registry<T>, case: &Case) -> Step<()> {
@@ -46,7 +47,7 @@ fn tensors(case: &Case) -> Step<Vec<&Array>> {
 }
 
 fn run_module<T: Scalar>(case: &Case, mut module: BoxModule<T>, arrays: &[&Array]) -> Step<()> {
-    set_state(case, &mut module)?;
+    set_state(&case.state, &mut module)?;
     let (inputs, batched) = inputs(case, &module, arrays)?;
     let xs: Vec<&Tensor<T>> = inputs.iter().collect();
     let run = |seed| -> Step<(Vec<Tensor<T>>, AnyState)> {
@@ -149,13 +150,13 @@ fn winners<T: Scalar>(
 }
 
 /// Sets every parameter and buffer; a name that only one side has is a failure.
-fn set_state<T: Scalar>(case: &Case, module: &mut BoxModule<T>) -> Step<()> {
-    let mut left: Vec<&str> = case.state.keys().map(String::as_str).collect();
+pub fn set_state<T: Scalar>(state: &BTreeMap<String, Array>, module: &mut BoxModule<T>) -> Step<()> {
+    let mut left: Vec<&str> = state.keys().map(String::as_str).collect();
     let mut result = Ok(());
     module.visit_mut(&mut |path: &Path<'_>, p: &mut Param<T>| {
         let path = path.to_string();
         left.retain(|name| *name != path);
-        let set = match case.state.get(&path) {
+        let set = match state.get(&path) {
             Some(array) => p.set(array.cast()).map_err(Stop::from),
             None => Err(Stop::Fail(format!("`{path}` is not among PyTorch's parameters"))),
         };
@@ -170,7 +171,8 @@ fn set_state<T: Scalar>(case: &Case, module: &mut BoxModule<T>) -> Step<()> {
     }
 }
 
-fn each<T: Scalar>(module: &BoxModule<T>, f: &mut dyn FnMut(&str, &Param<T>) -> Step<()>) -> Step<()> {
+/// Calls `f` with every parameter and its path, up to the first that fails.
+pub fn each<T: Scalar>(module: &BoxModule<T>, f: &mut dyn FnMut(&str, &Param<T>) -> Step<()>) -> Step<()> {
     let mut result = Ok(());
     module.visit(&mut |path, p| {
         if result.is_ok() {

@@ -2,10 +2,10 @@
 
 use crate::{
     Report, Step, Stop,
-    case::{File, text},
+    case::File,
     compare::{Kind, values},
+    each_case,
     optimizers::{Bag, list, steps, tensors},
-    outcome,
 };
 use chainrule_core::{
     Optimizer, OptimizerState, Parameters, Registry, Result, Scalar, Spec, StateValue, Tensor,
@@ -21,13 +21,7 @@ pub fn run<T: Scalar>(
     report: &mut Report,
 ) -> Result<()> {
     let file = File::parse(bytes)?;
-    for case in &file.cases {
-        let (name, id) = (text(case, "optimizer")?, text(case, "id")?);
-        if wanted(name) {
-            report.add(name, id, outcome(|| trajectory(registry, &file, name, case)));
-        }
-    }
-    Ok(())
+    each_case(&file, "optimizer", wanted, report, &|name, case| trajectory(registry, &file, name, case))
 }
 
 fn trajectory<T: Scalar>(registry: &Registry<T>, file: &File<'_>, name: &str, case: &Value) -> Step<()> {

@@ -3,9 +3,9 @@
 use crate::{
     Report, Step, Stop,
     args::Args,
-    case::{Array, File, text},
+    case::{Array, File},
     compare::{Kind, shapes, values},
-    outcome,
+    each_case,
 };
 use chainrule_core::{
     Grads, Init, Optimizer, Param, Parameters, Params, ParamsMut, Registry, Result, Scalar,
@@ -20,13 +20,7 @@ pub fn run<T: Scalar>(
     report: &mut Report,
 ) -> Result<()> {
     let file = File::parse(bytes)?;
-    for case in &file.cases {
-        let (name, id) = (text(case, "optimizer")?, text(case, "id")?);
-        if wanted(name) {
-            report.add(name, id, outcome(|| trajectory(registry, &file, name, case)));
-        }
-    }
-    Ok(())
+    each_case(&file, "optimizer", wanted, report, &|name, case| trajectory(registry, &file, name, case))
 }
 
 fn trajectory<T: Scalar>(registry: &Registry<T>, file: &File<'_>, name: &str, case: &Value) -> Step<()> {

@@ -243,7 +243,7 @@ impl Init {
             Self::Normal { mean, std } | Self::TruncatedNormal { mean, std } => {
                 std >= 0.0 && finite(mean - FARTHEST * std) && finite(mean + FARTHEST * std)
             }
-            // Bounds that leave almost nothing would be drawn for in vain.
+            // A value is drawn until it lies within the bounds: they must leave a share that is worth the wait.
             Self::TruncatedWithin { mean, std, low, high } => {
                 let (below, above) = ((low - mean) / std, (high - mean) / std);
                 std > 0.0

@@ -71,7 +71,7 @@ impl<T: Scalar> FromSpec<T> for BilinearGlu<T> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::activation::gated::tests::assert_by_hand;
+    use crate::activation::gated::tests::{assert_by_hand, doubled};
     use chainrule_gradcheck::laws;
 
     laws! {
@@ -83,14 +83,6 @@ pub(crate) mod tests {
             input: doubled(&shape, axis),
             wrong: shape.iter().map(|n| 2 * n + 1).collect::<Vec<_>>(),
         }
-    }
-
-    /// The shape with twice as many elements along an axis.
-    fn doubled(shape: &[usize], axis: isize) -> Vec<usize> {
-        let mut shape = shape.to_vec();
-        let at = axis.rem_euclid(shape.len() as isize) as usize;
-        shape[at] *= 2;
-        shape
     }
 
     /// a = (3, 8), b = (2, −1): y = 6, −8. For g = 5: ∂a = 10, −5, ∂b = 15, 40.

@@ -143,6 +143,14 @@ pub(super) use gated;
 pub(crate) mod tests {
     use chainrule_core::{Call, Grads, Layer, Module, Tensor};
 
+    /// The shape with twice as many elements along an axis.
+    pub fn doubled(shape: &[usize], axis: isize) -> Vec<usize> {
+        let mut shape = shape.to_vec();
+        let at = axis.rem_euclid(shape.len() as isize) as usize;
+        shape[at] *= 2;
+        shape
+    }
+
     /// Compares y and, for ∂E/∂y = 5 everywhere, ∂E/∂x with values worked out on paper, along the last axis.
     pub fn assert_by_hand<const N: usize, const H: usize>(
         layer: impl Layer<T = f64, Cache = ()>,

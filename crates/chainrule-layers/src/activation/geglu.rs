@@ -90,7 +90,7 @@ impl<T: Scalar> FromSpec<T> for Geglu<T> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::activation::gated::tests::assert_by_hand;
+    use crate::activation::gated::tests::{assert_by_hand, doubled};
     use chainrule_gradcheck::laws;
 
     laws! {
@@ -102,14 +102,6 @@ pub(crate) mod tests {
             input: doubled(&shape, axis),
             wrong: shape.iter().map(|n| 2 * n + 1).collect::<Vec<_>>(),
         }
-    }
-
-    /// The shape with twice as many elements along an axis.
-    fn doubled(shape: &[usize], axis: isize) -> Vec<usize> {
-        let mut shape = shape.to_vec();
-        let at = axis.rem_euclid(shape.len() as isize) as usize;
-        shape[at] *= 2;
-        shape
     }
 
     /// a = (3, 8), b = (0, 1): Φ = ½, 0.841344746068543 and φ(1) = 0.241970724519143, so f = 0, 0.841344746068543 and f′ = ½, 1.083315470587686.

@@ -73,7 +73,7 @@ impl<T: Scalar> FromSpec<T> for Glu<T> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::activation::gated::tests::assert_by_hand;
+    use crate::activation::gated::tests::{assert_by_hand, doubled};
     use chainrule_core::Layer;
     use chainrule_gradcheck::laws;
 
@@ -86,14 +86,6 @@ pub(crate) mod tests {
             input: doubled(&shape, axis),
             wrong: shape.iter().map(|n| 2 * n + 1).collect::<Vec<_>>(),
         }
-    }
-
-    /// The shape with twice as many elements along an axis.
-    fn doubled(shape: &[usize], axis: isize) -> Vec<usize> {
-        let mut shape = shape.to_vec();
-        let at = axis.rem_euclid(shape.len() as isize) as usize;
-        shape[at] *= 2;
-        shape
     }
 
     /// a = (3, 8), b = (0, ln 3): σ = ½, ¾ and σ(1 − σ) = ¼, 3/16. y = 3/2, 6. For g = 5: ∂a = 5/2, 15/4, ∂b = 5·3/4, 5·8·3/16 = 15/2.

@@ -76,7 +76,7 @@ impl<T: Scalar> FromSpec<T> for Swiglu<T> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::activation::gated::tests::assert_by_hand;
+    use crate::activation::gated::tests::{assert_by_hand, doubled};
     use chainrule_gradcheck::laws;
 
     laws! {
@@ -88,14 +88,6 @@ pub(crate) mod tests {
             input: doubled(&shape, axis),
             wrong: shape.iter().map(|n| 2 * n + 1).collect::<Vec<_>>(),
         }
-    }
-
-    /// The shape with twice as many elements along an axis.
-    fn doubled(shape: &[usize], axis: isize) -> Vec<usize> {
-        let mut shape = shape.to_vec();
-        let at = axis.rem_euclid(shape.len() as isize) as usize;
-        shape[at] *= 2;
-        shape
     }
 
     /// a = (3, 8), b = (0, ln 3): σ = ½, ¾, f = b σ = 0, ¾ ln 3, f′ = σ (1 + b (1 − σ)) = ½, ¾ (1 + ¼ ln 3). y = 0, 6 ln 3. For g = 5:

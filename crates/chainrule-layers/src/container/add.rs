@@ -6,9 +6,9 @@
 //!
 //! Keeps nothing. Derivation: docs/layers/container/add.md.
 
-use super::{count, inputs_expected, not_recorded, only_gradient, only_output, pull_expected};
+use super::{count, inputs_expected, not_recorded, only_gradient, only_output, pull_expected, same};
 use chainrule_core::{
-    Args, Context, Error, Example, Facts, FromSpec, Grads, Module, ModuleCall, Parameters, Params, ParamsMut,
+    Args, Context, Example, Facts, FromSpec, Grads, Module, ModuleCall, Parameters, Params, ParamsMut,
     Result, Scalar, Shape, Spec, Tensor,
 };
 use chainrule_tensor::kernels::elementwise::{add_assign, copy};
@@ -74,12 +74,12 @@ impl<T: Scalar> Module for Add<T> {
     fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>> {
         self.validate()?;
         inputs_expected("Add", self.terms, inputs.len())?;
-        Ok(vec![same(inputs.iter().copied())?])
+        Ok(vec![same("Add", inputs.iter().copied())?])
     }
 
     fn apply(&self, xs: &[&Tensor<T>], ys: &mut [Tensor<T>], _: &mut (), _: Context) -> Result<()> {
         inputs_expected("Add", self.terms, xs.len())?;
-        let shape = same(xs.iter().map(|x| *x.shape()))?;
+        let shape = same("Add", xs.iter().map(|x| *x.shape()))?;
         let y = only_output(ys)?;
         copy(xs[0].data(), y.reset(shape)); // y = x₀
         xs[1..].iter().for_each(|x| add_assign(y.data_mut(), x.data())); // y += xᵢ
@@ -114,18 +114,6 @@ impl<T: Scalar> Module for Add<T> {
 
     fn to_spec(&self) -> Spec {
         Spec::new("Add").with("terms", self.terms)
-    }
-}
-
-/// The one shape of all inputs.
-fn same(shapes: impl Iterator<Item = Shape>) -> Result<Shape> {
-    let mut shapes = shapes;
-    let first = shapes.next().ok_or_else(|| Error::shape("Add: expected at least one input, got none"))?;
-    match shapes.find(|shape| *shape != first) {
-        None => Ok(first),
-        Some(other) => {
-            Err(Error::shape(format!("Add: expected inputs of one shape, got {first} and {other}")))
-        }
     }
 }
 

@@ -82,6 +82,19 @@ pub(crate) fn inputs_expected(kind: &str, expected: usize, got: usize) -> Result
     Err(Error::shape(format!("{kind}: expected {expected} inputs, got {got}")))
 }
 
+/// The one shape of all inputs of a module.
+fn same(kind: &str, mut shapes: impl Iterator<Item = Shape>) -> Result<Shape> {
+    let first = shapes
+        .next()
+        .ok_or_else(|| Error::shape(format!("{kind}: expected at least one input, got none")))?;
+    match shapes.find(|shape| *shape != first) {
+        None => Ok(first),
+        Some(other) => {
+            Err(Error::shape(format!("{kind}: expected inputs of one shape, got {first} and {other}")))
+        }
+    }
+}
+
 /// An error unless a backward pass has as many inputs, and as many places for ∂E/∂x, as the module has inputs.
 pub(crate) fn pull_expected<T>(
     kind: &str,

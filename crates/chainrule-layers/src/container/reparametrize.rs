@@ -7,9 +7,9 @@
 //!
 //! Keeps nothing. Derivation: docs/layers/container/reparametrize.md.
 
-use super::{inputs_expected, not_recorded, only_gradient, only_output, pull_expected};
+use super::{inputs_expected, not_recorded, only_gradient, only_output, pull_expected, same};
 use chainrule_core::{
-    Args, Context, Error, Example, Facts, FromSpec, Grads, Module, ModuleCall, Parameters, Params, ParamsMut,
+    Args, Context, Example, Facts, FromSpec, Grads, Module, ModuleCall, Parameters, Params, ParamsMut,
     Result, Scalar, Shape, Spec, Tensor,
 };
 use chainrule_tensor::compiled;
@@ -63,12 +63,12 @@ impl<T: Scalar> Module for Reparametrize<T> {
 
     fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>> {
         inputs_expected("Reparametrize", 3, inputs.len())?;
-        Ok(vec![same(inputs.iter().copied())?])
+        Ok(vec![same("Reparametrize", inputs.iter().copied())?])
     }
 
     fn apply(&self, xs: &[&Tensor<T>], ys: &mut [Tensor<T>], _: &mut (), _: Context) -> Result<()> {
         inputs_expected("Reparametrize", 3, xs.len())?;
-        let shape = same(xs.iter().map(|x| *x.shape()))?;
+        let shape = same("Reparametrize", xs.iter().map(|x| *x.shape()))?;
         sample([xs[0].data(), xs[1].data(), xs[2].data()], only_output(ys)?.reset(shape)); // z = μ + ε exp(v/2)
         Ok(())
     }
@@ -103,17 +103,6 @@ impl<T: Scalar> Module for Reparametrize<T> {
 
     fn to_spec(&self) -> Spec {
         Spec::new("Reparametrize")
-    }
-}
-
-/// The one shape of all inputs.
-fn same(mut shapes: impl Iterator<Item = Shape>) -> Result<Shape> {
-    let first = shapes.next().unwrap_or_default();
-    match shapes.find(|shape| *shape != first) {
-        None => Ok(first),
-        Some(other) => {
-            Err(Error::shape(format!("Reparametrize: expected inputs of one shape, got {first} and {other}")))
-        }
     }
 }
 

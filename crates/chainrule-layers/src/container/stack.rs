@@ -6,7 +6,9 @@
 //!
 //! Keeps nothing. Derivation: docs/layers/container/stack.md.
 
-use super::{along::Parts, count, inputs_expected, not_recorded, only_gradient, only_output, pull_expected};
+use super::{
+    along::Parts, count, inputs_expected, not_recorded, only_gradient, only_output, pull_expected, same,
+};
 use chainrule_core::{
     Args, Context, Error, Example, Facts, FromSpec, Grads, Module, ModuleCall, Parameters, Params, ParamsMut,
     Result, Scalar, Shape, Spec, Tensor,
@@ -61,16 +63,8 @@ impl<T: Scalar> Stack<T> {
     }
 
     /// y's shape from those of the inputs.
-    fn stacked(&self, shapes: impl IntoIterator<Item = Shape>) -> Result<Shape> {
-        let mut shapes = shapes.into_iter();
-        let first =
-            shapes.next().ok_or_else(|| Error::shape("Stack: expected at least one input, got none"))?;
-        match shapes.find(|shape| *shape != first) {
-            None => self.with_axis(&first, self.parts),
-            Some(other) => {
-                Err(Error::shape(format!("Stack: expected inputs of one shape, got {first} and {other}")))
-            }
-        }
+    fn stacked(&self, shapes: impl Iterator<Item = Shape>) -> Result<Shape> {
+        self.with_axis(&same("Stack", shapes)?, self.parts)
     }
 }
 

@@ -6,9 +6,9 @@
 //!
 //! Keeps nothing. Derivation: docs/layers/container/add.md.
 
-use super::{inputs_expected, not_recorded, only_gradient, only_output, pull_expected};
+use super::{inputs_expected, not_recorded, only_gradient, only_output, pull_expected, same};
 use chainrule_core::{
-    Args, Context, Error, Example, Facts, FromSpec, Grads, Module, ModuleCall, Parameters, Params, ParamsMut,
+    Args, Context, Example, Facts, FromSpec, Grads, Module, ModuleCall, Parameters, Params, ParamsMut,
     Result, Scalar, Shape, Spec, Tensor,
 };
 use chainrule_tensor::{
@@ -62,14 +62,6 @@ impl<T: Scalar> Parameters for Sub<T> {
     fn list_mut<'a>(&'a mut self, _: &mut ParamsMut<'_, 'a, T>) {}
 }
 
-/// The one shape of both.
-fn same(a: &Shape, b: &Shape) -> Result<Shape> {
-    if a == b {
-        return Ok(*a);
-    }
-    Err(Error::shape(format!("Sub: expected inputs of one shape, got {a} and {b}")))
-}
-
 impl<T: Scalar> Module for Sub<T> {
     type State = ();
 
@@ -79,12 +71,12 @@ impl<T: Scalar> Module for Sub<T> {
 
     fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>> {
         inputs_expected("Sub", 2, inputs.len())?;
-        Ok(vec![same(&inputs[0], &inputs[1])?])
+        Ok(vec![same("Sub", inputs.iter().copied())?])
     }
 
     fn apply(&self, xs: &[&Tensor<T>], ys: &mut [Tensor<T>], _: &mut (), _: Context) -> Result<()> {
         inputs_expected("Sub", 2, xs.len())?;
-        let shape = same(xs[0].shape(), xs[1].shape())?;
+        let shape = same("Sub", xs.iter().map(|x| *x.shape()))?;
         subtract(xs[0].data(), xs[1].data(), only_output(ys)?.reset(shape)); // y = x₀ − x₁
         Ok(())
     }

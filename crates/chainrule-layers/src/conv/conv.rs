@@ -13,10 +13,10 @@
 //!
 //! Keeps nothing but scratch space. Derivation: docs/layers/conv/conv2d.md; sequences and what is causal: conv1d.md; volumes: conv3d.md.
 
-use super::{Padding, PaddingMode};
+use super::{Padding, PaddingMode, filters};
 use crate::{
     Sizes,
-    rank::{axes_of, check_sizes, join, split},
+    rank::{axes_of, join, split},
 };
 use chainrule_core::{
     Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Init, Layer, Param, Params, ParamsMut,
@@ -176,10 +176,8 @@ impl<const R: usize, T: Scalar> Conv<R, T> {
 
     /// Its parameters made from its settings.
     fn with_parameters(self, bias: bool) -> Self {
-        let default = self.default_init();
-        let weight = self.weight_shape().unwrap_or_default(); // `check` refuses what has no shape
-        let weight = Param::new("weight", weight, self.weight_init.unwrap_or(default));
-        let bias = bias.then(|| Param::new("bias", [self.outputs], self.bias_init.unwrap_or(default)));
+        let (shape, inits) = (self.weight_shape().ok(), [self.weight_init, self.bias_init]);
+        let (weight, bias) = filters::parameters(shape, self.outputs, bias, inits, self.default_init());
         Self { weight, bias, ..self }
     }
 
@@ -190,8 +188,7 @@ impl<const R: usize, T: Scalar> Conv<R, T> {
     }
 
     fn default_init(&self) -> Init {
-        let inputs = self.inputs.checked_div(self.groups).unwrap_or(0);
-        Init::torch_default(self.kernel.iter().fold(inputs, |n, &k| n.saturating_mul(k)))
+        filters::default_init(self.inputs.checked_div(self.groups).unwrap_or(0), &self.kernel)
     }
 
     /// Elements that a window spans.
@@ -259,23 +256,9 @@ impl<const R: usize, T: Scalar> Layer for Conv<R, T> {
     type Cache = ConvCache<R, T>;
 
     fn check(&self) -> Result<()> {
-        let Self { inputs, outputs, kernel, stride, dilation, groups, .. } = self;
-        if *inputs == 0 || *outputs == 0 {
-            return Err(Error::value(format!(
-                "{}: expected at least one channel in and one out, got {inputs} and {outputs}",
-                Self::NAME
-            )));
-        }
-        for (what, sizes) in [("kernel_size", kernel), ("stride", stride), ("dilation", dilation)] {
-            check_sizes(Self::NAME, what, 1, *sizes)?;
-        }
+        let (stride, channels) = (self.stride, [self.inputs, self.outputs, self.groups]);
+        filters::check(Self::NAME, channels, [self.kernel, stride, self.dilation])?;
         self.padding.check(Self::NAME)?;
-        if *groups == 0 || inputs % groups != 0 || outputs % groups != 0 {
-            return Err(Error::value(format!(
-                "{}: expected groups that divide {inputs} channels in and {outputs} out, got {groups}",
-                Self::NAME
-            )));
-        }
         if self.padding == Padding::Same && stride.iter().any(|&stride| stride != 1) {
             return Err(Error::value(format!(
                 "{}: expected stride 1 with padding \"same\", got stride {stride:?}",

@@ -13,6 +13,7 @@
 //!
 //! Keeps nothing but scratch space. Derivation: docs/layers/conv/conv_transpose.md.
 
+use super::filters;
 use crate::{
     Sizes,
     rank::{axes_of, check_sizes, join, split},
@@ -189,10 +190,8 @@ impl<const R: usize, T: Scalar> ConvTranspose<R, T> {
 
     /// Its parameters made from its settings.
     fn with_parameters(self, bias: bool) -> Self {
-        let default = self.default_init();
-        let weight = self.weight_shape().unwrap_or_default(); // `check` refuses what has no shape
-        let weight = Param::new("weight", weight, self.weight_init.unwrap_or(default));
-        let bias = bias.then(|| Param::new("bias", [self.outputs], self.bias_init.unwrap_or(default)));
+        let (shape, inits) = (self.weight_shape().ok(), [self.weight_init, self.bias_init]);
+        let (weight, bias) = filters::parameters(shape, self.outputs, bias, inits, self.default_init());
         Self { weight, bias, ..self }
     }
 
@@ -202,8 +201,7 @@ impl<const R: usize, T: Scalar> ConvTranspose<R, T> {
     }
 
     fn default_init(&self) -> Init {
-        let outputs = self.outputs.checked_div(self.groups).unwrap_or(0);
-        Init::torch_default(self.kernel.iter().fold(outputs, |n, &k| n.saturating_mul(k)))
+        filters::default_init(self.outputs.checked_div(self.groups).unwrap_or(0), &self.kernel)
     }
 
     /// The length of y along an axis where x has n elements; `None` if it has none, or too many.
@@ -277,28 +275,15 @@ impl<const R: usize, T: Scalar> Layer for ConvTranspose<R, T> {
     type Cache = ConvTransposeCache<R, T>;
 
     fn check(&self) -> Result<()> {
-        let Self { inputs, outputs, kernel, stride, dilation, groups, .. } = self;
-        if *inputs == 0 || *outputs == 0 {
-            return Err(Error::value(format!(
-                "{}: expected at least one channel in and one out, got {inputs} and {outputs}",
-                Self::NAME
-            )));
-        }
-        for (what, sizes) in [("kernel_size", kernel), ("stride", stride), ("dilation", dilation)] {
-            check_sizes(Self::NAME, what, 1, *sizes)?;
-        }
+        let (stride, dilation) = (self.stride, self.dilation);
+        let channels = [self.inputs, self.outputs, self.groups];
+        filters::check(Self::NAME, channels, [self.kernel, stride, dilation])?;
         check_sizes(Self::NAME, "padding", 0, self.padding)?;
         if (0..R).any(|axis| self.output_padding[axis] >= stride[axis].max(dilation[axis])) {
             return Err(Error::value(format!(
                 "{}: expected output_padding below the stride {stride:?} or the dilation {dilation:?}, got {:?}",
                 Self::NAME,
                 self.output_padding
-            )));
-        }
-        if *groups == 0 || inputs % groups != 0 || outputs % groups != 0 {
-            return Err(Error::value(format!(
-                "{}: expected groups that divide {inputs} channels in and {outputs} out, got {groups}",
-                Self::NAME
             )));
         }
         self.weight_shape().map(drop)

@@ -1,5 +1,6 @@
 //! Convolutions: the same weights at every position of an image.
 
+mod filters;
 mod padding;
 mod patches;
 mod separable;

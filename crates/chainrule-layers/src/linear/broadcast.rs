@@ -1,7 +1,13 @@
 //! Parameters of the last axes of a tensor.
 
 use chainrule_core::{Error, Result, Scalar, Shape};
-use chainrule_tensor::kernels::{layers::axis::sum_along, reduce::add_rows_to};
+use chainrule_tensor::{
+    kernels::{layers::axis::sum_along, reduce::add_rows_to},
+    par,
+};
+
+/// Elements of a piece of work.
+const PIECE: usize = 1 << 14;
 
 /// The shape of a parameter that stands for the last axes of x, those of length 1 at its end for any length.
 #[derive(Clone, Copy, Debug)]
@@ -48,4 +54,31 @@ impl Features {
     pub(super) fn cache_bytes<T>(&self, input: &[usize]) -> usize {
         input.iter().fold(size_of::<T>(), |n, &axis| n.saturating_mul(axis))
     }
+}
+
+/// y = f(x, v) with the value v of each feature, which has `inner` elements of x side by side.
+pub(super) fn combine<T: Scalar>(
+    x: &[T],
+    values: &[T],
+    y: &mut [T],
+    inner: usize,
+    f: impl Fn(T, T) -> T + Copy + Sync,
+) {
+    let row = values.len() * inner;
+    if x.is_empty() || row == 0 {
+        return;
+    }
+    let per = PIECE.div_ceil(row);
+    par::for_chunks(y, per * row, |piece, y| {
+        let x = x[piece * per * row..].chunks_exact(row);
+        for (y, x) in y.chunks_exact_mut(row).zip(x) {
+            if inner == 1 {
+                y.iter_mut().zip(x).zip(values).for_each(|((y, &x), &v)| *y = f(x, v));
+                continue;
+            }
+            for ((y, x), &v) in y.chunks_exact_mut(inner).zip(x.chunks_exact(inner)).zip(values) {
+                y.iter_mut().zip(x).for_each(|(y, &x)| *y = f(x, v));
+            }
+        }
+    });
 }

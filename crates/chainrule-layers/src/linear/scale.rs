@@ -6,12 +6,12 @@
 //!
 //! Keeps nothing. Derivation: docs/layers/linear/scale.md.
 
-use super::broadcast::Features;
+use super::broadcast::{Features, combine};
 use chainrule_core::{
     Args, Call, Context, Example, Facts, FromSpec, Grads, Init, Layer, Param, Params, ParamsMut, Result,
     Scalar, Shape, Spec, Tensor,
 };
-use chainrule_tensor::{compiled, kernels::elementwise::map2, par};
+use chainrule_tensor::{compiled, kernels::elementwise::map2};
 
 /// y = γ ⊙ x with a learned γ.
 ///
@@ -62,28 +62,9 @@ impl<T: Scalar> Scale<T> {
     }
 }
 
-/// Elements of a piece of work.
-const PIECE: usize = 1 << 14;
-
 compiled! {
     fn apply[T](x: &[T], values: &[T], y: &mut [T], inner: usize) {
-        let row = values.len() * inner;
-        if x.is_empty() || row == 0 {
-            return;
-        }
-        let per = PIECE.div_ceil(row);
-        par::for_chunks(y, per * row, |piece, y| {
-            let x = x[piece * per * row..].chunks_exact(row);
-            for (y, x) in y.chunks_exact_mut(row).zip(x) {
-                if inner == 1 {
-                    y.iter_mut().zip(x).zip(values).for_each(|((y, &x), &v)| *y = v * x);
-                    continue;
-                }
-                for ((y, x), &v) in y.chunks_exact_mut(inner).zip(x.chunks_exact(inner)).zip(values) {
-                    y.iter_mut().zip(x).for_each(|(y, &x)| *y = v * x);
-                }
-            }
-        });
+        combine(x, values, y, inner, |x, v| v * x);
     }
 }
 

@@ -35,8 +35,8 @@ use chainrule_tensor::kernels::layers::norm::{Mean, Shares, layer_norm, layer_no
 /// ```
 #[derive(Clone)]
 pub struct LayerNorm<T = f32> {
-    affine: Affine<T>,
-    eps: f64,
+    pub(super) affine: Affine<T>,
+    pub(super) eps: f64,
 }
 
 /// What forward keeps for backward.

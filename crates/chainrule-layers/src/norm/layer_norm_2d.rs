@@ -29,8 +29,6 @@ use chainrule_tensor::kernels::layers::permute::permute;
 /// ```
 #[derive(Clone)]
 pub struct LayerNorm2d<T = f32> {
-    channels: usize,
-    eps: f64,
     norm: LayerNorm<T>,
 }
 
@@ -57,13 +55,17 @@ fn reorder<T: Scalar>(from: &Tensor<T>, to: &mut Tensor<T>, order: [usize; 4]) {
 impl<T: Scalar> LayerNorm2d<T> {
     /// A normalisation over so many channels.
     pub fn new(channels: usize) -> Self {
-        Self { channels, norm: LayerNorm::new(channels), eps: 1e-5 }
+        Self { norm: LayerNorm::new(channels) }
+    }
+
+    fn channels(&self) -> usize {
+        self.norm.affine.shape()[0]
     }
 
     /// The summand of the variance, 1e-5 by default.
     #[must_use]
     pub fn eps(self, eps: f64) -> Self {
-        Self { norm: self.norm.eps(eps), eps, ..self }
+        Self { norm: self.norm.eps(eps) }
     }
 }
 
@@ -78,9 +80,9 @@ impl<T: Scalar> Layer for LayerNorm2d<T> {
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
         self.check()?;
         match *input {
-            [_, channels, _, _] if channels == self.channels => Shape::new(input),
+            [_, channels, _, _] if channels == self.channels() => Shape::new(input),
             _ => {
-                let channels = self.channels;
+                let channels = self.channels();
                 Err(Error::shape(format!("LayerNorm2d: expected input (N, {channels}, H, W), got {input:?}")))
             }
         }
@@ -138,7 +140,7 @@ impl<T: Scalar> Layer for LayerNorm2d<T> {
     }
 
     fn spec(&self) -> Spec {
-        Spec::new("LayerNorm2d").with("channels", self.channels).with("eps", self.eps)
+        Spec::new("LayerNorm2d").with("channels", self.channels()).with("eps", self.norm.eps)
     }
 }
 

@@ -6,12 +6,9 @@
 //!
 //! Keeps nothing. Derivation: docs/layers/shape/channel_shuffle.md.
 
-use super::order::permute_back;
+use super::order::{Reorder, Reordered, reordered};
 use crate::rank::check_sizes;
-use chainrule_core::{
-    Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Result, Scalar, Shape, Spec, Tensor,
-};
-use chainrule_tensor::kernels::layers::permute::permute;
+use chainrule_core::{Args, Error, Example, Facts, FromSpec, Layer, Result, Scalar, Shape, Spec};
 use std::marker::PhantomData;
 
 /// Channel j of every group, then channel j + 1 of every group, so that a grouped convolution sees channels of all groups of the one
@@ -39,61 +36,34 @@ impl<T: Scalar> ChannelShuffle<T> {
     pub fn new(groups: usize) -> Self {
         Self { groups, of: PhantomData }
     }
+}
 
-    /// x as (N, G, C/G, L), the order of its axes in y, (N, C/G, G, L), and y's shape.
-    fn axes(&self, input: &[usize]) -> Result<([usize; 4], [usize; 4], Shape)> {
-        self.check()?;
+impl<T: Scalar> Reorder for ChannelShuffle<T> {
+    fn check_settings(&self) -> Result<()> {
+        check_sizes("ChannelShuffle", "groups", 1, [self.groups])
+    }
+
+    fn reordered(&self, input: &[usize]) -> Result<Reordered> {
+        self.check_settings()?;
         let (g, shape) = (self.groups, Shape::new(input)?);
         match *shape {
-            [n, c, ref rest @ ..] if c.is_multiple_of(g) => {
-                Ok(([n, g, c / g, rest.iter().product()], [0, 2, 1, 3], shape))
-            }
+            [n, c, ref rest @ ..] if c.is_multiple_of(g) => Ok(Reordered {
+                from: Shape::from([n, g, c / g, rest.iter().product()]),
+                order: Shape::from([0, 2, 1, 3]), // (N, C/G, G, L)
+                output: shape,
+            }),
             _ => Err(Error::shape(format!(
                 "ChannelShuffle: expected input (N, C, ..) with C a multiple of {g}, got {input:?}"
             ))),
         }
     }
-}
 
-impl<T: Scalar> Layer for ChannelShuffle<T> {
-    type T = T;
-    type Cache = ();
-
-    fn check(&self) -> Result<()> {
-        check_sizes("ChannelShuffle", "groups", 1, [self.groups])
-    }
-
-    fn output_shape(&self, input: &[usize]) -> Result<Shape> {
-        Ok(self.axes(input)?.2)
-    }
-
-    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: Context) -> Result<()> {
-        let (from, order, shape) = self.axes(x.shape())?;
-        permute(x.data(), y.reset(shape), &from, &order);
-        Ok(())
-    }
-
-    fn backward(
-        &self,
-        call: Call<'_, T>,
-        _: &mut (),
-        _: &mut Grads<T>,
-        dx: Option<&mut Tensor<T>>,
-    ) -> Result<()> {
-        let Some(dx) = dx else { return Ok(()) };
-        let (from, order, _) = self.axes(call.x.shape())?;
-        permute_back(call.dy.data(), dx.reset(*call.x.shape()), &from, &order); // the other way
-        Ok(())
-    }
-
-    fn reads_output(&self) -> bool {
-        false
-    }
-
-    fn spec(&self) -> Spec {
+    fn settings(&self) -> Spec {
         Spec::new("ChannelShuffle").with("groups", self.groups)
     }
 }
+
+reordered!(ChannelShuffle);
 
 impl<T: Scalar> FromSpec<T> for ChannelShuffle<T> {
     const FACTS: Facts = Facts::new("ChannelShuffle")
@@ -118,7 +88,7 @@ impl<T: Scalar> FromSpec<T> for ChannelShuffle<T> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use chainrule_core::Module;
+    use chainrule_core::{Call, Grads, Module, Tensor};
     use chainrule_gradcheck::laws;
 
     laws! {

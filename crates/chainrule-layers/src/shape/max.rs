@@ -8,7 +8,7 @@
 
 use super::reduce::{Axes, from_args};
 use chainrule_core::{
-    Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Result, Scalar, Shape, Spec, Tensor,
+    Args, Call, Context, Example, Facts, FromSpec, Grads, Layer, Result, Scalar, Shape, Spec, Tensor,
 };
 use chainrule_tensor::kernels::layers::axis::{max_along, max_along_gradient};
 use std::marker::PhantomData;
@@ -67,17 +67,13 @@ impl<T: Scalar> Layer for Max<T> {
     }
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
-        let plan = self.axes.plan("Max", input)?;
-        if plan.n == 0 {
-            return Err(Error::shape(format!("Max: expected an element along each axis, got {input:?}")));
-        }
-        Ok(plan.output)
+        Ok(self.axes.plan_of_some("Max", input)?.output)
     }
 
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, cache: &mut Self::Cache, _: Context) -> Result<()> {
-        let (shape, plan) = (self.output_shape(x.shape())?, self.axes.plan("Max", x.shape())?);
+        let plan = self.axes.plan_of_some("Max", x.shape())?;
         let x = plan.ordered(x, &mut cache.ordered);
-        max_along(x, y.reset(shape), plan.n, plan.inner); // y = max x
+        max_along(x, y.reset(plan.output), plan.n, plan.inner); // y = max x
         Ok(())
     }
 

@@ -8,7 +8,7 @@
 
 use super::reduce::{Axes, from_args};
 use chainrule_core::{
-    Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Result, Scalar, Shape, Spec, Tensor,
+    Args, Call, Context, Example, Facts, FromSpec, Grads, Layer, Result, Scalar, Shape, Spec, Tensor,
 };
 use chainrule_tensor::kernels::layers::axis::{spread_along, sum_along};
 use std::marker::PhantomData;
@@ -64,17 +64,13 @@ impl<T: Scalar> Layer for Mean<T> {
     }
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
-        let plan = self.axes.plan("Mean", input)?;
-        if plan.n == 0 {
-            return Err(Error::shape(format!("Mean: expected an element along each axis, got {input:?}")));
-        }
-        Ok(plan.output)
+        Ok(self.axes.plan_of_some("Mean", input)?.output)
     }
 
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, cache: &mut Self::Cache, _: Context) -> Result<()> {
-        let (shape, plan) = (self.output_shape(x.shape())?, self.axes.plan("Mean", x.shape())?);
+        let plan = self.axes.plan_of_some("Mean", x.shape())?;
         let x = plan.ordered(x, &mut cache.ordered);
-        sum_along(x, y.reset(shape), plan.n, plan.inner, 1.0 / plan.n as f64); // y = 1/n Σ x
+        sum_along(x, y.reset(plan.output), plan.n, plan.inner, 1.0 / plan.n as f64); // y = 1/n Σ x
         Ok(())
     }
 

@@ -6,11 +6,8 @@
 //!
 //! Keeps nothing. Derivation: docs/layers/shape/permute.md.
 
-use super::order::permute_back;
-use chainrule_core::{
-    Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Result, Scalar, Shape, Spec, Tensor,
-};
-use chainrule_tensor::kernels::layers::permute::permute;
+use super::order::{Reorder, Reordered, reordered};
+use chainrule_core::{Args, Error, Example, Facts, FromSpec, Layer, Result, Scalar, Shape, Spec};
 use std::marker::PhantomData;
 
 /// Axis i of y is axis `order[i]` of x.
@@ -39,11 +36,8 @@ impl<T: Scalar> Permute<T> {
     }
 }
 
-impl<T: Scalar> Layer for Permute<T> {
-    type T = T;
-    type Cache = ();
-
-    fn check(&self) -> Result<()> {
+impl<T: Scalar> Reorder for Permute<T> {
+    fn check_settings(&self) -> Result<()> {
         let axes = self.order.len();
         if axes > 0 && (0..axes).all(|axis| self.order.contains(&axis)) {
             return Ok(());
@@ -51,42 +45,23 @@ impl<T: Scalar> Layer for Permute<T> {
         Err(Error::value(format!("Permute: expected each axis from 0 once, got {}", self.order)))
     }
 
-    fn output_shape(&self, input: &[usize]) -> Result<Shape> {
-        self.check()?;
+    fn reordered(&self, input: &[usize]) -> Result<Reordered> {
+        self.check_settings()?;
         if input.len() != self.order.len() {
             let axes = self.order.len();
             return Err(Error::shape(format!("Permute: expected an input of {axes} axes, got {input:?}")));
         }
         let mut axes = self.order.iter().map(|&axis| input[axis]);
-        axes.try_fold(Shape::default(), |shape, n| shape.push(n))
+        let output = axes.try_fold(Shape::default(), |shape, n| shape.push(n))?;
+        Ok(Reordered { from: Shape::new(input)?, order: self.order, output })
     }
 
-    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: Context) -> Result<()> {
-        let shape = self.output_shape(x.shape())?;
-        permute(x.data(), y.reset(shape), x.shape(), &self.order);
-        Ok(())
-    }
-
-    fn backward(
-        &self,
-        call: Call<'_, T>,
-        _: &mut (),
-        _: &mut Grads<T>,
-        dx: Option<&mut Tensor<T>>,
-    ) -> Result<()> {
-        let Some(dx) = dx else { return Ok(()) };
-        permute_back(call.dy.data(), dx.reset(*call.x.shape()), call.x.shape(), &self.order); // the inverse order
-        Ok(())
-    }
-
-    fn reads_output(&self) -> bool {
-        false
-    }
-
-    fn spec(&self) -> Spec {
+    fn settings(&self) -> Spec {
         Spec::new("Permute").with("order", self.order)
     }
 }
+
+reordered!(Permute);
 
 impl<T: Scalar> FromSpec<T> for Permute<T> {
     const FACTS: Facts = Facts::new("Permute")
@@ -110,7 +85,7 @@ impl<T: Scalar> FromSpec<T> for Permute<T> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use chainrule_core::Module;
+    use chainrule_core::{Call, Grads, Module, Tensor};
     use chainrule_gradcheck::laws;
 
     laws! {

@@ -6,12 +6,9 @@
 //!
 //! Keeps nothing. Derivation: docs/layers/shape/pixel_shuffle.md.
 
-use super::order::permute_back;
+use super::order::{Reorder, Reordered, reordered};
 use crate::rank::check_sizes;
-use chainrule_core::{
-    Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Result, Scalar, Shape, Spec, Tensor,
-};
-use chainrule_tensor::kernels::layers::permute::permute;
+use chainrule_core::{Args, Error, Example, Facts, FromSpec, Layer, Result, Scalar, Shape, Spec};
 use std::marker::PhantomData;
 
 /// The r² channels of a group as the r × r pixels of one place. Shi et al., 2016.
@@ -38,16 +35,24 @@ impl<T: Scalar> PixelShuffle<T> {
     pub fn new(upscale_factor: usize) -> Self {
         Self { upscale_factor, of: PhantomData }
     }
+}
 
-    /// x as (N, C, r, r, H, W), the order of its axes in y, (N, C, H, r, W, r), and y's shape.
-    fn axes(&self, input: &[usize]) -> Result<([usize; 6], [usize; 6], Shape)> {
-        self.check()?;
+impl<T: Scalar> Reorder for PixelShuffle<T> {
+    fn check_settings(&self) -> Result<()> {
+        check_sizes("PixelShuffle", "upscale_factor", 1, [self.upscale_factor])
+    }
+
+    fn reordered(&self, input: &[usize]) -> Result<Reordered> {
+        self.check_settings()?;
         let r = self.upscale_factor;
         match *Shape::new(input)? {
             [n, channels, h, w] if channels.is_multiple_of(r.saturating_mul(r)) => {
                 let c = channels / (r * r);
-                let shape = Shape::new(&[n, c, h.saturating_mul(r), w.saturating_mul(r)])?;
-                Ok(([n, c, r, r, h, w], [0, 1, 4, 2, 5, 3], shape))
+                Ok(Reordered {
+                    from: Shape::from([n, c, r, r, h, w]),
+                    order: Shape::from([0, 1, 4, 2, 5, 3]), // (N, C, H, r, W, r)
+                    output: Shape::new(&[n, c, h.saturating_mul(r), w.saturating_mul(r)])?,
+                })
             }
             _ => Err(Error::shape(format!(
                 "PixelShuffle: expected input (N, C, H, W) with a multiple of {} channels, got {input:?}",
@@ -55,47 +60,13 @@ impl<T: Scalar> PixelShuffle<T> {
             ))),
         }
     }
-}
 
-impl<T: Scalar> Layer for PixelShuffle<T> {
-    type T = T;
-    type Cache = ();
-
-    fn check(&self) -> Result<()> {
-        check_sizes("PixelShuffle", "upscale_factor", 1, [self.upscale_factor])
-    }
-
-    fn output_shape(&self, input: &[usize]) -> Result<Shape> {
-        Ok(self.axes(input)?.2)
-    }
-
-    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: Context) -> Result<()> {
-        let (from, order, shape) = self.axes(x.shape())?;
-        permute(x.data(), y.reset(shape), &from, &order);
-        Ok(())
-    }
-
-    fn backward(
-        &self,
-        call: Call<'_, T>,
-        _: &mut (),
-        _: &mut Grads<T>,
-        dx: Option<&mut Tensor<T>>,
-    ) -> Result<()> {
-        let Some(dx) = dx else { return Ok(()) };
-        let (from, order, _) = self.axes(call.x.shape())?;
-        permute_back(call.dy.data(), dx.reset(*call.x.shape()), &from, &order); // the other way
-        Ok(())
-    }
-
-    fn reads_output(&self) -> bool {
-        false
-    }
-
-    fn spec(&self) -> Spec {
+    fn settings(&self) -> Spec {
         Spec::new("PixelShuffle").with("upscale_factor", self.upscale_factor)
     }
 }
+
+reordered!(PixelShuffle);
 
 impl<T: Scalar> FromSpec<T> for PixelShuffle<T> {
     const FACTS: Facts = Facts::new("PixelShuffle")
@@ -120,7 +91,7 @@ impl<T: Scalar> FromSpec<T> for PixelShuffle<T> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use chainrule_core::Module;
+    use chainrule_core::{Call, Grads, Module, Tensor};
     use chainrule_gradcheck::laws;
 
     laws! {

@@ -6,12 +6,9 @@
 //!
 //! Keeps nothing. Derivation: docs/layers/shape/pixel_unshuffle.md.
 
-use super::order::permute_back;
+use super::order::{Reorder, Reordered, reordered};
 use crate::rank::check_sizes;
-use chainrule_core::{
-    Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Result, Scalar, Shape, Spec, Tensor,
-};
-use chainrule_tensor::kernels::layers::permute::permute;
+use chainrule_core::{Args, Error, Example, Facts, FromSpec, Layer, Result, Scalar, Shape, Spec};
 use std::marker::PhantomData;
 
 /// The r × r pixels of each place as r² channels. Shi et al., 2016.
@@ -38,63 +35,37 @@ impl<T: Scalar> PixelUnshuffle<T> {
     pub fn new(downscale_factor: usize) -> Self {
         Self { downscale_factor, of: PhantomData }
     }
+}
 
-    /// x as (N, C, H, r, W, r), the order of its axes in y, (N, C, r, r, H, W), and y's shape.
-    fn axes(&self, input: &[usize]) -> Result<([usize; 6], [usize; 6], Shape)> {
-        self.check()?;
+impl<T: Scalar> Reorder for PixelUnshuffle<T> {
+    fn check_settings(&self) -> Result<()> {
+        check_sizes("PixelUnshuffle", "downscale_factor", 1, [self.downscale_factor])
+    }
+
+    fn reordered(&self, input: &[usize]) -> Result<Reordered> {
+        self.check_settings()?;
         let r = self.downscale_factor;
         match *Shape::new(input)? {
             [n, c, height, width] if height.is_multiple_of(r) && width.is_multiple_of(r) => {
                 let (h, w) = (height / r, width / r);
-                let shape = Shape::new(&[n, c.saturating_mul(r.saturating_mul(r)), h, w])?;
-                Ok(([n, c, h, r, w, r], [0, 1, 3, 5, 2, 4], shape))
+                Ok(Reordered {
+                    from: Shape::from([n, c, h, r, w, r]),
+                    order: Shape::from([0, 1, 3, 5, 2, 4]), // (N, C, r, r, H, W)
+                    output: Shape::new(&[n, c.saturating_mul(r.saturating_mul(r)), h, w])?,
+                })
             }
             _ => Err(Error::shape(format!(
                 "PixelUnshuffle: expected input (N, C, H, W) with H and W multiples of {r}, got {input:?}"
             ))),
         }
     }
-}
 
-impl<T: Scalar> Layer for PixelUnshuffle<T> {
-    type T = T;
-    type Cache = ();
-
-    fn check(&self) -> Result<()> {
-        check_sizes("PixelUnshuffle", "downscale_factor", 1, [self.downscale_factor])
-    }
-
-    fn output_shape(&self, input: &[usize]) -> Result<Shape> {
-        Ok(self.axes(input)?.2)
-    }
-
-    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: Context) -> Result<()> {
-        let (from, order, shape) = self.axes(x.shape())?;
-        permute(x.data(), y.reset(shape), &from, &order);
-        Ok(())
-    }
-
-    fn backward(
-        &self,
-        call: Call<'_, T>,
-        _: &mut (),
-        _: &mut Grads<T>,
-        dx: Option<&mut Tensor<T>>,
-    ) -> Result<()> {
-        let Some(dx) = dx else { return Ok(()) };
-        let (from, order, _) = self.axes(call.x.shape())?;
-        permute_back(call.dy.data(), dx.reset(*call.x.shape()), &from, &order); // the other way
-        Ok(())
-    }
-
-    fn reads_output(&self) -> bool {
-        false
-    }
-
-    fn spec(&self) -> Spec {
+    fn settings(&self) -> Spec {
         Spec::new("PixelUnshuffle").with("downscale_factor", self.downscale_factor)
     }
 }
+
+reordered!(PixelUnshuffle);
 
 impl<T: Scalar> FromSpec<T> for PixelUnshuffle<T> {
     const FACTS: Facts = Facts::new("PixelUnshuffle")
@@ -119,7 +90,7 @@ impl<T: Scalar> FromSpec<T> for PixelUnshuffle<T> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use chainrule_core::Module;
+    use chainrule_core::{Call, Grads, Module, Tensor};
     use chainrule_gradcheck::laws;
 
     laws! {

@@ -68,6 +68,15 @@ impl Axes {
         let n = (0..shape.len()).filter(|&at| reduced[at]).map(|at| shape[at]).product();
         Ok(Plan { n, inner: 1, output, order: Some(Shape::new(&axes[..shape.len()])?) })
     }
+
+    /// [`Axes::plan`] of a reduction that is nothing without an element.
+    pub(super) fn plan_of_some(&self, layer: &str, input: &[usize]) -> Result<Plan> {
+        let plan = self.plan(layer, input)?;
+        if plan.n == 0 {
+            return Err(Error::shape(format!("{layer}: expected an element along each axis, got {input:?}")));
+        }
+        Ok(plan)
+    }
 }
 
 impl Plan {

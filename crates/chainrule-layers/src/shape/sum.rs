@@ -69,9 +69,9 @@ impl<T: Scalar> Layer for Sum<T> {
     }
 
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, cache: &mut Self::Cache, _: Context) -> Result<()> {
-        let (shape, plan) = (self.output_shape(x.shape())?, self.axes.plan("Sum", x.shape())?);
+        let plan = self.axes.plan("Sum", x.shape())?;
         let x = plan.ordered(x, &mut cache.ordered);
-        sum_along(x, y.reset(shape), plan.n, plan.inner, 1.0); // y = Σ x
+        sum_along(x, y.reset(plan.output), plan.n, plan.inner, 1.0); // y = Σ x
         Ok(())
     }
 

@@ -6,12 +6,9 @@
 //!
 //! Keeps nothing. Derivation: docs/layers/shape/permute.md.
 
-use super::order::permute_back;
+use super::order::{Reorder, Reordered, reordered};
 use crate::rank::axis;
-use chainrule_core::{
-    Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Result, Scalar, Shape, Spec, Tensor,
-};
-use chainrule_tensor::kernels::layers::permute::permute;
+use chainrule_core::{Args, Error, Example, Facts, FromSpec, Layer, Result, Scalar, Shape, Spec};
 use std::marker::PhantomData;
 
 /// Two axes exchanged.
@@ -39,61 +36,30 @@ impl<T: Scalar> Transpose<T> {
     pub fn new(dim0: isize, dim1: isize) -> Self {
         Self { dim0, dim1, of: PhantomData }
     }
+}
 
-    /// The order of x's axes in y.
-    fn order(&self, input: &[usize]) -> Result<Shape> {
-        let shape = Shape::new(input)?;
-        let Some((a, b)) = axis(self.dim0, shape.len()).zip(axis(self.dim1, shape.len())) else {
+impl<T: Scalar> Reorder for Transpose<T> {
+    fn reordered(&self, input: &[usize]) -> Result<Reordered> {
+        let from = Shape::new(input)?;
+        let Some((a, b)) = axis(self.dim0, from.len()).zip(axis(self.dim1, from.len())) else {
             let Self { dim0, dim1, .. } = self;
             return Err(Error::shape(format!(
                 "Transpose: expected an input with axes {dim0} and {dim1}, got {input:?}"
             )));
         };
-        let mut order = shape;
+        let (mut order, mut output) = (from, from);
         order.iter_mut().enumerate().for_each(|(i, o)| *o = i);
         order.swap(a, b);
-        Ok(order)
-    }
-}
-
-impl<T: Scalar> Layer for Transpose<T> {
-    type T = T;
-    type Cache = ();
-
-    fn output_shape(&self, input: &[usize]) -> Result<Shape> {
-        let order = self.order(input)?;
-        let mut shape = Shape::new(input)?;
-        shape.iter_mut().zip(order.iter()).for_each(|(n, &axis)| *n = input[axis]);
-        Ok(shape)
+        output.swap(a, b);
+        Ok(Reordered { from, order, output })
     }
 
-    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: Context) -> Result<()> {
-        let (shape, order) = (self.output_shape(x.shape())?, self.order(x.shape())?);
-        permute(x.data(), y.reset(shape), x.shape(), &order);
-        Ok(())
-    }
-
-    fn backward(
-        &self,
-        call: Call<'_, T>,
-        _: &mut (),
-        _: &mut Grads<T>,
-        dx: Option<&mut Tensor<T>>,
-    ) -> Result<()> {
-        let Some(dx) = dx else { return Ok(()) };
-        let order = self.order(call.x.shape())?;
-        permute_back(call.dy.data(), dx.reset(*call.x.shape()), call.x.shape(), &order); // exchanged again
-        Ok(())
-    }
-
-    fn reads_output(&self) -> bool {
-        false
-    }
-
-    fn spec(&self) -> Spec {
+    fn settings(&self) -> Spec {
         Spec::new("Transpose").with("dim0", self.dim0).with("dim1", self.dim1)
     }
 }
+
+reordered!(Transpose);
 
 impl<T: Scalar> FromSpec<T> for Transpose<T> {
     const FACTS: Facts = Facts::new("Transpose")
@@ -117,7 +83,7 @@ impl<T: Scalar> FromSpec<T> for Transpose<T> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use chainrule_core::Module;
+    use chainrule_core::{Call, Grads, Module, Tensor};
     use chainrule_gradcheck::laws;
 
     laws! {

@@ -21,6 +21,8 @@ const TRANSPOSED: usize = 128 << 10;
 /// Most of the inner dimension that is packed at a time: a panel of two vectors of f32 is then 64 KiB on AVX-512, and a tile's
 /// rows of A 28 KiB.
 const DEPTH: usize = 512;
+/// Most addends that a lane of a tile takes one after another, packed or not: their rounding is what [`LONG`] allows for.
+const MOST: usize = DEPTH * 3 / 2;
 
 /// How a product is computed.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +68,7 @@ pub(super) fn orient<T: Scalar>(p: &mut Product<T>, lanes: usize) -> bool {
     let (straight, transposed) = (cost(p), cost(&p.t()));
     // Dot products read all of B for four rows of A.
     let near = p.m.min(p.n) <= 8 || p.k * (p.m + p.n) <= 1 << 14;
-    if p.a.inner == 1 && p.b.inner == 1 && near {
+    if p.a.inner == 1 && p.b.inner == 1 && near && p.k <= MOST * lanes {
         let dots = p.m * p.n * (filled(p.k) * 9 / 8 + 60);
         if dots < straight.min(transposed) {
             return true;
@@ -117,16 +119,14 @@ pub(super) fn plan<T: Scalar>(p: &Product<T>, dots: bool, work: usize, isa: Isa,
     let page_aliased =
         if p.a.side == 1 { p.k > 64 && pages(p.a.inner) } else { p.a.inner != 1 || pages(p.a.side) };
     let pack_a = p.a.width == 0 && ((page_aliased && p.n >= 2 * nr) || (p.m > 6 && p.n >= 8 * nr));
-    if !pack_a && !pack_b && !keep_b && work < SERIAL {
-        let kc = if whole > LONG { reduce::DEPTH } else { p.k };
-        return Plan { dots, pack_a, pack_b, keep_b, mr, nr, mc: p.m, nc: p.n, kc, whole };
-    }
-    let blocked = pack_a || pack_b || keep_b || (p.a.width != 0 && p.b.width != 0);
     let kc = match p.k {
         _ if whole > LONG => reduce::DEPTH,
-        k if k <= DEPTH * 3 / 2 || !blocked => k,
+        k if k <= MOST => k,
         k => k.div_ceil(k.div_ceil(DEPTH)),
     };
+    if !pack_a && !pack_b && !keep_b && work < SERIAL {
+        return Plan { dots, pack_a, pack_b, keep_b, mr, nr, mc: p.m, nc: p.n, kc, whole };
+    }
     let fit = |bytes: usize, unit: usize| (bytes / size_of::<T>() / kc.max(1) / unit).max(1) * unit;
     Plan {
         dots,

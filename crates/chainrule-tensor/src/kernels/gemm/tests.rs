@@ -185,6 +185,26 @@ fn products_of_long_sums_agree_with_the_naive_loop() {
     }
 }
 
+/// Of equal addends, which all round the same way: as many as stay in f32, in products small enough to be read in place.
+#[test]
+#[cfg_attr(miri, ignore = "millions of products")]
+fn sums_that_stay_in_their_type_round_little() {
+    for isa in isas() {
+        for (m, k, n) in [(4, 43_690, 6), (1, LONG, 1), (2, LONG, 40), (7, 50_000, 3), (1, 12_288, 1)] {
+            for which in [0, 1, 4, 5] {
+                let (la, lb) = (layouts(m, k)[which % 4], layouts(k, n)[which / 4]);
+                let (a, b) = (vec![0.1f32; la.len(m, k)], vec![1.0 / 3.0f32; lb.len(k, n)]);
+                let mut c = vec![0.0; m * n];
+                let (x, y) = (la.mat(&a, m, k).into(), lb.mat(&b, k, n).into());
+                product((isa, k), 1.0, x, y, 0.0, MatMut::new(&mut c, m, n), Epilogue::default());
+                let want = k as f64 * f64::from(a[0]) * f64::from(b[0]);
+                let error = c.iter().map(|&v| (f64::from(v) - want).abs() / want).fold(0.0, f64::max);
+                assert!(error < 1e-5, "{isa:?} {m} {k} {n} {which}: {error:e}");
+            }
+        }
+    }
+}
+
 #[test]
 fn more_threads_give_the_same_bits() {
     for isa in isas() {

@@ -434,7 +434,7 @@ pub(in crate::kernels) fn weight_gradient<T: Scalar>(
         g.expect(x, dw, dy);
         winograd::weight_gradient(isa, &winograd::Pass::forward(g), x, dy, dw, &mut work.winograd);
     } else {
-        part_weight_gradient(isa, g, addends, x, dy, dw, work);
+        windows_weight_gradient(isa, g, addends, x, dy, dw, work);
     }
 }
 
@@ -537,21 +537,8 @@ impl Tables<'_> {
     }
 }
 
-/// Sums over windows.
-#[cfg(test)]
-fn windows_weight_gradient<T: Scalar>(
-    isa: Isa,
-    g: &Geometry<2>,
-    x: &[T],
-    dy: &[T],
-    dw: &mut [T],
-    work: &mut Workspace<T>,
-) {
-    part_weight_gradient(isa, g, addends(g), x, dy, dw, work);
-}
-
 /// Sums over windows, of which those of the whole have so many addends.
-fn part_weight_gradient<T: Scalar>(
+fn windows_weight_gradient<T: Scalar>(
     isa: Isa,
     g: &Geometry<2>,
     addends: usize,

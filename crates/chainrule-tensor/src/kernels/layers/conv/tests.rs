@@ -101,7 +101,7 @@ fn check<T: Scalar>(isa: Isa, g: &Geometry<2>, draw: &mut Draw, lead: usize, wor
 
     let mut got = draw.values::<T>(g.w_len());
     let mut want = got.clone();
-    windows_weight_gradient(isa, g, x, dy, &mut got, work);
+    windows_weight_gradient(isa, g, addends(g), x, dy, &mut got, work);
     direct::weight_gradient(g, x, dy, &mut want);
     close(&got, &want, g.images * oh * ow, &format!("dw of {what}"));
 }
@@ -405,7 +405,7 @@ fn infinities_reach_only_the_windows_that_see_them() {
             direct::input_gradient(&g, &w, &dy, &mut want);
             assert_eq!(finite(&got), finite(&want), "dx, {isa:?}");
             let (mut got, mut want) = (vec![0.0; g.w_len()], vec![0.0; g.w_len()]);
-            windows_weight_gradient(isa, &g, &x, &dy, &mut got, work);
+            windows_weight_gradient(isa, &g, addends(&g), &x, &dy, &mut got, work);
             direct::weight_gradient(&g, &x, &dy, &mut want);
             assert_eq!(finite(&got), finite(&want), "dw, {isa:?}");
         }
@@ -420,7 +420,7 @@ fn bits(isa: Isa, g: &Geometry<2>, threads: usize, work: &mut Workspace<f32>) ->
     par::with_threads(threads, || {
         windows_forward(isa, g, &x, &w, None, &mut y, work);
         windows_input_gradient(isa, g, &w, &dy, &mut dx, work);
-        windows_weight_gradient(isa, g, &x, &dy, &mut dw, work);
+        windows_weight_gradient(isa, g, addends(g), &x, &dy, &mut dw, work);
     });
     [y, dx, dw].map(|v| v.into_iter().map(f32::to_bits).collect())
 }
@@ -518,7 +518,7 @@ fn an_infinite_pixel_reaches_what_sees_it_and_nothing_else() {
             direct::weight_gradient(&bare, &x64, &dy64, &mut want_dw);
             windows_forward(isa, &g, &x, &w, None, &mut y, &mut work);
             windows_input_gradient(isa, &g, &w, &dy, &mut dx, &mut work);
-            windows_weight_gradient(isa, &g, &x, &dy, &mut dw, &mut work);
+            windows_weight_gradient(isa, &g, addends(&g), &x, &dy, &mut dw, &mut work);
             finite_where(&y, &want_y, &format!("y of {what}"));
             finite_where(&dx, &want_dx, &format!("dx of {what}"));
             finite_where(&dw, &want_dw, &format!("dw of {what}"));
