@@ -84,6 +84,55 @@ class Block(nn.Module):
         return s.out(x).reshape(-1, 96)
 
 
+def conv_bn(i, o, k=3, s=1, groups=1, act=None):
+    L = [nn.Conv2d(i, o, k, s, k // 2, groups=groups, bias=False), nn.BatchNorm2d(o)]
+    return nn.Sequential(*L, *([act(inplace=True)] if act else []))
+
+
+class Basic(nn.Module):
+    def __init__(s, i, o, stride):
+        super().__init__(); s.a = conv_bn(i, o, 3, stride, act=nn.ReLU); s.b = conv_bn(o, o)
+        s.short = nn.Identity() if stride == 1 and i == o else conv_bn(i, o, 1, stride)
+    def forward(s, x): return F.relu(s.b(s.a(x)) + s.short(x), inplace=True)
+
+
+def resnet18():
+    L = [conv_bn(3, 64, act=nn.ReLU)]; i = 64
+    for n, o in enumerate((64, 128, 256, 512)):
+        for j in range(2): L.append(Basic(i, o, 2 if n and not j else 1)); i = o
+    return nn.Sequential(*L, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
+
+
+class Inverted(nn.Module):
+    def __init__(s, i, o, stride, t):
+        super().__init__(); h = i * t
+        L = [conv_bn(i, h, 1, act=nn.ReLU6)] if t > 1 else []
+        s.f = nn.Sequential(*L, conv_bn(h, h, 3, stride, h, nn.ReLU6), conv_bn(h, o, 1)); s.add = stride == 1 and i == o
+    def forward(s, x): return x + s.f(x) if s.add else s.f(x)
+
+
+def mobilenet():
+    L = [conv_bn(3, 32, 3, 2, act=nn.ReLU6)]; i = 32
+    for t, o, n, stride in ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)):
+        for j in range(n): L.append(Inverted(i, o, 1 if j else stride, t)); i = o
+    return nn.Sequential(*L, conv_bn(320, 1280, 1, act=nn.ReLU6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(1280, 10))
+
+
+class UNet(nn.Module):
+    def __init__(s, w=(32, 64, 128, 256)):
+        super().__init__(); two = lambda i, o: nn.Sequential(conv_bn(i, o, act=nn.ReLU), conv_bn(o, o, act=nn.ReLU))
+        s.inc = two(3, w[0]); s.pool = nn.MaxPool2d(2); s.out = nn.Conv2d(w[0], 3, 1)
+        s.down = nn.ModuleList(two(a, b) for a, b in zip(w, w[1:]))
+        s.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in reversed(list(zip(w, w[1:]))))
+        s.dec = nn.ModuleList(two(2 * a, a) for a in reversed(w[:-1]))
+    def forward(s, x):
+        skips = [s.inc(x)]
+        for d in s.down: skips.append(d(s.pool(skips[-1])))
+        y = skips.pop()
+        for up, dec in zip(s.up, s.dec): y = dec(torch.cat([skips.pop(), up(y)], 1))
+        return s.out(y)
+
+
 # ---------------------------------------------------------------- workloads
 def train(model, x, loss_fn, opt):
     if MODE == "cl":
@@ -178,6 +227,26 @@ def xor(b):
     return w_train(lambda: mlp([2, 3, 1], nn.Tanh).append(nn.Tanh()), lambda: X[1:2], lambda: (lambda o: F.mse_loss(o, Y[1:2])), "SGD", lr=0.1)
 
 
+class Gate(nn.Module):
+    """x's halves a, b: a · g(b)."""
+    def __init__(s, g): super().__init__(); s.g = g
+    def forward(s, x):
+        a, b = x.chunk(2, -1)
+        return a * s.g(b)
+
+
+def bags(rows, width, n, k):
+    def make(sfx):
+        m = nn.EmbeddingBag(rows, width, mode="mean"); ids = torch.randint(0, rows, (n, k))
+        return layer(m, list(m.parameters()), ids, sfx)
+    return make
+
+
+def dense(n, c, h):
+    y = torch.randint(0, c, (n, h, h))
+    return lambda o: F.cross_entropy(o, y)
+
+
 R = torch.randn
 W = {
     "w1_xor_b1": xor(1), "w1_xor_b4": xor(4),
@@ -191,6 +260,12 @@ W = {
     "w7_mlp_infer": lambda: infer(mlp([784, 128, 64, 10]), R(1, 784)),
     "w7_lenet_infer": lambda: infer(lenet(), R(1, 1, 28, 28)),
     "w7_cnn32_infer": lambda: infer(cnn32(), R(1, 3, 32, 32)),
+    "w7_resnet18_infer": lambda: infer(resnet18(), R(1, 3, 32, 32)),
+    "w7_mobilenet_infer": lambda: infer(mobilenet(), R(1, 3, 32, 32)),
+    "w7_unet_infer": lambda: infer(UNet(), R(1, 3, 64, 64)),
+    "w9_resnet18_b16": w_train(resnet18, lambda: R(16, 3, 32, 32), lambda: ce(16, 10), "SGD", lr=0.01, momentum=0.9),
+    "w9_mobilenet_b16": w_train(mobilenet, lambda: R(16, 3, 32, 32), lambda: ce(16, 10), "SGD", lr=0.01, momentum=0.9),
+    "w9_unet_b4": w_train(UNet, lambda: R(4, 3, 64, 64), lambda: dense(4, 3, 64), "AdamW", lr=1e-3),
     "w7_mlp6_infer": lambda: infer(mlp([6, 64, 8, 4]), R(1, 6)),
     "w8_adam_1m": adam_1m,
 }
@@ -205,6 +280,43 @@ for name, mk in {
 }.items():
     W[f"w8_{name}_f"] = (lambda mk: lambda: mk("f"))(mk)
     W[f"w8_{name}_fb"] = (lambda mk: lambda: mk("fb"))(mk)
+
+IMAGES = ((8, 32, 14, 14), (16, 64, 32, 32), (16, 128, 56, 56))
+VOLUMES = ((2, 16, 8, 16, 16), (4, 32, 16, 32, 32), (4, 32, 16, 56, 56))
+SMALL = ((8, 32, 8, 8), (16, 64, 16, 16), (8, 64, 64, 64))
+ROWS = ((256, 128), (4096, 256), (4096, 1024))
+GATED = ((256, 256), (4096, 512), (4096, 2048))
+
+
+def sizes(kind, *of):
+    """`kind`_s, _m and _l of (module, shape of x), forward with all gradients."""
+    for size, (mk, x) in zip("sml", of): W[f"w8_{kind}_{size}_fb"] = (lambda make: lambda: make("fb"))(mk if x is None else simple(mk, *x))
+
+
+def same(kind, mk, shapes): sizes(kind, *((lambda s=s, i=i: mk(i, s), s) for i, s in enumerate(shapes)))
+
+
+sizes("conv1d", (lambda: nn.Conv1d(32, 32, 3, padding=1), (8, 32, 128)), (lambda: nn.Conv1d(64, 128, 5, padding=2), (16, 64, 512)),
+      (lambda: nn.Conv1d(128, 128, 3, padding=1), (16, 128, 2048)))
+sizes("conv3d", (lambda: nn.Conv3d(8, 16, 3, padding=1), (2, 8, 8, 16, 16)), (lambda: nn.Conv3d(16, 32, 3, padding=1), (4, 16, 16, 16, 16)),
+      (lambda: nn.Conv3d(32, 32, 3, padding=1), (4, 32, 16, 32, 32)))
+sizes("convt2d", (lambda: nn.ConvTranspose2d(16, 8, 2, 2), (8, 16, 8, 8)), (lambda: nn.ConvTranspose2d(64, 32, 4, 2, 1), (16, 64, 16, 16)),
+      (lambda: nn.ConvTranspose2d(128, 64, 3, 2, 1, 1), (16, 128, 32, 32)))
+sizes("dw7", *((lambda c=c: nn.Conv2d(c, c, 7, padding=3, groups=c), (n, c, h, h)) for n, c, h in ((4, 32, 14), (8, 96, 28), (16, 64, 56))))
+same("adaptiveavg", lambda i, s: nn.AdaptiveAvgPool2d((7, 5, 7)[i]), IMAGES)
+same("adaptivemax", lambda i, s: nn.AdaptiveMaxPool2d((7, 5, 7)[i]), IMAGES)
+same("maxpool3d", lambda i, s: nn.MaxPool3d(3, 2, 1) if i == 2 else nn.MaxPool3d(2), VOLUMES)
+same("avgpool3d", lambda i, s: nn.AvgPool3d(3, 2, 1) if i == 2 else nn.AvgPool3d(2), VOLUMES)
+same("groupnorm", lambda i, s: nn.GroupNorm((8, 32, 32)[i], s[1]), IMAGES)
+same("instancenorm", lambda i, s: nn.InstanceNorm2d(s[1], affine=True), IMAGES)
+same("rmsnorm", lambda i, s: nn.RMSNorm(s[1]), ROWS)
+same("layernorm", lambda i, s: nn.LayerNorm(s[1]), ROWS)
+same("nearest", lambda i, s: nn.Upsample(scale_factor=2), SMALL)
+same("bilinear", lambda i, s: nn.Upsample(scale_factor=2, mode="bilinear"), SMALL)
+sizes("embeddingbag", *((bags(*b), None) for b in ((1000, 32, 128, 8), (10000, 64, 1024, 16), (50000, 128, 4096, 32))))
+same("glu", lambda i, s: nn.GLU(), GATED)
+same("swiglu", lambda i, s: Gate(F.silu), GATED)
+same("geglu", lambda i, s: Gate(F.gelu), GATED)
 
 SHAPES = [(s, s, s) for s in (32, 64, 128, 256, 512, 1024, 2048)] + [(64, 784, 128), (128, 784, 512), (32, 256, 1024), (1024, 576, 64)]
 

@@ -1,6 +1,7 @@
 //! The networks and workloads that chainrule is measured on, shared by the criterion benches and the `workloads` binary.
 
 pub mod breakdown;
+pub mod layers;
 pub mod limits;
 pub mod networks;
 pub mod timing;

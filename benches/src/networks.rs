@@ -1,6 +1,10 @@
 //! The networks of the workloads.
 
-use chainrule::prelude::*;
+use chainrule::{
+    layers::Graph,
+    models::{MobileNetV2, ResNet, UNet},
+    prelude::*,
+};
 
 /// Linear layers of the given sizes with ReLU between them.
 pub fn mlp(sizes: &[usize]) -> Sequential {
@@ -53,4 +57,19 @@ pub fn cnn32() -> Sequential {
         }
     }
     model.add(GlobalAvgPool2d::new()).add(Flatten::new()).add(Linear::new(128, 10))
+}
+
+/// ResNet-18 with the first layer for 3×32×32.
+pub fn resnet18() -> Sequential {
+    ResNet { width: vec![64, 128, 256, 512], blocks: vec![2; 4], ..ResNet::cifar(10) }.build()
+}
+
+/// MobileNetV2 on 3×32×32.
+pub fn mobilenet() -> Sequential {
+    MobileNetV2::new(10).build()
+}
+
+/// A U-Net of four levels on 3×64×64, three classes.
+pub fn unet() -> Graph {
+    UNet { width: vec![32, 64, 128, 256], ..UNet::new(3, 3) }.build()
 }

@@ -1,6 +1,6 @@
 //! The workloads by name, as functions to be called again and again.
 
-use crate::networks;
+use crate::{layers, networks};
 use chainrule::{
     core::{Call, Grads, Objective, Pass, Session, Targets},
     prelude::*,
@@ -49,7 +49,19 @@ pub fn build(name: &str) -> Result<Option<Run>> {
         "w7_mlp_infer" => inference(networks::mlp(&[784, 128, 64, 10]), &[1, 784])?,
         "w7_lenet_infer" => inference(networks::lenet(), &[1, 1, 28, 28])?,
         "w7_cnn32_infer" => inference(networks::cnn32(), &[1, 3, 32, 32])?,
+        "w7_resnet18_infer" => inference(networks::resnet18(), &[1, 3, 32, 32])?,
+        "w7_mobilenet_infer" => inference(networks::mobilenet(), &[1, 3, 32, 32])?,
+        "w7_unet_infer" => inference(networks::unet(), &[1, 3, 64, 64])?,
         "w8_adam_1m" => adam(1 << 20)?,
+        "w9_resnet18_b16" => training(networks::resnet18(), &[16, 3, 32, 32], Sgd::new(0.01).momentum(0.9))?,
+        "w9_mobilenet_b16" => {
+            training(networks::mobilenet(), &[16, 3, 32, 32], Sgd::new(0.01).momentum(0.9))?
+        }
+        "w9_unet_b4" => {
+            let labels =
+                Targets::Classes { indices: classes(4 * 64 * 64, 3), shape: Shape::new(&[4, 64, 64])? };
+            step(networks::unet(), normal(&[4, 3, 64, 64])?, CrossEntropy::new(), labels, AdamW::new(1e-3))?
+        }
         _ => {
             let Some((layer, backward)) = name
                 .strip_suffix("_fb")
@@ -78,6 +90,7 @@ pub fn build(name: &str) -> Result<Option<Run>> {
                 "layernorm" => single(LayerNorm::new(256), &[4096, 256], backward)?,
                 "softmax" => single(Softmax::new(-1), &[4096, 1024], backward)?,
                 "embedding" => embedding(backward)?,
+                layer if backward => return layers::build(layer),
                 _ => return Ok(None),
             }
         }
@@ -115,8 +128,11 @@ pub fn step<M: Module<T = f32> + 'static>(
 }
 
 fn training(model: Sequential, input: &[usize], optimizer: impl Optimizer<f32> + 'static) -> Result<Run> {
-    let classes: Vec<usize> = (0..input[0]).map(|i| (i * 7919 + 13) % 10).collect();
-    step(model, normal(input)?, CrossEntropy::new(), Targets::classes(classes), optimizer)
+    step(model, normal(input)?, CrossEntropy::new(), Targets::classes(classes(input[0], 10)), optimizer)
+}
+
+fn classes(n: usize, of: usize) -> Vec<usize> {
+    (0..n).map(|i| (i * 7919 + 13) % of).collect()
 }
 
 fn regression(model: Sequential, batch: usize) -> Result<Run> {
@@ -128,7 +144,7 @@ fn regression(model: Sequential, batch: usize) -> Result<Run> {
 }
 
 /// Inference that keeps its memory from call to call.
-fn inference(model: Sequential, input: &[usize]) -> Result<Run> {
+fn inference<M: Module<T = f32> + 'static>(model: M, input: &[usize]) -> Result<Run> {
     let (mut session, x) = (Session::new(Box::new(model.init(1)?)), normal(input)?);
     Ok(Box::new(move || {
         session.run(&x).expect("a workload fits together");
@@ -159,7 +175,11 @@ fn layer<L: Layer<T = f32> + 'static>(
     }))
 }
 
-fn single<L: Layer<T = f32> + 'static>(l: L, input: &[usize], backward: bool) -> Result<Run> {
+/// One layer: forward in inference, or forward and backward with ∂E/∂x.
+///
+/// # Errors
+/// The layer does not fit.
+pub fn single<L: Layer<T = f32> + 'static>(l: L, input: &[usize], backward: bool) -> Result<Run> {
     layer(l, normal(input)?, backward, true, false)
 }
 
@@ -210,10 +230,10 @@ mod tests {
     fn every_name_is_built_and_a_filter_has_no_case() {
         // Building the large ones takes memory, not time.
         names().for_each(|name| assert!(build(name).unwrap().is_some(), "{name}"));
-        assert!(build("w9").unwrap().is_none());
+        assert!(build("w0").unwrap().is_none());
         assert_eq!(matching("W1_XOR_b1").unwrap(), ["w1_xor_b1"]);
         assert_eq!(matching("MLP_inf").unwrap(), ["w7_mlp_infer"]);
         assert_eq!(matching("").unwrap().len(), names().count());
-        assert!(matching("w9").unwrap_err().to_string().contains("`w9`"));
+        assert!(matching("w0").unwrap_err().to_string().contains("`w0`"));
     }
 }
