@@ -9,9 +9,9 @@
 //! compressed file may hold 256 MiB, or a hundred times its size if that is more. MNIST's hold 5 times theirs; what is
 //! compressed better has to be unpacked first.
 
-use chainrule_tensor::{Error, Result, Scalar, Shape, Tensor};
 #[cfg(feature = "gzip")]
-use std::{cell::Cell, rc::Rc};
+use crate::gzip::gzip;
+use chainrule_tensor::{Error, Result, Scalar, Shape, Tensor};
 use std::{
     fs::File,
     io::{self, ErrorKind, Read},
@@ -134,10 +134,6 @@ impl Idx {
 /// Deflate makes at most 1,032 bytes of one.
 const MOST_COMPRESSED: u64 = 1032;
 
-/// How much more a compressed file may hold than its size, and what it may hold in any case.
-const MOST_RATIO: u64 = 100;
-const ALWAYS: u64 = 256 << 20;
-
 /// A file whose header was read, and whose data come next.
 pub(crate) struct Header<'s> {
     pub(crate) kind: Kind,
@@ -228,57 +224,11 @@ impl<'s> Header<'s> {
     }
 }
 
-#[cfg(feature = "gzip")]
-fn gzip<'s>(source: impl Read + 's, _: &str) -> Result<Box<dyn Read + 's>> {
-    let read = Rc::new(Cell::new(0));
-    let source = Counted { source, read: Rc::clone(&read) };
-    Ok(Box::new(Unpacked { source: flate2::read::MultiGzDecoder::new(source), read, given: 0 }))
-}
-
 #[cfg(not(feature = "gzip"))]
 fn gzip<'s>(_: impl Read + 's, name: &str) -> Result<Box<dyn Read + 's>> {
     Err(Error::format(format!(
         "{name}: gzip: expected the feature `gzip` of chainrule-data, got a build without it"
     )))
-}
-
-/// Counts what is read.
-#[cfg(feature = "gzip")]
-struct Counted<R> {
-    source: R,
-    read: Rc<Cell<u64>>,
-}
-
-#[cfg(feature = "gzip")]
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let n = self.source.read(bytes)?;
-        self.read.set(self.read.get().saturating_add(n as u64));
-        Ok(n)
-    }
-}
-
-/// What a decompressor gives, up to the limit.
-#[cfg(feature = "gzip")]
-struct Unpacked<R> {
-    source: R,
-    /// How many compressed bytes it took.
-    read: Rc<Cell<u64>>,
-    given: u64,
-}
-
-#[cfg(feature = "gzip")]
-impl<R: Read> Read for Unpacked<R> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let n = self.source.read(bytes)?;
-        self.given = self.given.saturating_add(n as u64);
-        let most = ALWAYS.max(self.read.get().saturating_mul(MOST_RATIO));
-        if self.given > most {
-            let text = format!("more than {most} bytes from {}: unpack it first", self.read.get());
-            return Err(io::Error::new(ErrorKind::InvalidData, text));
-        }
-        Ok(n)
-    }
 }
 
 /// Up to `n` bytes, fewer at the end of the source; memory grows with what comes.

@@ -33,6 +33,8 @@ mod check;
 mod csv;
 mod dataset;
 mod features;
+#[cfg(feature = "gzip")]
+mod gzip;
 pub mod idx;
 mod loader;
 mod mnist;

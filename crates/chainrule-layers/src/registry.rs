@@ -161,6 +161,18 @@ mod tests {
         }
     }
 
+    /// `tests/windows.rs` goes through all small sizes of what has windows: a new layer has to be added there.
+    #[test]
+    fn every_layer_with_windows_goes_through_all_small_sizes() {
+        let tests = include_str!("../tests/windows.rs");
+        for Facts { kind, family, .. } in facts() {
+            let name = ["1d", "2d", "3d"].iter().find_map(|rank| kind.strip_suffix(rank)).unwrap_or(kind);
+            let tested = |text: String| [" ", "(", "&"].iter().any(|c| tests.contains(&format!("{c}{text}")));
+            let tested = tested(format!("{name}::<R, ")) || tested(format!("{kind}::<"));
+            assert!(tested || !["conv", "pool"].contains(&family), "{kind}");
+        }
+    }
+
     #[test]
     fn every_layer_has_a_formula_and_a_page_in_the_folder_of_its_family() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -1,7 +1,7 @@
 //! Activations where numbers end: values and gradients at NaN, ±∞ and the largest numbers are the limits of the formula.
 
-use chainrule_core::{Context, Grads, Module, ModuleCall, Parameters, Scalar, Spec, Tensor, Value};
-use chainrule_layers::registry;
+use chainrule::core::{Context, Grads, Module, ModuleCall, Parameters, Scalar, Spec, Tensor, Value};
+use chainrule_parity::registry;
 
 /// y and ∂y/∂x of an activation at −∞ and at ∞.
 struct Limits {
