@@ -176,7 +176,7 @@ fn trained<T: Scalar>(
 }
 
 /// How many elements of a parameter belong to one output; all of a vector.
-fn unit<T: Scalar>(p: &Param<T>) -> usize {
+pub(crate) fn unit<T: Scalar>(p: &Param<T>) -> usize {
     match p.shape()[..] {
         [_, _, ..] => p.shape()[1..].iter().product::<usize>().max(1),
         _ => p.volume().max(1),

@@ -1,7 +1,7 @@
 //! What a program does between epochs.
 
 use crate::{Epoch, History, best::Best};
-use chainrule_core::{Error, Parameters, Result};
+use chainrule_core::{Error, Grads, Parameters, Result};
 use std::{
     fs,
     ops::ControlFlow,
@@ -11,7 +11,7 @@ use std::{
 /// Called while a model is trained. It may look, save, change the model, and stop the training.
 ///
 /// [`crate::Trainer::on_epoch`] takes a closure where that is enough.
-pub trait Callback<M>: Send {
+pub trait Callback<M: Parameters>: Send {
     /// Before the first epoch, with the names of the scores that each epoch will have: `loss` and those of the metrics.
     ///
     /// # Errors
@@ -26,6 +26,15 @@ pub trait Callback<M>: Send {
     /// As [`Callback::on_fit_start`].
     fn on_epoch_end(&mut self, _epoch: &Epoch, _model: &mut M) -> Result<ControlFlow<()>> {
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// After backward and before clipping and the optimizer, with the number of steps so far: what changes gradients
+    /// (centralisation, noise, adaptive clipping). They are those of all batches of the step, and finite.
+    ///
+    /// # Errors
+    /// As [`Callback::on_fit_start`]; the weights are then those from before the step.
+    fn on_gradients(&mut self, _step: u64, _model: &M, _grads: &mut Grads<M::T>) -> Result<()> {
+        Ok(())
     }
 
     /// After each step of the optimizer, with the number of steps so far and the loss of the step.
@@ -48,9 +57,18 @@ pub trait Callback<M>: Send {
 /// A closure as a callback.
 pub(crate) struct OnEpoch<F>(pub(crate) F);
 
-impl<M, F: FnMut(&Epoch, &mut M) -> Result<ControlFlow<()>> + Send> Callback<M> for OnEpoch<F> {
+impl<M: Parameters, F: FnMut(&Epoch, &mut M) -> Result<ControlFlow<()>> + Send> Callback<M> for OnEpoch<F> {
     fn on_epoch_end(&mut self, epoch: &Epoch, model: &mut M) -> Result<ControlFlow<()>> {
         (self.0)(epoch, model)
+    }
+}
+
+/// A closure that changes gradients.
+pub(crate) struct OnGradients<F>(pub(crate) F);
+
+impl<M: Parameters, F: FnMut(u64, &M, &mut Grads<M::T>) -> Result<()> + Send> Callback<M> for OnGradients<F> {
+    fn on_gradients(&mut self, step: u64, model: &M, grads: &mut Grads<M::T>) -> Result<()> {
+        (self.0)(step, model, grads)
     }
 }
 

@@ -123,7 +123,7 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
         };
         panel.reset();
         loop {
-            let step = learner.step_from(loader, panel)?;
+            let step = learner.step_from(loader, panel, callbacks)?;
             if step.samples > 0 {
                 seen += step.samples;
                 sum += step.sum;
@@ -164,6 +164,7 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
         learner.loss.verify()?;
         learner.optimizer.check()?;
         learner.settings.check()?;
+        learner.scheduled.clone()?;
         if learner.loss.reduced_by() == Reduction::None {
             return Err(not_reduced());
         }

@@ -1,6 +1,6 @@
 //! One step: forward, loss, backward, clip, optimizer, fold. And what it leaves behind when it fails.
 
-use crate::{Settings, finite, metric::Panel, snapshot::Snapshot};
+use crate::{Callback, Settings, finite, metric::Panel, snapshot::Snapshot};
 use chainrule_core::{
     Context, Error, Inputs, Module, Objective, Optimizer, Pass, Reduction, Result, Scalar, Target,
     TargetList, Tensor,
@@ -18,6 +18,8 @@ pub(crate) struct Learner<M: Module, L, O> {
     pub(crate) optimizer: O,
     pub(crate) settings: Settings,
     pub(crate) rate: Option<Rate>,
+    /// Whether the schedule makes sense.
+    pub(crate) scheduled: Result<()>,
     pub(crate) run: Run<M>,
 }
 
@@ -78,7 +80,12 @@ impl<M: Module> Run<M> {
 
 impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Learner<M, L, O> {
     /// One step on a batch of the caller's; its loss is that of the weights before.
-    pub(crate) fn step(&mut self, xs: &[&Tensor<T>], targets: &[Target<'_, T>]) -> Result<T> {
+    pub(crate) fn step(
+        &mut self,
+        xs: &[&Tensor<T>],
+        targets: &[Target<'_, T>],
+        callbacks: &mut [Box<dyn Callback<M>>],
+    ) -> Result<T> {
         for (i, x) in xs.iter().enumerate() {
             let error = if i == 0 {
                 finite::sample("input", x)
@@ -90,7 +97,7 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Learner<
             }
         }
         let samples = xs.first().and_then(|x| x.shape().first()).copied().unwrap_or(0);
-        self.whole(|learner, step| {
+        self.whole(callbacks, |learner, step| {
             learner.add(xs, targets, samples, step).map(|loss| loss.unwrap_or(T::ZERO))
         })
         .map(|(loss, _)| loss)
@@ -101,9 +108,10 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Learner<
         &mut self,
         loader: &mut Loader<&mut dyn Source<T>, T>,
         panel: &mut Panel<T>,
+        callbacks: &mut [Box<dyn Callback<M>>],
     ) -> Result<Step> {
         let mut batch = std::mem::take(&mut self.run.batch);
-        let result = self.whole(|learner, step| {
+        let result = self.whole(callbacks, |learner, step| {
             for _ in 0..learner.settings.accumulate {
                 if !loader.fill(&mut batch)? {
                     step.ended = true;
@@ -126,14 +134,19 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Learner<
     }
 
     /// A step whose batches `add` adds. If anything in it fails, the weights are those from before.
-    fn whole<R>(&mut self, add: impl FnOnce(&mut Self, &mut Step) -> Result<R>) -> Result<(R, Step)> {
+    fn whole<R>(
+        &mut self,
+        callbacks: &mut [Box<dyn Callback<M>>],
+        add: impl FnOnce(&mut Self, &mut Step) -> Result<R>,
+    ) -> Result<(R, Step)> {
+        self.scheduled.clone()?;
         self.renew();
         self.run.pass.zero();
         self.run.moved = false;
         let mut step = Step::default();
         let result = add(self, &mut step).and_then(|r| {
             if step.weight > 0.0 {
-                self.update(&step)?;
+                self.update(&step, callbacks)?;
             }
             Ok(r)
         });
@@ -186,13 +199,16 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Learner<
     }
 
     /// Moves the weights along the gradients.
-    fn update(&mut self, step: &Step) -> Result<()> {
+    fn update(&mut self, step: &Step, callbacks: &mut [Box<dyn Callback<M>>]) -> Result<()> {
         let grads = self.run.pass.grads_mut();
         if step.batches > 1 && self.loss.reduced_by() != Reduction::Sum {
             grads.scale(T::from_f64(step.unit / step.weight));
         }
         if let Some(error) = finite::gradient(&self.model, grads) {
             return Err(error);
+        }
+        for callback in callbacks {
+            callback.on_gradients(self.run.steps, &self.model, grads)?;
         }
         if let Some(limit) = self.settings.clip_value {
             clip_value(grads, limit)?;

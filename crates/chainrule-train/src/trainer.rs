@@ -2,7 +2,7 @@
 
 use crate::{
     Callback, EarlyStopping, Epoch, History, Metric, Progress, Settings,
-    callback::OnEpoch,
+    callback::{OnEpoch, OnGradients},
     metric::Panel,
     progress::Output,
     step::{Learner, Run},
@@ -48,7 +48,15 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
     pub fn new(model: M, loss: L, optimizer: O) -> Self {
         let run = Run::new(&model);
         Self {
-            learner: Learner { model, loss, optimizer, settings: Settings::default(), rate: None, run },
+            learner: Learner {
+                model,
+                loss,
+                optimizer,
+                settings: Settings::default(),
+                rate: None,
+                scheduled: Ok(()),
+                run,
+            },
             validation: None,
             stopping: None,
             panel: Panel::new(),
@@ -65,7 +73,7 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
     /// Wrong shapes, a class out of range, or something that is not finite, named by sample or by layer; the weights are
     /// then those from before the step.
     pub fn step(&mut self, inputs: impl Inputs<T>, targets: impl TargetList<T>) -> Result<T> {
-        inputs.with(|xs| targets.with(|targets| self.learner.step(xs, targets)))
+        inputs.with(|xs| targets.with(|targets| self.learner.step(xs, targets, &mut self.callbacks)))
     }
 
     /// All settings that are plain values.
@@ -139,10 +147,12 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
     #[must_use]
     pub fn learning_rate(mut self, rate: impl FnMut(u64) -> f64 + Send + 'static) -> Self {
         self.learner.rate = Some(Box::new(rate));
+        self.learner.scheduled = Ok(());
         self
     }
 
-    /// Sets the learning rate before each step by a schedule of the optimizer's own rate.
+    /// Sets the learning rate before each step by a schedule of the optimizer's own rate. One that makes no sense, with a part
+    /// that can never run for example, is an error of the first step. [`crate::pictures::Plot::schedule`] draws it.
     ///
     /// ```
     /// # use chainrule_train::Trainer;
@@ -157,7 +167,10 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
     #[must_use]
     pub fn schedule(self, schedule: impl Schedule + 'static) -> Self {
         let base = self.learner.optimizer.learning_rate();
-        self.learning_rate(move |step| base * schedule.factor(step))
+        let check = schedule.check();
+        let mut trainer = self.learning_rate(move |step| base * schedule.factor(step));
+        trainer.learner.scheduled = check;
+        trainer
     }
 
     /// Whether the output of every layer is checked for infinities and NaN in every pass. Without it the layer is searched for
@@ -200,6 +213,25 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
     #[must_use]
     pub fn on_epoch(self, f: impl FnMut(&Epoch, &mut M) -> Result<ControlFlow<()>> + Send + 'static) -> Self {
         self.callback(OnEpoch(f))
+    }
+
+    /// Calls a closure with the gradients of each step, before they are clipped.
+    ///
+    /// ```
+    /// # use chainrule_train::Trainer;
+    /// # use chainrule_layers::Linear;
+    /// # use chainrule_losses::Mse;
+    /// # use chainrule_core::Parameters;
+    /// # use chainrule_optim::Adam;
+    /// use chainrule_optim::centralize;
+    /// # let model = Linear::<f32>::new(2, 1).init(0)?;
+    /// let trainer = Trainer::new(model, Mse::new(), Adam::new(1e-3))
+    ///     .on_gradients(|_step, model, grads| centralize(model, grads));
+    /// # Ok::<(), chainrule_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn on_gradients(self, f: impl FnMut(u64, &M, &mut Grads<T>) -> Result<()> + Send + 'static) -> Self {
+        self.callback(OnGradients(f))
     }
 
     /// How progress is reported.

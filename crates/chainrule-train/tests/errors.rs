@@ -210,7 +210,7 @@ fn an_update_that_fails_or_overflows_leaves_the_weights_from_before() {
 
             /// Ends after some steps.
             struct After(u64);
-            impl<M> chainrule_train::Callback<M> for After {
+            impl<M: Parameters> chainrule_train::Callback<M> for After {
                 fn on_step_end(&mut self, step: u64, _: f64, _: &mut M) -> Result<std::ops::ControlFlow<()>> {
                     Ok(if step >= self.0 {
                         std::ops::ControlFlow::Break(())

@@ -6,6 +6,7 @@ use chainrule_core::{Module, Parameters, Reduction, Scalar, Tensor};
 use chainrule_data::Dataset;
 use chainrule_layers::{BatchNorm1d, Dropout, Linear, Sequential, Tanh};
 use chainrule_losses::{CrossEntropy, Mse};
+use chainrule_optim::schedule::Step;
 use chainrule_tensor::par;
 use chainrule_train::{Callback, Checkpoint, EarlyStopping, Ended, Epoch, Progress, Trainer};
 use common::{Counting, Sgd, iris, mlp, values};
@@ -251,7 +252,7 @@ fn accuracy_is_watched_upwards_and_an_improvement_must_be_large_enough() {
 #[test]
 fn callbacks_stop_the_training() {
     struct AfterSteps(u64);
-    impl<M> Callback<M> for AfterSteps {
+    impl<M: Parameters> Callback<M> for AfterSteps {
         fn on_step_end(&mut self, step: u64, _: f64, _: &mut M) -> chainrule_core::Result<ControlFlow<()>> {
             Ok(if step == self.0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         }
@@ -262,6 +263,39 @@ fn callbacks_stop_the_training() {
     let mut trainer = flowers::<f32>(1)
         .on_epoch(|e, _| Ok(if e.number == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }));
     assert_eq!(trainer.fit(&iris()).unwrap().epochs.len(), 3);
+}
+
+#[test]
+fn a_schedule_that_makes_no_sense_is_an_error_before_the_first_step() {
+    let never = || Step::new(5).then(10, Step::new(5)).then(10, Step::new(2));
+    let mut trainer = flowers::<f32>(1).schedule(never());
+    let before = values(trainer.model());
+    let error = trainer.fit(&iris()).unwrap_err().to_string();
+    assert!(error.contains("never run"), "{error}");
+    let data = iris();
+    assert!(trainer.step(data.x(), data.targets()).is_err());
+    assert_eq!((values(trainer.model()), trainer.steps()), (before, 0));
+    assert!(flowers::<f32>(1).schedule(never()).learning_rate(|_| 0.1).epochs(1).fit(&iris()).is_ok());
+}
+
+#[test]
+fn gradients_can_be_changed_before_they_are_clipped() {
+    let none = flowers::<f32>(1).epochs(1).on_gradients(|_, _, grads| {
+        grads.scale(0.0);
+        Ok(())
+    });
+    let mut changed = none.clip_norm(1.0);
+    changed.fit(&iris()).unwrap();
+    assert_eq!(values(changed.model()), values(&mlp::<f32>([4, 8, 3], 1)), "no gradient moves nothing");
+
+    let mut failing = flowers::<f32>(1).epochs(1).batch_size(30).on_gradients(|step, model, grads| {
+        assert!(model.parameter_count() == grads.values().len() && grads.values().iter().any(|g| *g != 0.0));
+        if step < 2 { Ok(()) } else { Err(chainrule_core::Error::value("enough")) }
+    });
+    assert!(failing.fit(&iris()).unwrap_err().to_string().contains("enough"));
+    assert_eq!(failing.steps(), 2);
+    let data = iris();
+    assert!(failing.step(data.x(), data.targets()).is_err(), "a step of the caller's too");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::svg::{Anchor, Canvas, Svg};
 use crate::History;
+use chainrule_core::Schedule;
 
 /// The size of a panel, and the margins of its axes.
 const SIZE: (f64, f64) = (460.0, 320.0);
@@ -64,6 +65,24 @@ impl Plot {
     pub fn log(mut self, log: bool) -> Self {
         self.log = log;
         self
+    }
+
+    /// The learning rate that a schedule makes of a rate, over a number of steps.
+    ///
+    /// ```
+    /// use chainrule_optim::schedule::{Cosine, LinearWarmup};
+    /// use chainrule_train::pictures::Plot;
+    /// let schedule = LinearWarmup::new(100).then(100, Cosine::new(900));
+    /// let svg = Plot::schedule(&schedule, 1e-3, 1000).svg();
+    /// assert!(svg.as_str().contains("learning rate"));
+    /// ```
+    pub fn schedule(schedule: &dyn Schedule, rate: f64, steps: u64) -> Self {
+        // As many points as the plot is wide, the first and the last step among them.
+        let (last, points) = (steps.saturating_sub(1), steps.clamp(1, SIZE.0 as u64));
+        let at = |i: u64| (u128::from(last) * u128::from(i) / u128::from((points - 1).max(1))) as u64;
+        let points = (0..points).map(at).map(|step| (step as f64, rate * schedule.factor(step)));
+        let kind = schedule.spec().kind().to_owned();
+        Self::new(kind).axes("step", "learning rate").line("", points)
     }
 
     /// The picture.
@@ -254,6 +273,16 @@ pub fn learning_curves(history: &History) -> Svg {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chainrule_optim::schedule::{Cosine, Step};
+
+    #[test]
+    fn a_schedule_is_drawn_from_its_first_to_its_last_step() {
+        let plot = Plot::schedule(&Step::new(2).gamma(0.5), 0.5, 5);
+        assert_eq!(plot.lines[0].1, [(0.0, 0.5), (1.0, 0.5), (2.0, 0.25), (3.0, 0.25), (4.0, 0.125)]);
+        let long = Plot::schedule(&Cosine::new(u64::MAX), 1.0, u64::MAX);
+        assert_eq!((long.lines[0].1.len(), long.lines[0].1[0]), (SIZE.0 as usize, (0.0, 1.0)));
+        assert_eq!(Plot::schedule(&Step::new(2), 1.0, 0).lines[0].1, [(0.0, 1.0)]);
+    }
 
     #[test]
     fn ticks_are_round_numbers_inside_the_range() {
