@@ -12,6 +12,7 @@
 //!
 //! x are row indices, which have no derivative: dx is 0. Keeps nothing. Derivation: docs/layers/linear/embedding.md.
 
+use crate::rank::check_shape;
 use chainrule_core::{
     Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Init, Layer, Param, Params, ParamsMut,
     Result, Scalar, Shape, Spec, Tensor,
@@ -234,7 +235,7 @@ pub(super) fn check_table<T: Scalar>(
         Some(row) if row >= rows => {
             Err(Error::value(format!("{layer}: expected padding_idx below {rows}, got {row}")))
         }
-        _ => Shape::new(&[rows, width]).map(drop),
+        _ => check_shape(layer, Shape::new(&[rows, width])),
     }
 }
 
