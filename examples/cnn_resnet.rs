@@ -80,7 +80,7 @@ fn run((train, test): (Dataset, Dataset)) -> Result<()> {
     // Three stages of one block, y = relu(f(x) + x); f is two normalised convolutions.
     let network = ResNet { channels: shape[0], blocks: vec![1; 3], ..ResNet::cifar(train.classes()) };
     let model = network.build().build(&[&[1], &shape[..]].concat())?.init(1)?;
-    println!("{}\n", model.summary(&[&[64], &shape[..]].concat())?);
+    println!("{}\n", model.summary([&[64], &shape[..]].concat())?);
 
     let small = train.len() < 2000;
     let (epochs, batch) = (number("--epochs", if small { 15 } else { 3 }).max(1), 64);
