@@ -29,6 +29,7 @@
 //! [`samples::ATTRIBUTION`] holds the text that has to go with them.
 
 mod check;
+mod cifar;
 #[cfg(feature = "csv")]
 mod csv;
 mod dataset;
@@ -48,6 +49,7 @@ mod transform;
 
 pub use chainrule_core as core;
 pub use chainrule_core::{Classes, Error, Result, Sequences, Target, Targets};
+pub use cifar::{Cifar, cifar10};
 #[cfg(feature = "csv")]
 pub use csv::{Column, Csv};
 pub use dataset::Dataset;

@@ -55,6 +55,11 @@ pub(crate) fn check_sizes<const R: usize>(
     Err(Error::value(format!("{layer}: expected {what} from {least} to 2³¹ − 1, got {sizes:?}")))
 }
 
+/// Whether a shape can be: what is wrong with it is told with the name of the layer.
+pub(crate) fn check_shape(layer: &str, shape: Result<Shape>) -> Result<()> {
+    shape.map(drop).map_err(|error| Error::shape(format!("{layer}: {error}")))
+}
+
 /// N, C and the lengths of the R axes behind them, none of them empty. C is `channels` if given.
 pub(crate) fn split<const R: usize>(
     layer: &str,

@@ -64,7 +64,7 @@ pub mod prelude {
         Param, Parameters, Params, ParamsMut, Pass, Reduction, Result, Rng, Scalar, Schedule, Session, Shape,
         Spec, Target, Targets, Tensor, parameters,
     };
-    pub use chainrule_data::{Dataset, Loader, Scaler, Source, diabetes, digits, iris, mnist};
+    pub use chainrule_data::{Dataset, Loader, Scaler, Source, cifar10, diabetes, digits, iris, mnist};
     pub use chainrule_layers::{
         activation::*, container::*, conv::*, linear::*, noise::*, norm::*, pool::*, sequence, shape::*,
     };

@@ -1,6 +1,11 @@
 //! What a summary promises of memory is what a training step holds.
 
-use chainrule::{core::StateValue, prelude::*, tensor::par};
+use chainrule::{
+    core::StateValue,
+    models::{LeNet, ResNet, Stem, UNet},
+    prelude::*,
+    tensor::par,
+};
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
@@ -173,7 +178,7 @@ fn the_promised_memory_is_within_ten_percent_of_what_a_step_holds() {
             .add(Flatten::new())
             .add(Linear::new(256, 10))
     };
-    let lenet = || {
+    let small_lenet = || {
         Sequential::new()
             .add(Conv2d::new(1, 6, 5).padding(2))
             .add(Tanh::new())
@@ -182,6 +187,27 @@ fn the_promised_memory_is_within_ten_percent_of_what_a_step_holds() {
             .add(Tanh::new())
             .add(MaxPool2d::new([3, 2]).stride(2))
             .add(Flatten::new())
+    };
+    let lenet = LeNet::new(1, 10);
+    let resnet18 = ResNet { stem: Stem::Cifar, ..ResNet::resnet18(10) };
+    let unet = |width| UNet { width, ..UNet::new(1, 4) };
+    let example = || {
+        let conv = |i, o| Conv2d::new(i, o, 3).padding(1).bias(false);
+        Sequential::new()
+            .add(conv(1, 16))
+            .add(BatchNorm2d::new(16))
+            .add(Relu::new())
+            .add(conv(16, 32))
+            .add(BatchNorm2d::new(32))
+            .add(Relu::new())
+            .add(MaxPool2d::new(2))
+            .add(conv(32, 64))
+            .add(BatchNorm2d::new(64))
+            .add(Relu::new())
+            .add(MaxPool2d::new(2))
+            .add(Flatten::new())
+            .add(Dropout::new(0.3))
+            .add(Linear::new(256, 10))
     };
     let reflected = || {
         Sequential::new()
@@ -204,7 +230,14 @@ fn the_promised_memory_is_within_ten_percent_of_what_a_step_holds() {
                 ("graph", measure(graph(256), &[Shape::from([512, 256]); 2], 3)),
                 ("frozen", measure(frozen.clone(), &rows(512), 3)),
                 ("digits", measure(digits(), &images(64, 1, 8), 3)),
-                ("lenet", measure(lenet(), &images(32, 1, 28), 3)),
+                ("lenet", measure(small_lenet(), &images(32, 1, 28), 3)),
+                ("LeNet", measure(lenet.build().unwrap(), &images(32, 1, 28), 3)),
+                ("LeNet of one image", measure(lenet.build().unwrap(), &images(1, 1, 28), 3)),
+                ("the example's digits", measure(example(), &images(64, 1, 8), 3)),
+                ("ResNet-18", measure(resnet18.build(), &images(2, 3, 32), 3)),
+                ("ResNet-20", measure(ResNet::cifar(10).build(), &images(8, 3, 32), 3)),
+                ("U-Net", measure(unet(vec![16, 32, 64, 128, 256]).build(), &images(2, 1, 64), 3)),
+                ("U-Net of three levels", measure(unet(vec![8, 16, 32]).build(), &images(16, 1, 32), 3)),
                 ("resnet 16", measure(resnet(16), &images(16, 3, 32), 3)),
                 ("resnet 8", measure(resnet(8), &images(16, 3, 32), 3)),
                 ("resnet of one image", measure(resnet(16), &images(1, 3, 32), 3)),

@@ -8,7 +8,7 @@ use chainrule::{
     core::{
         AnyState, BoxModule, Example, Module, ModuleCall, OptimizerState, StateValue, Target, Targets, Value,
     },
-    data::idx::Idx,
+    data::{Cifar, idx::Idx},
     gradcheck::laws::{Case, Values, call_laws},
     io,
     prelude::*,
@@ -606,6 +606,8 @@ fn decode(bytes: &[u8]) -> Result<()> {
         let _ = model.infer(&Tensor::zeros([2, 1, 4, 4]));
     }));
     outcomes.push(Idx::read(bytes).map(|idx| drop(idx.tensor::<f32>())));
+    outcomes.push(Cifar::Cifar10.read::<f32>(bytes).map(drop));
+    outcomes.push(Cifar::Cifar100.read::<f32>(bytes).map(drop));
     #[cfg(feature = "csv")]
     for header in [true, false] {
         let csv = chainrule::data::Csv::new().header(header);
@@ -655,6 +657,7 @@ fn corpus() -> Vec<(String, Vec<u8>)> {
         ("idx, compressed".into(), gzip(&idx)),
         ("idx".into(), idx),
         ("a table".into(), csv),
+        ("images of CIFAR-10".into(), [1; 3073].to_vec()),
         ("what torch.save writes".into(), [&b"PK\x03\x04"[..], &[0; 64]].concat()),
     ];
     let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/checkpoints");
@@ -672,7 +675,7 @@ fn corpus() -> Vec<(String, Vec<u8>)> {
 #[test]
 fn decoders_of_damaged_files() {
     let (mut table, corpus) = (Table::new(), corpus());
-    for (name, bytes) in &corpus[..6] {
+    for (name, bytes) in &corpus[..7] {
         assert!(name.starts_with("what") || decodes(bytes), "{name} is not whole");
         for n in (0..bytes.len()).filter(|n| *n < 64 || n % 11 == 0) {
             table.case(&|| format!("{name}, cut at {n}"), n, || decode(&bytes[..n]));
@@ -682,7 +685,7 @@ fn decoders_of_damaged_files() {
     let mut cases = 0;
     while cases < 2400 || table.more() {
         // Two of three are made of files that one of the decoders reads.
-        let (name, bytes) = &corpus[if cases % 3 == 0 { rng.below(corpus.len()) } else { rng.below(5) }];
+        let (name, bytes) = &corpus[if cases % 3 == 0 { rng.below(corpus.len()) } else { rng.below(6) }];
         let seed = rng.bits();
         let file = damaged(bytes, &mut Rng::new(seed));
         table.case(&|| format!("{name}, seed {seed}"), file.len(), || decode(&file));

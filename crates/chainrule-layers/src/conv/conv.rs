@@ -16,7 +16,7 @@
 use super::{Padding, PaddingMode, filters};
 use crate::{
     Sizes,
-    rank::{axes_of, join, split},
+    rank::{axes_of, check_shape, join, split},
 };
 use chainrule_core::{
     Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Init, Layer, Param, Params, ParamsMut,
@@ -265,7 +265,7 @@ impl<const R: usize, T: Scalar> Layer for Conv<R, T> {
                 Self::NAME
             )));
         }
-        self.weight_shape().map(drop)
+        check_shape(Self::NAME, self.weight_shape())
     }
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {

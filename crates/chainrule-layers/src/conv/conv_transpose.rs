@@ -16,7 +16,7 @@
 use super::filters;
 use crate::{
     Sizes,
-    rank::{axes_of, check_sizes, join, split},
+    rank::{axes_of, check_shape, check_sizes, join, split},
 };
 use chainrule_core::{
     Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Init, Layer, Param, Params, ParamsMut,
@@ -286,7 +286,7 @@ impl<const R: usize, T: Scalar> Layer for ConvTranspose<R, T> {
                 self.output_padding
             )));
         }
-        self.weight_shape().map(drop)
+        check_shape(Self::NAME, self.weight_shape())
     }
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {

@@ -8,6 +8,7 @@
 //!
 //! Keeps nothing; Z and ∂E/∂Z are scratch space of some rows. Derivation: docs/layers/linear/bilinear.md.
 
+use crate::rank::check_shape;
 use chainrule_core::{
     Args, Context, Error, Example, Facts, FromSpec, Grads, Init, Module, ModuleCall, Param, Parameters,
     Params, ParamsMut, Result, Scalar, Shape, Spec, Tensor,
@@ -154,7 +155,7 @@ impl<T: Scalar> Parameters for Bilinear<T> {
                 "Bilinear: expected at least one feature of each input and one output, got {in1}, {in2} and {out}"
             )));
         }
-        Shape::new(&[out, in1, in2]).map(drop)
+        check_shape("Bilinear", Shape::new(&[out, in1, in2]))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Parameters of the last axes of a tensor.
 
+use crate::rank::check_shape;
 use chainrule_core::{Error, Result, Scalar, Shape};
 use chainrule_tensor::{
     kernels::{layers::axis::sum_along, reduce::add_rows_to},
@@ -18,7 +19,7 @@ impl Features {
         if self.0.is_empty() || self.0.contains(&0) {
             return Err(Error::value(format!("{layer}: expected sizes of at least 1, got {}", self.0)));
         }
-        Shape::new(&self.0).map(drop)
+        check_shape(layer, Shape::new(&self.0))
     }
 
     /// How many axes at the end are of length 1, of those behind the first.

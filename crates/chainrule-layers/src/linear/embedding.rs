@@ -12,6 +12,7 @@
 //!
 //! x are row indices, which have no derivative: dx is 0. Keeps nothing. Derivation: docs/layers/linear/embedding.md.
 
+use crate::rank::check_shape;
 use chainrule_core::{
     Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Init, Layer, Param, Params, ParamsMut,
     Result, Scalar, Shape, Spec, Tensor,
@@ -139,7 +140,7 @@ const ABOVE: f64 = 1e-7;
 
 compiled! {
     /// Scales each row with ‖w‖ > max by max/(‖w‖ + 10⁻⁷).
-    fn renormalize[T](rows: &mut [T], d: usize, max: f64, p: f64) {
+    pub(super) fn renormalize[T](rows: &mut [T], d: usize, max: f64, p: f64) {
         for w in rows.chunks_exact_mut(d) {
             let norm = norm(w, p);
             if norm > max {
@@ -152,7 +153,7 @@ compiled! {
 
 compiled! {
     /// g = s g − s²/max (g · w) ∂‖w‖/∂w for each id whose row w has ‖w‖ > max.
-    fn renormalize_gradient[T](table: &[T], ids: &[u32], d: usize, g: &mut [T], max: f64, p: f64) {
+    pub(super) fn renormalize_gradient[T](table: &[T], ids: &[u32], d: usize, g: &mut [T], max: f64, p: f64) {
         for (g, &id) in g.chunks_exact_mut(d).zip(ids) {
             let w = &table[id as usize * d..][..d];
             let norm = norm(w, p);
@@ -189,6 +190,27 @@ compiled! {
     }
 }
 
+/// Whether rows can be brought to such a norm.
+pub(super) fn check_norm(layer: &str, max_norm: Option<f64>, p: f64) -> Result<()> {
+    if let Some(max) = max_norm.filter(|max| !(*max > 0.0 && max.is_finite())) {
+        return Err(Error::value(format!("{layer}: expected max_norm > 0, got {max}")));
+    }
+    if p.is_nan() || p < 1.0 {
+        return Err(Error::value(format!("{layer}: expected norm_type ≥ 1, got {p}")));
+    }
+    Ok(())
+}
+
+/// Brings the rows of these ids, each of `d` elements, to the largest norm.
+pub(super) fn renormalize_rows<T: Scalar>(weight: &mut Param<T>, ids: &[u32], d: usize, max: f64, p: f64) {
+    let Ok(weight) = weight.value_mut() else { return };
+    for &id in ids {
+        if let Some(row) = (id as usize).checked_mul(d).and_then(|at| weight.get_mut(at..)?.get_mut(..d)) {
+            renormalize(row, d, max, p);
+        }
+    }
+}
+
 /// Whether a table of such sizes can be, and ids of all its rows.
 pub(super) fn check_table<T: Scalar>(
     layer: &str,
@@ -213,7 +235,7 @@ pub(super) fn check_table<T: Scalar>(
         Some(row) if row >= rows => {
             Err(Error::value(format!("{layer}: expected padding_idx below {rows}, got {row}")))
         }
-        _ => Shape::new(&[rows, width]).map(drop),
+        _ => check_shape(layer, Shape::new(&[rows, width])),
     }
 }
 
@@ -230,13 +252,7 @@ impl<T: Scalar> Layer for Embedding<T> {
     type Cache = EmbeddingCache<T>;
 
     fn check(&self) -> Result<()> {
-        if let Some(max) = self.max_norm.filter(|max| !(*max > 0.0 && max.is_finite())) {
-            return Err(Error::value(format!("Embedding: expected max_norm > 0, got {max}")));
-        }
-        if self.norm_type.is_nan() || self.norm_type < 1.0 {
-            let p = self.norm_type;
-            return Err(Error::value(format!("Embedding: expected norm_type ≥ 1, got {p}")));
-        }
+        check_norm("Embedding", self.max_norm, self.norm_type)?;
         check_table::<T>("Embedding", self.rows, self.width, self.padding)
     }
 
@@ -309,15 +325,7 @@ impl<T: Scalar> Layer for Embedding<T> {
     /// The rows of a training pass are brought to the largest norm.
     fn absorb(&mut self, cache: &Self::Cache) {
         let Some(max) = self.max_norm.filter(|_| cache.training && self.weight.trainable()) else { return };
-        let Ok(weight) = self.weight.value_mut() else { return };
-        for &id in cache.ids.iter().filter(|&&id| (id as usize) < self.rows) {
-            renormalize(
-                &mut weight[id as usize * self.width..][..self.width],
-                self.width,
-                max,
-                self.norm_type,
-            );
-        }
+        renormalize_rows(&mut self.weight, &cache.ids, self.width, max, self.norm_type);
     }
 
     fn cache_bytes(&self, input: &[usize], _: bool) -> usize {

@@ -5,8 +5,9 @@
 //! ∂E/∂W[i] = Σ over the x = i of w g, g/n, or g where W[i] is the maximum,   g = ∂E/∂y of its bag        ∂E/∂w = g · W[x]
 //! ```
 //!
-//! Ids and offsets have no derivative. Keeps the place of each maximum. Derivation: docs/layers/linear/embedding_bag.md.
+//! With a largest norm m, a row w with ‖w‖ > m is s w, as in Embedding. Ids and offsets have no derivative. Keeps the place of each maximum. Derivation: docs/layers/linear/embedding_bag.md.
 
+use super::embedding::{check_norm, renormalize, renormalize_gradient, renormalize_rows};
 use chainrule_core::{
     Args, Context, Error, Example, Facts, FromSpec, FromValue, Grads, Init, Module, ModuleCall, Param,
     Parameters, Params, ParamsMut, Result, Scalar, Shape, Spec, Tensor, Value,
@@ -14,7 +15,7 @@ use chainrule_core::{
 use chainrule_tensor::{
     compiled,
     kernels::{
-        layers::embedding::{row_indices, scatter_add},
+        layers::embedding::{gather, row_indices, scatter_add},
         reduce::dot,
     },
     position,
@@ -86,6 +87,8 @@ pub struct EmbeddingBag<T = f32> {
     include_last: bool,
     weighted: bool,
     by_frequency: bool,
+    max_norm: Option<f64>,
+    norm_type: f64,
     weight: Param<T>,
 }
 
@@ -103,6 +106,10 @@ pub struct EmbeddingBagCache<T> {
     shares: Vec<T>,
     /// How often each row is named, 0 of all between calls.
     counts: Vec<u32>,
+    /// With a largest norm, the row of each id, brought to it.
+    rows: Vec<T>,
+    /// Whether the ids are those of a training pass, after which their rows are brought to the largest norm.
+    training: bool,
 }
 
 const NONE: usize = usize::MAX;
@@ -124,6 +131,8 @@ impl<T: Scalar> EmbeddingBag<T> {
             include_last: false,
             weighted: false,
             by_frequency: false,
+            max_norm: None,
+            norm_type: 2.0,
             weight: Param::new("weight", [rows, width], Self::INIT),
         }
     }
@@ -166,6 +175,25 @@ impl<T: Scalar> EmbeddingBag<T> {
         Self { by_frequency: scale, ..self }
     }
 
+    /// The largest norm of a row: one that is larger is scaled to it where it is looked up, and after a training step in the table.
+    #[must_use]
+    pub fn max_norm(self, max_norm: impl Into<Option<f64>>) -> Self {
+        Self { max_norm: max_norm.into(), ..self }
+    }
+
+    /// The p of that norm, (Σ |w|ᵖ)^(1/p), 2 by default; infinite for the largest |w|.
+    #[must_use]
+    pub fn norm_type(self, norm_type: f64) -> Self {
+        Self { norm_type, ..self }
+    }
+
+    /// Another initialiser for the table.
+    #[must_use]
+    pub fn weight_init(mut self, init: Init) -> Self {
+        self.weight.set_initializer(init);
+        self
+    }
+
     /// y's shape from those of the inputs.
     fn shape_of<'s>(&self, inputs: impl ExactSizeIterator<Item = &'s Shape> + Clone) -> Result<Shape> {
         self.validate()?;
@@ -192,6 +220,15 @@ impl<T: Scalar> EmbeddingBag<T> {
             return Err(wrong());
         }
         Shape::new(&[bags, self.width])
+    }
+
+    /// The rows that bags look into: with a largest norm one for each id, brought to it, and else the table.
+    fn look_up<'c>(&self, table: &'c [T], ids: &[u32], rows: &'c mut Vec<T>) -> &'c [T] {
+        let Some(max) = self.max_norm else { return table };
+        rows.resize(ids.len() * self.width, T::ZERO);
+        gather(table, self.width, ids, rows);
+        renormalize(rows, self.width, max, self.norm_type);
+        rows
     }
 
     /// Fills the ids and the starts of the bags.
@@ -237,13 +274,16 @@ struct Bags<'a> {
     starts: &'a [usize],
     padding: Option<u32>,
     mode: BagMode,
+    /// Whether rows come by the position of their id, and not by the id.
+    gathered: bool,
 }
 
 impl Bags<'_> {
-    /// The ids of a bag, with their positions.
-    fn bag(&self, bag: usize) -> impl Iterator<Item = (usize, u32)> + Clone {
+    /// The positions of the ids of a bag, each with that of its row.
+    fn bag(&self, bag: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
         let at = self.starts[bag]..self.starts[bag + 1];
-        at.map(|i| (i, self.ids[i])).filter(move |&(_, id)| Some(id) != self.padding)
+        let ids = at.map(|i| (i, self.ids[i])).filter(move |&(_, id)| Some(id) != self.padding);
+        ids.map(|(i, id)| (i, if self.gathered { i } else { id as usize }))
     }
 }
 
@@ -262,8 +302,8 @@ compiled! {
                 let winners = &mut winners[n * d..][..d];
                 y.fill(T::ZERO);
                 winners.fill(NONE);
-                for (i, id) in bag {
-                    let row = &table[id as usize * d..][..d];
+                for (i, row) in bag {
+                    let row = &table[row * d..][..d];
                     for ((y, winner), &v) in y.iter_mut().zip(&mut *winners).zip(row) {
                         if *winner == NONE || v > *y {
                             (*y, *winner) = (v, i);
@@ -276,8 +316,8 @@ compiled! {
             let scale = if mean { 1.0 / bag.clone().count().max(1) as f64 } else { 1.0 };
             for (y, c) in y.chunks_mut(COLUMNS).zip((0..).step_by(COLUMNS)) {
                 let (mut block, mut total) = ([T::ZERO; COLUMNS], [0.0; COLUMNS]);
-                for (count, (i, id)) in bag.clone().enumerate() {
-                    let row = &table[id as usize * d + c..][..y.len()];
+                for (count, (i, row)) in bag.clone().enumerate() {
+                    let row = &table[row * d + c..][..y.len()];
                     match weights {
                         Some(w) => block.iter_mut().zip(row).for_each(|(b, &v)| *b += w[i] * v),
                         None => block.iter_mut().zip(row).for_each(|(b, &v)| *b += v),
@@ -330,8 +370,8 @@ compiled! {
     fn weight_gradient[T](table: &[T], dy: &[T], d: usize, bags: Bags<'_>, dw: &mut [T]) {
         dw.fill(T::ZERO);
         for (n, dy) in dy.chunks_exact(d).enumerate() {
-            for (i, id) in bags.bag(n) {
-                dw[i] = T::from_f64(dot(&table[id as usize * d..][..d], dy));
+            for (i, row) in bags.bag(n) {
+                dw[i] = T::from_f64(dot(&table[row * d..][..d], dy));
             }
         }
     }
@@ -349,6 +389,7 @@ impl<T: Scalar> Parameters for EmbeddingBag<T> {
     }
 
     fn validate(&self) -> Result<()> {
+        check_norm("EmbeddingBag", self.max_norm, self.norm_type)?;
         super::embedding::check_table::<T>("EmbeddingBag", self.rows, self.width, self.padding)?;
         let wrong = |what: &str| Err(Error::value(format!("EmbeddingBag: {what}")));
         if self.weighted && self.mode != BagMode::Sum {
@@ -390,11 +431,13 @@ impl<T: Scalar> Module for EmbeddingBag<T> {
         };
         self.prepare(xs, cache)?;
         let weights = self.weighted.then(|| xs[xs.len() - 1].data());
-        let EmbeddingBagCache { ids, starts, winners, .. } = cache;
+        let EmbeddingBagCache { ids, starts, winners, rows, training, .. } = cache;
+        *training = cx.training();
         winners.resize(if self.mode == BagMode::Max { shape.volume() } else { 0 }, NONE);
         let padding = self.padding.map(|row| row as u32);
-        let bags = Bags { ids, starts, padding, mode: self.mode };
-        pool(self.weight.value()?, self.width, bags, weights, y.reset(shape), winners); // y = Σ w W[x]
+        let bags = Bags { ids, starts, padding, mode: self.mode, gathered: self.max_norm.is_some() };
+        let table = self.look_up(self.weight.value()?, ids, rows);
+        pool(table, self.width, bags, weights, y.reset(shape), winners); // y = Σ w W[x]
         cache.recorded = cx.recording().then_some(*xs[0].shape());
         Ok(())
     }
@@ -421,12 +464,15 @@ impl<T: Scalar> Module for EmbeddingBag<T> {
         let Some(dy) = dy else { return Ok(()) };
         self.prepare(call.xs, cache)?;
         let weights = self.weighted.then(|| call.xs[call.xs.len() - 1].data());
-        let EmbeddingBagCache { ids, starts, winners, shares, counts, .. } = cache;
+        let EmbeddingBagCache { ids, starts, winners, shares, counts, rows, .. } = cache;
         let (d, padding) = (self.width, self.padding.map(|row| row as u32));
-        let bags = Bags { ids, starts, padding, mode: self.mode };
+        let bags = Bags { ids, starts, padding, mode: self.mode, gathered: self.max_norm.is_some() };
         if let Some(dw) = grads.of_rows(&self.weight, ids, d) {
             shares.resize(ids.len() * d, T::ZERO);
             share(dy.data(), d, bags, weights, winners, shares);
+            if let Some(max) = self.max_norm {
+                renormalize_gradient(self.weight.value()?, ids, d, shares, max, self.norm_type);
+            }
             if self.by_frequency {
                 counts.resize(self.rows, 0);
                 super::embedding::divide(ids, d, shares, counts);
@@ -434,13 +480,21 @@ impl<T: Scalar> Module for EmbeddingBag<T> {
             scatter_add(ids, shares, d, padding, dw); // dW[x] += w dy
         }
         if let (true, Some(Some(dw))) = (self.weighted, dxs.last_mut()) {
-            weight_gradient(self.weight.value()?, dy.data(), d, bags, dw.data_mut()); // dw = dy · W[x]
+            let table = self.look_up(self.weight.value()?, ids, rows);
+            weight_gradient(table, dy.data(), d, bags, dw.data_mut()); // dw = dy · W[x]
         }
         Ok(())
     }
 
     fn reads_outputs(&self) -> bool {
         false
+    }
+
+    /// The rows of a training pass are brought to the largest norm.
+    fn fold(&mut self, cache: &Self::State) {
+        if let Some(max) = self.max_norm.filter(|_| cache.training && self.weight.trainable()) {
+            renormalize_rows(&mut self.weight, &cache.ids, self.width, max, self.norm_type);
+        }
     }
 
     fn cost(&self, inputs: &[Shape]) -> u64 {
@@ -457,6 +511,9 @@ impl<T: Scalar> Module for EmbeddingBag<T> {
             .with("include_last_offset", self.include_last)
             .with("offsets", self.offsets)
             .with("per_sample_weights", self.weighted)
+            .with_unless(None, "max_norm", self.max_norm)
+            .with_unless(2.0, "norm_type", self.norm_type)
+            .with_unless(Self::INIT, "weight_init", self.weight.initializer())
     }
 }
 
@@ -469,17 +526,17 @@ impl<T: Scalar> FromSpec<T> for EmbeddingBag<T> {
 
     fn from_spec(args: &Args<'_, T>) -> Result<Self> {
         let rows: usize = args.get("num_embeddings")?;
-        args.only("max_norm", Value::None)?;
-        for without_effect in ["norm_type", "sparse"] {
-            args.value(without_effect);
-        }
+        args.value("sparse"); // without effect
         Ok(Self::new(rows, args.get("embedding_dim")?)
             .mode(args.or("mode", BagMode::Mean)?)
             .padding_idx(super::embedding::padding_row(args, rows)?)
             .scale_grad_by_freq(args.or("scale_grad_by_freq", false)?)
             .include_last_offset(args.or("include_last_offset", false)?)
             .offsets(args.or("offsets", false)?)
-            .per_sample_weights(args.or("per_sample_weights", false)?))
+            .per_sample_weights(args.or("per_sample_weights", false)?)
+            .max_norm(args.optional::<f64>("max_norm")?)
+            .norm_type(args.or("norm_type", 2.0)?)
+            .weight_init(args.or("weight_init", Self::INIT)?))
     }
 
     fn examples() -> Vec<Example> {
@@ -488,6 +545,7 @@ impl<T: Scalar> FromSpec<T> for EmbeddingBag<T> {
             Example::new(bags().to_spec(), [[2, 4]]).ids(5),
             Example::new(bags().mode(BagMode::Max).to_spec(), [[3, 2]]).ids(5),
             Example::new(bags().mode(BagMode::Sum).per_sample_weights(true).to_spec(), [[2, 3]; 2]).ids(5),
+            Example::new(bags().max_norm(1.0).norm_type(1.5).to_spec(), [[2, 3]]).ids(5),
             Example::bench(Self::new(10_000, 256).to_spec(), [[256, 16]]).ids(10_000),
         ]
     }
@@ -514,6 +572,19 @@ pub(crate) mod tests {
             inputs: [[bags, length]; 2],
             values_of(0): Values::Indices(0..rows),
             wrong_inputs: [[bags, length], [bags, length + 1]],
+        }
+        obeys_the_laws_with_a_largest_norm(
+            rows in 1..5usize, width in 1..5usize, bags in 1..4usize, length in 1..5usize, mode in 0..3usize, max in 0.5..2.0f64,
+            p in prop_oneof![Just(1.0), Just(2.0), Just(f64::INFINITY), 1.5..4.0f64], pad in any::<bool>(),
+        ) {
+            layer: EmbeddingBag::new(rows, width).mode(MODES[mode]).max_norm(max).norm_type(p).padding_idx(pad.then_some(0)),
+            input: [bags, length],
+            values: Values::Indices(0..rows),
+        }
+        weights_obey_the_laws_with_a_largest_norm(rows in 1..5usize, width in 1..5usize, bags in 1..4usize, length in 1..5usize) {
+            layer: EmbeddingBag::new(rows, width).mode(BagMode::Sum).per_sample_weights(true).max_norm(0.9),
+            inputs: [[bags, length]; 2],
+            values_of(0): Values::Indices(0..rows),
         }
     }
 
@@ -566,6 +637,30 @@ pub(crate) mod tests {
         assert_eq!((&grads[..], dw.data()), (&[3., 30., 0., 0., 10., 100.][..], &[5., 21., 10.][..]));
     }
 
+    /// W[1] = (3 4) of length 5, W[0] = (1 2) and W[2] = (5 0) at m = 5 are as they are; m = 2.5 halves W[1] and W[2]. The bag (1, 2):
+    /// (1.5 2) + (2.5 0) = (4 2). For g = (1 0), s = ½, s²/m = 0.1: W[1] gets (½ 0) − 0.1·3·(0.6 0.8) = (0.32 −0.24), W[2]
+    /// (½ 0) − 0.1·5·(1 0) = 0; the weights get g · s w = 1.5 and 2.5. After the step W[1] is (1.5 2).
+    #[test]
+    fn rows_above_the_largest_norm_are_scaled_to_it() {
+        let mut bag = layer(BagMode::Sum).per_sample_weights(true).max_norm(2.5);
+        let (ids, offsets, weights) = (Tensor::from([1., 2.]), Tensor::from([0.]), Tensor::from([1., 1.]));
+        let near = |got: &[f64], want: &[f64]| got.iter().zip(want).all(|(g, w)| (g - w).abs() < 1e-6);
+        let (y, grads, dw) = pass(&bag, &[&ids, &offsets, &weights], &Tensor::from([[1., 0.]]));
+        assert!(near(y.data(), &[4., 2.]) && near(dw.data(), &[1.5, 2.5]), "{y:?} {dw:?}");
+        assert!(near(&grads, &[0., 0., 0.32, -0.24, 0., 0.]), "{grads:?}");
+        let (mut ys, mut cache) = ([Tensor::default()], EmbeddingBagCache::default());
+        bag.apply(&[&ids, &offsets, &weights], &mut ys, &mut cache, Context::infer()).unwrap();
+        bag.fold(&cache);
+        assert_eq!(bag.weight.value().unwrap()[2..4], [3., 4.]);
+        bag.apply(&[&ids, &offsets, &weights], &mut ys, &mut cache, Context::train(0)).unwrap();
+        bag.fold(&cache);
+        assert!(near(bag.weight.value().unwrap(), &[1., 2., 1.5, 2., 2.5, 0.]));
+        // The places of maxima are those among scaled rows: 2 of W[0] and W[1], 2.5 of W[2].
+        let largest =
+            layer(BagMode::Max).max_norm(2.5).infer([&Tensor::from([0., 1., 2.]), &offsets]).unwrap();
+        assert!(near(largest.data(), &[2.5, 2.]), "{largest:?}");
+    }
+
     #[test]
     fn the_last_offset_may_end_the_last_bag() {
         let (ids, offsets) = (Tensor::from([2., 0., 1.]), Tensor::from([0., 1., 2.]));
@@ -604,5 +699,11 @@ pub(crate) mod tests {
         assert!(bag(2, 2).per_sample_weights(true).validate().is_err());
         assert!(bag(2, 2).include_last_offset(true).validate().is_err());
         assert!(bag((1 << 24) + 1, 1).validate().is_err());
+        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(bag(2, 2).max_norm(bad).validate().is_err());
+        }
+        for bad in [0.0, 0.5, f64::NAN, f64::NEG_INFINITY] {
+            assert!(bag(2, 2).norm_type(bad).validate().is_err());
+        }
     }
 }

@@ -12,6 +12,7 @@
 //!
 //! Keeps nothing. Derivation: docs/layers/linear/linear.md.
 
+use crate::rank::check_shape;
 use chainrule_core::{
     Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Init, Layer, Param, Params, ParamsMut,
     Result, Scalar, Shape, Spec, Tensor,
@@ -101,7 +102,7 @@ impl<T: Scalar> Layer for Linear<T> {
         }
         // A weight of an impossible shape stands as a scalar.
         if self.weight.shape().len() != 2 {
-            return Shape::new(&[self.outputs, self.inputs]).map(drop);
+            return check_shape("Linear", Shape::new(&[self.outputs, self.inputs]));
         }
         Ok(())
     }

@@ -9,6 +9,7 @@
 //! Keeps z. Derivation: docs/layers/linear/maxout.md.
 
 use super::Linear;
+use crate::rank::check_shape;
 use chainrule_core::{
     Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Params, ParamsMut, Result, Scalar,
     Shape, Spec, Tensor,
@@ -81,7 +82,7 @@ impl<T: Scalar> Layer for Maxout<T> {
                 "Maxout: expected at least one input, output and piece, got {inputs}, {outputs} and {pieces}"
             )));
         }
-        Shape::new(&[outputs, pieces, inputs]).map(drop)
+        check_shape("Maxout", Shape::new(&[outputs, pieces, inputs]))
     }
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {

@@ -1,5 +1,6 @@
 //! What norms share: γ, β and ε.
 
+use crate::rank::check_shape;
 use chainrule_core::{Error, Grads, Init, Param, Params, ParamsMut, Result, Scalar, Shape};
 
 /// γ and β, as far as a layer has them.
@@ -52,7 +53,7 @@ impl<T: Scalar> Affine<T> {
         if !(eps >= 0.0 && eps.is_finite()) {
             return Err(Error::value(format!("{layer}: expected eps ≥ 0, got {eps}")));
         }
-        Shape::new(&self.shape).map(drop)
+        check_shape(layer, Shape::new(&self.shape))
     }
 
     /// The values of γ and β.

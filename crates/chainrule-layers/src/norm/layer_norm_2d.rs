@@ -74,7 +74,7 @@ impl<T: Scalar> Layer for LayerNorm2d<T> {
     type Cache = LayerNorm2dCache<T>;
 
     fn check(&self) -> Result<()> {
-        self.norm.check()
+        self.norm.affine.check("LayerNorm2d", self.norm.eps)
     }
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {

@@ -24,6 +24,8 @@ use std::marker::PhantomData;
 /// x (N, C, H, W), y (N, C, H′, W′) with H′ = ⌊(H + 2·padding − dilation·(kernel − 1) − 1)/stride⌋ + 1, rounded up with
 /// `ceil_mode`.
 ///
+/// [`MaxPool::with_indices`] also gives where the maxima were found.
+///
 /// # Examples
 /// ```
 /// use chainrule_core::{Module, Tensor};
@@ -34,7 +36,7 @@ use std::marker::PhantomData;
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct MaxPool<const R: usize, T = f32> {
-    windows: Windows<R>,
+    pub(super) windows: Windows<R>,
     scalar: PhantomData<T>,
 }
 
@@ -73,6 +75,12 @@ impl<const R: usize, T: Scalar> MaxPool<R, T> {
         self
     }
 
+    /// From the attributes of its windows.
+    pub(super) fn from_args(args: &Args<'_, T>) -> Result<Self> {
+        let windows = Windows::from_args(args)?;
+        Ok(Self { windows, ..Self::new(1) }.dilation(args.or("dilation", [1; R])?))
+    }
+
     /// The size of an image whose windows are 2 × 2, side by side and all within the image.
     fn corners(&self, input: &[usize]) -> Option<[usize; 2]> {
         let size = axes_of::<R>(input);
@@ -81,7 +89,7 @@ impl<const R: usize, T: Scalar> MaxPool<R, T> {
         (R == 2 && whole && self.windows == pairs).then(|| [size[0], size[R - 1]])
     }
 
-    fn window(&self, input: [usize; R]) -> Window<R> {
+    pub(super) fn window(&self, input: [usize; R]) -> Window<R> {
         let Windows { kernel, stride, padding, dilation, ceil_mode: ceil } = self.windows;
         Window { input, kernel, stride, dilation, padding: padding.map(|n| [n; 2]), ceil }
     }
@@ -171,8 +179,7 @@ impl<const R: usize, T: Scalar> FromSpec<T> for MaxPool<R, T> {
 
     fn from_spec(args: &Args<'_, T>) -> Result<Self> {
         args.only("return_indices", false)?;
-        let windows = Windows::from_args(args)?;
-        Ok(Self { windows, ..Self::new(1) }.dilation(args.or("dilation", [1; R])?))
+        Self::from_args(args)
     }
 
     fn examples() -> Vec<Example> {

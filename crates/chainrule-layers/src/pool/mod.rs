@@ -13,6 +13,7 @@ crate::registry::family! {
     global_max_pool => GlobalMaxPool1d, GlobalMaxPool2d, GlobalMaxPool3d;
     lp_pool => LpPool1d, LpPool2d, LpPool3d;
     max_pool => MaxPool1d, MaxPool2d, MaxPool3d;
+    max_pool_with_indices => MaxPool1dWithIndices, MaxPool2dWithIndices, MaxPool3dWithIndices;
     max_unpool => MaxUnpool1d, MaxUnpool2d, MaxUnpool3d;
 }
 

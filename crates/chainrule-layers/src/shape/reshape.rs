@@ -6,6 +6,7 @@
 //!
 //! Keeps nothing. Derivation: docs/layers/shape/reshape.md.
 
+use crate::rank::check_shape;
 use chainrule_core::{
     Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Result, Scalar, Shape, Spec, Tensor,
 };
@@ -43,7 +44,7 @@ impl<T: Scalar> Layer for Reshape<T> {
     type Cache = ();
 
     fn check(&self) -> Result<()> {
-        Shape::new(&self.shape).map(drop)
+        check_shape("Reshape", Shape::new(&self.shape))
     }
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {

@@ -6,7 +6,7 @@
 //!
 //! Keeps nothing. Derivation: docs/layers/shape/reshape.md.
 
-use crate::rank::axis;
+use crate::rank::{axis, check_shape};
 use chainrule_core::{
     Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Result, Scalar, Shape, Spec, Tensor,
 };
@@ -48,7 +48,7 @@ impl<T: Scalar> Layer for Unflatten<T> {
         if self.sizes.is_empty() {
             return Err(Error::value("Unflatten: expected at least one size, got none"));
         }
-        Shape::new(&self.sizes).map(drop)
+        check_shape("Unflatten", Shape::new(&self.sizes))
     }
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {

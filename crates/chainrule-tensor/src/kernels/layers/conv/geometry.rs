@@ -27,7 +27,7 @@ pub struct Geometry<const R: usize> {
 }
 
 /// The product of some sizes; `usize::MAX`, which is no length of a slice, where it overflows.
-fn volume(sizes: impl IntoIterator<Item = usize>) -> usize {
+pub(super) fn volume(sizes: impl IntoIterator<Item = usize>) -> usize {
     let mut product = Some(1usize);
     for n in sizes {
         if n == 0 {

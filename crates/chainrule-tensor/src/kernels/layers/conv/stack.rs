@@ -14,6 +14,7 @@
 use super::{
     Geometry, Slot,
     correlate::{self, Packed},
+    geometry::volume,
     layout::Transpose,
     windows::{Target, way},
 };
@@ -107,41 +108,40 @@ impl Stack {
         (self.kernel, self.step) = (g.kernel, step);
         for axis in 0..2 {
             self.taps[axis].clear();
-            self.taps[axis].extend((0..self.result[axis] as isize).map(|i| {
-                let place = |t: usize| i * stride[axis] + t as isize * step[axis] + lead[axis];
-                let inside = |t: &usize| (0..self.source[axis] as isize).contains(&place(*t));
-                let mut all = (0..g.kernel[axis]).filter(inside);
-                let first = all.next();
-                let count = first.map_or(0, |_| 1 + all.count());
-                let first = first.unwrap_or(0);
-                Inside { first, count, place: if count > 0 { place(first) as usize } else { 0 } }
-            }));
+            let (source, kernel) = (self.source[axis], g.kernel[axis]);
+            let (result, stride, step, lead) = (self.result[axis], stride[axis], step[axis], lead[axis]);
+            self.taps[axis]
+                .extend((0..result as isize).map(|i| inside(i * stride + lead, step, kernel, source)));
         }
         let inside = |axis: usize| self.taps[axis].iter().map(|m| m.count).sum::<usize>();
-        // A tile of few outputs waits for its own sums.
-        let (mut tiles, mut sums, mut o) = (0, 0, 0);
+        // A tile of few outputs waits for its own sums. All but the last tiles are of one height.
+        let most = height(target.wide, usize::MAX);
+        let mut tiles = self.outputs / most;
+        let (mut sums, mut o) = (tiles * most, tiles * most);
         while o < self.outputs {
             let rows = height(target.wide, self.outputs - o);
             (tiles, sums, o) = (tiles + 1, sums + rows.max(4), o + rows);
         }
-        let [source, result] = [self.source, self.result].map(|[h, w]| h * w);
-        let sums = sums * self.inputs * inside(0) * inside(1) / target.lanes
-            + tiles * result * 12 / block(target.lanes);
+        let [source, result] = [self.source, self.result].map(volume);
+        let sums = volume([sums, self.inputs, inside(0), inside(1)]) / target.lanes
+            + volume([tiles, result, 12]) / block(target.lanes);
+        let moved = volume([self.inputs, source]).saturating_add(volume([self.outputs, result]));
         self.cost = [
-            sums + (self.inputs * source + self.outputs * result) * 24 / target.lanes,
-            way(target, self.outputs, self.inputs * g.kernel[0] * g.kernel[1], self.result).1,
+            sums.saturating_add(moved.saturating_mul(24) / target.lanes),
+            way(target, self.outputs, volume([self.inputs, g.kernel[0], g.kernel[1]]), self.result).1,
         ];
     }
 
     /// Whether it is the cheaper method for so many images.
     pub(super) fn pays(&self, images: usize, target: Target) -> bool {
-        self.cost[0] * images.next_multiple_of(block(target.lanes)) < self.cost[1] * images
+        let [stacked, windows] = self.cost.map(|cost| cost as u128);
+        stacked * (images.next_multiple_of(block(target.lanes)) as u128) < windows * images as u128
     }
 
     /// Elements of a piece's memory.
     pub(super) fn slot_len(&self, lanes: usize) -> usize {
-        let source = self.source[0] * self.source[1];
-        (self.inputs * source + self.outputs * lanes) * block(lanes)
+        let (inputs, outputs) = (volume([self.inputs, volume(self.source)]), volume([self.outputs, lanes]));
+        inputs.saturating_add(outputs).saturating_mul(block(lanes))
     }
 
     /// The weights in panels of as many outputs as the tiles have.
@@ -348,6 +348,21 @@ impl<T: Scalar> Kernel for Strip<T> {
     }
 }
 
+/// The taps t of `kernel` whose places first + t·step lie in 0..source: they adjoin.
+fn inside(first: isize, step: isize, kernel: usize, source: usize) -> Inside {
+    let (source, floor) = (source as isize, isize::div_euclid);
+    let (low, high) = if step > 0 {
+        (-floor(first, step), -floor(first - source, step))
+    } else {
+        (floor(first - source, -step) + 1, floor(first, -step) + 1)
+    };
+    let (low, high) = (low.max(0), high.min(kernel as isize));
+    if low >= high {
+        return Inside { first: 0, count: 0, place: 0 };
+    }
+    Inside { first: low as usize, count: (high - low) as usize, place: (first + low * step) as usize }
+}
+
 /// Outputs of a tile, of `left` that remain.
 fn height(wide: bool, left: usize) -> usize {
     let heights: &[usize] = if wide { &[8, 6, 4, 2, 1] } else { &[6, 4, 2, 1] };
@@ -425,5 +440,46 @@ unsafe fn tile<L: Lanes, const R: usize>(
             acc[0].store(y);
             acc[1].store(y.add(L::N));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn taps_inside_are_those_that_a_loop_finds() {
+        for (kernel, source) in [(1, 1), (1, 5), (3, 4), (5, 3), (7, 1), (2, 0)] {
+            for (first, step) in (-12..12isize).flat_map(|f| [-3, -2, -1, 1, 2, 3].map(|s| (f, s))) {
+                let place = |t: usize| first + t as isize * step;
+                let mut all = (0..kernel).filter(|&t| (0..source as isize).contains(&place(t)));
+                let want = all.next().map(|t| (t, 1 + all.count(), place(t) as usize));
+                let got = inside(first, step, kernel, source);
+                let got = (got.count > 0).then_some((got.first, got.count, got.place));
+                assert_eq!(got, want, "{kernel} taps from {first} by {step} over {source}");
+            }
+        }
+    }
+
+    /// 2¹⁶ windows of 2¹⁶ taps: a table of either axis is counted, not walked.
+    #[test]
+    fn a_stack_of_large_windows_is_planned_at_once() {
+        let g = Geometry {
+            images: 1 << 20,
+            channels: 1,
+            filters: 1 << 31,
+            groups: 1,
+            input: [2, 2],
+            kernel: [1 << 16; 2],
+            stride: [1, 1],
+            dilation: [1, 1],
+            padding: [[(1 << 16) - 2; 2]; 2],
+        };
+        let (mut stack, begun) = (Stack::default(), std::time::Instant::now());
+        for wide in [false, true] {
+            stack.forward(&g, Target { lanes: 8, wide });
+            stack.input_gradient(&g, Target { lanes: 8, wide });
+        }
+        assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
     }
 }

@@ -1,6 +1,6 @@
 //! Forward and ∂X as one operation: windows over a padded image, and where their results go.
 
-use super::{Geometry, along, frame::Frame};
+use super::{Geometry, along, frame::Frame, geometry::volume};
 use crate::kernels::gemm::tile_rows;
 use std::ops::Range;
 
@@ -99,12 +99,12 @@ impl Phase {
 /// in a cycle, a panel of one vector loses a quarter, and a pixel's results take 12 to transpose. The example `conv_peak` shows what
 /// it chooses.
 pub(super) fn way(target: Target, outputs: usize, depth: usize, grid: [usize; 2]) -> (Way, usize) {
-    let pixels = grid[0] * grid[1];
     let panels = outputs.div_ceil(target.lanes);
-    let spread = pixels * panels * (depth * if panels == 1 { 5 } else { 4 } / 4 + 12);
+    let tap = (depth.saturating_mul(if panels == 1 { 5 } else { 4 }) / 4).saturating_add(12);
+    let spread = volume([grid[0], grid[1], panels, tap]);
     let row = grid[1].div_ceil(target.lanes);
     let single = if outputs == 1 { 2 } else { 1 };
-    let along = grid[0] * row * outputs * (depth * single + 3);
+    let along = volume([grid[0], row, outputs, depth.saturating_mul(single).saturating_add(3)]);
     if along <= spread { (Way::Along, along) } else { (Way::Spread, spread) }
 }
 
