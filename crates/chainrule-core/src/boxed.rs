@@ -174,9 +174,10 @@ impl<T: Scalar> BoxModule<T> {
         Self(Box::new(module))
     }
 
-    /// The module, if it is of this type.
+    /// The module, if it is of this type, however often it was boxed.
     pub fn downcast_ref<M: Module<T = T> + Clone + 'static>(&self) -> Option<&M> {
-        self.0.as_any().downcast_ref()
+        let module = self.0.as_any();
+        module.downcast_ref().or_else(|| module.downcast_ref::<Self>()?.downcast_ref())
     }
 }
 

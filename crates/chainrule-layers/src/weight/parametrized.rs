@@ -304,7 +304,9 @@ impl<R: WeightRule<T>, T: Scalar> Parametrized<R, T> {
         );
         let drawn = self.rule.noise(cx);
         let w = find_mut(twin, self.at).ok_or_else(|| self.lacking())?;
-        w.set_frozen(!learns);
+        if cx.recording() {
+            w.set_frozen(!learns);
+        }
         if stale || *noise != drawn {
             let computed = self.rule.check(v.shape()).and_then(|()| {
                 if w.tensor().is_none() {

@@ -316,8 +316,7 @@ fn least<T: Scalar>(
                 v.shape()
             )));
         }
-        // NaN too
-        (Importance::Norm { n, .. }, _) if !(n > 0.0) => {
+        (Importance::Norm { n, .. }, _) if n.is_nan() || n <= 0.0 => {
             return Err(Error::value(format!("prune: expected a norm n > 0, got {n}")));
         }
         _ => {}
