@@ -139,9 +139,10 @@ fn after_the_first_step_nothing_is_allocated() {
                 .add(Linear::new(48, 10));
             training(mlp.init(1).unwrap(), Sgd::new(0.01).momentum(0.9), "perceptron");
             let computed = Sequential::new()
-                .add(WeightNorm::new(Conv2d::new(1, 8, 3).padding(1)))
-                .add(SpectralNorm::new(Conv2d::new(8, 8, 3).padding(1)))
+                .add(WeightNorm::new(Conv2d::new(1, 16, 3).padding(1)))
+                .add(SpectralNorm::new(Conv2d::new(16, 32, 3).padding(1)))
                 .add(Relu::new())
+                .add(MaxPool2d::new(2))
                 .add(Flatten::new())
                 .add(
                     Pruned::new(
