@@ -12,7 +12,10 @@
 //!
 //! Keeps nothing; with dropout, A ⊙ m/(1 − p). Derivation: docs/layers/weight/lora.md.
 
-use super::parametrized::{Parametrized, WeightRule, from_args};
+use super::{
+    parametrized::{Parametrized, from_args},
+    rule::WeightRule,
+};
 use crate::{Conv2d, Linear};
 use chainrule_core::{
     Args, BoxModule, Context, Error, Example, Facts, FromSpec, Grads, Init, Module, Param, Parameters,

@@ -1,6 +1,7 @@
 //! Weights that are functions of other parameters, around any layer.
 
 mod parametrized;
+mod rule;
 mod slices;
 
 crate::registry::family! {
@@ -10,4 +11,5 @@ crate::registry::family! {
     weight_norm => WeightNorm;
 }
 
-pub use parametrized::{Parametrized, ParametrizedState, WeightRule};
+pub use parametrized::{Parametrized, ParametrizedState};
+pub use rule::WeightRule;

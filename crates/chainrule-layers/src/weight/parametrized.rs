@@ -9,81 +9,19 @@
 //!
 //! Keeps a twin of the inner layer that has W in place of V, and its gradients. Design: docs/design.md.
 
+use super::rule::WeightRule;
 use crate::container::bounded;
 use chainrule_core::{
     AnyState, Args, BoxModule, Call, Context, Error, Grads, Mode, Module, ModuleCall, Param, ParamId,
     Parameters, Params, ParamsMut, Result, Rng, Scalar, Shape, Spec, Summary, Tensor,
 };
+use chainrule_tensor::kernels::elementwise::add_assign;
 use std::{
     cell::RefCell,
     fmt,
     ops::Range,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
-
-/// How a weight W comes from the inner layer's parameter V and the rule's own θ.
-pub trait WeightRule<T: Scalar>: Clone + Send + Sync + 'static {
-    /// What `weight` keeps for `backward`, and scratch space.
-    type Cache: Default + Send + 'static;
-
-    /// The kind of its spec.
-    const KIND: &'static str;
-
-    /// Makes θ for a V: its name and shape are known, its values not yet.
-    fn attach(&mut self, v: &Param<T>);
-
-    /// Whether the settings make sense for a V of this shape.
-    ///
-    /// # Errors
-    /// A value error that says which is wrong and why.
-    fn check(&self, shape: &Shape) -> Result<()>;
-
-    /// Lists V and θ.
-    fn list<'a>(&'a self, v: &'a Param<T>, out: &mut Params<'_, 'a, T>);
-
-    /// Lists V and θ in the same order, to be changed.
-    fn list_mut<'a>(&'a mut self, v: &'a mut Param<T>, out: &mut ParamsMut<'_, 'a, T>);
-
-    /// Sets what of θ starts from the values of V, if it is fresh; see [`Param::is_fresh`].
-    fn start(&mut self, _v: &Param<T>) {}
-
-    /// The noise of a pass, if W has noise in this context.
-    fn noise(&self, _cx: Context) -> Option<u64> {
-        None
-    }
-
-    /// Overwrites w with W.
-    ///
-    /// # Errors
-    /// A parameter is not initialised.
-    fn weight(&self, v: &Param<T>, w: &mut [T], cache: &mut Self::Cache, noise: Option<u64>) -> Result<()>;
-
-    /// Given ∂E/∂W, adds ∂E/∂V and ∂E/∂θ to `grads`. The cache is that of the last `weight`.
-    ///
-    /// # Errors
-    /// A parameter is not initialised.
-    fn backward(
-        &self,
-        v: &Param<T>,
-        dw: &[T],
-        cache: &mut Self::Cache,
-        noise: Option<u64>,
-        grads: &mut Grads<T>,
-    ) -> Result<()>;
-
-    /// Moves its buffers after a step of training.
-    fn advance(&mut self, _v: &Param<T>) {}
-
-    /// Bytes of its cache for a V of this shape, for the summary.
-    fn cache_bytes(&self, _shape: &Shape) -> usize {
-        0
-    }
-
-    /// Its kind and settings.
-    fn spec(&self) -> Spec {
-        Spec::new(Self::KIND)
-    }
-}
 
 /// An inner layer (or any other module) with one of its parameters computed by a [`WeightRule`]: [`super::WeightNorm`],
 /// [`super::SpectralNorm`], [`super::Lora`] and [`super::Pruned`].
@@ -384,11 +322,10 @@ impl<R: WeightRule<T>, T: Scalar> Parametrized<R, T> {
         pull(twin, inner, inner_grads)?; // dx, ∂E/∂W and the gradients of all others
         let mut i = 0;
         self.inner.list(&mut Params::new(&mut |_, p| {
-            if let Some(Some(place)) = places.get(i).filter(|_| i != self.at) {
-                if let Some(g) = grads.of(p) {
-                    let of_twin = &inner_grads.values()[place.clone()];
-                    chainrule_tensor::kernels::elementwise::add_assign(g, of_twin);
-                }
+            if let Some(Some(place)) = places.get(i).filter(|_| i != self.at)
+                && let Some(g) = grads.of(p)
+            {
+                add_assign(g, &inner_grads.values()[place.clone()]);
             }
             i += 1;
         }));
@@ -592,23 +529,23 @@ impl<R: WeightRule<T>, T: Scalar> Module for Parametrized<R, T> {
         if state.id != self.id.0 || !state.recorded {
             return;
         }
-        if let Ok(mut twin) = state.twin.try_borrow_mut() {
-            if let Some(twin) = twin.as_mut() {
-                twin.fold(&state.inner);
-                let mut i = 0;
-                self.inner.visit_mut(&mut |_, p| {
-                    if p.is_buffer() {
-                        // Of the same shape: both were made by one constructor.
-                        let _ = find(twin, i).map(|from| copy(from, p));
-                    }
-                    i += 1;
-                });
-            }
+        if let Ok(mut twin) = state.twin.try_borrow_mut()
+            && let Some(twin) = twin.as_mut()
+        {
+            twin.fold(&state.inner);
+            let mut i = 0;
+            self.inner.visit_mut(&mut |_, p| {
+                if p.is_buffer() {
+                    // Of the same shape: both were made by one constructor.
+                    let _ = find(twin, i).map(|from| copy(from, p));
+                }
+                i += 1;
+            });
         }
-        if state.trained {
-            if let Some(v) = find(&self.inner, self.at) {
-                self.rule.advance(v);
-            }
+        if state.trained
+            && let Some(v) = find(&self.inner, self.at)
+        {
+            self.rule.advance(v);
         }
     }
 

@@ -7,7 +7,8 @@
 //! Keeps nothing. Derivation: docs/layers/weight/pruned.md.
 
 use super::{
-    parametrized::{Parametrized, WeightRule, from_args},
+    parametrized::{Parametrized, from_args},
+    rule::WeightRule,
     slices::Slices,
 };
 use crate::{Conv2d, Linear};

@@ -14,7 +14,8 @@
 //! Keeps σ. Derivation: docs/layers/weight/spectral_norm.md.
 
 use super::{
-    parametrized::{Parametrized, WeightRule, from_args},
+    parametrized::{Parametrized, from_args},
+    rule::WeightRule,
     slices::{Slices, scale_slices},
 };
 use crate::{Conv2d, ConvTranspose2d, Linear};

@@ -13,7 +13,8 @@
 //! Keeps ‖v‖. Derivation: docs/layers/weight/weight_norm.md.
 
 use super::{
-    parametrized::{Parametrized, WeightRule, from_args},
+    parametrized::{Parametrized, from_args},
+    rule::WeightRule,
     slices::{Slices, add_slices, scale_slices},
 };
 use crate::{Conv1d, Conv2d, Linear};
