@@ -357,8 +357,7 @@ mod tests {
         let mut paths = Vec::new();
         let mut visit = |path: &Path<'_>, _: &Param<f32>| paths.push(path.to_string());
         let mut out = Params::new(&mut visit);
-        let mut renamed = |out: &mut Params<'_, '_, f32>, p| out.child("new").add_as("original", p);
-        out.child("encoder").each(&mut renamed, |out| {
+        out.child("encoder").each(&mut |out, p| out.child("new").add_as("original", p), |out| {
             out.add(&p);
             out.child("0").add(&q);
         });
