@@ -38,6 +38,7 @@ impl fmt::Debug for AnyState {
 /// [`Module`] without its associated types: what a trait object can hold.
 trait AnyModule<T: Scalar>: Send + Sync {
     fn clone_box(&self) -> Box<dyn AnyModule<T>>;
+    fn as_any(&self) -> &dyn Any;
     fn list<'a>(&'a self, out: &mut Params<'_, 'a, T>);
     fn list_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>);
     fn validate(&self) -> Result<()>;
@@ -76,6 +77,9 @@ trait AnyModule<T: Scalar>: Send + Sync {
 impl<T: Scalar, M: Module<T = T> + Clone + 'static> AnyModule<T> for M {
     fn clone_box(&self) -> Box<dyn AnyModule<T>> {
         Box::new(self.clone())
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
     }
     fn list<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
         Parameters::list(self, out);
@@ -168,6 +172,12 @@ impl<T: Scalar> BoxModule<T> {
     /// Boxes a layer or another module.
     pub fn new(module: impl Module<T = T> + Clone + 'static) -> Self {
         Self(Box::new(module))
+    }
+
+    /// The module, if it is of this type, however often it was boxed.
+    pub fn downcast_ref<M: Module<T = T> + Clone + 'static>(&self) -> Option<&M> {
+        let module = self.0.as_any();
+        module.downcast_ref().or_else(|| module.downcast_ref::<Self>()?.downcast_ref())
     }
 }
 

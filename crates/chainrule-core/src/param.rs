@@ -38,6 +38,7 @@ pub struct Param<T> {
     init: Init,
     value: Option<Tensor<T>>,
     changes: u64,
+    fresh: bool,
     role: Role,
     frozen: bool,
     zero_row: Option<usize>,
@@ -73,6 +74,7 @@ impl<T: Scalar> Param<T> {
             init,
             value: None,
             changes: 0,
+            fresh: false,
             role: Role::Learned,
             frozen: false,
             zero_row: None,
@@ -149,6 +151,7 @@ impl<T: Scalar> Param<T> {
             return Err(self.empty());
         }
         self.changes += 1;
+        self.fresh = false;
         Ok(self.value.as_mut().expect("just looked").data_mut())
     }
 
@@ -179,6 +182,7 @@ impl<T: Scalar> Param<T> {
             )));
         }
         self.changes += 1;
+        self.fresh = false;
         self.value = Some(value);
         Ok(())
     }
@@ -191,6 +195,7 @@ impl<T: Scalar> Param<T> {
     /// Fills it by its initialiser.
     pub fn fill(&mut self, rng: &mut Rng) {
         self.changes += 1;
+        self.fresh = true;
         let value = self.value.get_or_insert_default();
         value.reset(self.shape);
         self.init.fill(value, rng);
@@ -198,6 +203,14 @@ impl<T: Scalar> Param<T> {
             let width = self.shape.volume() / rows.max(1);
             value.data_mut().chunks_mut(width.max(1)).skip(row).take(1).for_each(|row| row.fill(T::ZERO));
         }
+    }
+
+    /// Whether its values are those of its initialiser: it was filled, and not changed since. A parameter that starts from
+    /// the values of another is filled with something else first; its layer finds it so at the beginning of
+    /// [`Layer::params_mut`](crate::Layer::params_mut), which [`Parameters::init`](crate::Parameters::init) calls once more for it.
+    #[inline]
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
     }
 
     /// Whether it learns: it is no buffer and not frozen.
@@ -285,6 +298,26 @@ macro_rules! visitor {
                 (self.visit)(&Path { parent: Some(&self.path), name: param.name }, param);
             }
 
+            /// Lists one parameter under another name than its own.
+            pub fn add_as(&mut self, name: &str, param: $reference) {
+                (self.visit)(&Path { parent: Some(&self.path), name }, param);
+            }
+
+            /// Lists what `f` makes of each parameter that `list` lists: it is called with the parameter and a visitor at its
+            /// place, whose paths begin as that of the parameter does.
+            pub fn each(
+                &mut self,
+                f: &mut dyn FnMut(&mut $name<'_, 'a, T>, $reference),
+                list: impl FnOnce(&mut $name<'_, 'a, T>),
+            ) {
+                let visit = &mut *self.visit;
+                let mut at_its_place = |path: &Path<'_>, param: $reference| {
+                    let path = path.parent.copied().unwrap_or(*path);
+                    f(&mut $name { path, visit: &mut *visit }, param);
+                };
+                list(&mut $name { path: self.path, visit: &mut at_its_place });
+            }
+
             /// The visitor for a child: its parameters' paths begin with `name`.
             pub fn child<'c>(&'c mut self, name: &'c str) -> $name<'c, 'a, T> {
                 $name { path: Path { parent: Some(&self.path), name }, visit: &mut *self.visit }
@@ -315,6 +348,33 @@ mod tests {
         out.add(&p);
         out.child("encoder").child("0").add(&p);
         assert_eq!(paths, ["weight", "encoder.0.weight"]);
+    }
+
+    #[test]
+    fn parameters_are_listed_under_other_names_at_their_places() {
+        let (p, q) =
+            (Param::<f32>::new("weight", [2], Init::ONES), Param::<f32>::new("bias", [2], Init::ONES));
+        let mut paths = Vec::new();
+        let mut visit = |path: &Path<'_>, _: &Param<f32>| paths.push(path.to_string());
+        let mut out = Params::new(&mut visit);
+        out.child("encoder").each(&mut |out, p| out.child("new").add_as("original", p), |out| {
+            out.add(&p);
+            out.child("0").add(&q);
+        });
+        assert_eq!(paths, ["encoder.new.original", "encoder.0.new.original"]);
+    }
+
+    #[test]
+    fn values_are_fresh_until_they_change() {
+        let mut p = Param::<f32>::new("weight", [2], Init::ONES);
+        assert!(!p.is_fresh());
+        p.fill(&mut Rng::new(0));
+        assert!(p.is_fresh() && p.clone().is_fresh());
+        p.value_mut().unwrap();
+        assert!(!p.is_fresh());
+        p.fill(&mut Rng::new(0));
+        p.set(Tensor::zeros([2])).unwrap();
+        assert!(!p.is_fresh());
     }
 
     #[test]

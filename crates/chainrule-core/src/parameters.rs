@@ -129,6 +129,7 @@ pub trait Parameters {
             param.initializer().check::<Self::T>().map_err(|e| e.in_layer(path.to_string()))
         })?;
         self.visit_mut(&mut |path, param| param.fill(&mut Rng::keyed(seed, path)));
+        self.visit_mut(&mut |_, _| {}); // for those that start from the values of others: `Param::is_fresh`
         Ok(self)
     }
 }

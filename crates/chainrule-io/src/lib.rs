@@ -46,7 +46,7 @@ pub use chainrule_core as core;
 pub use load::{Load, from_bytes, load};
 pub use model::{load_model, model_from_bytes, model_to_bytes, save_model};
 pub use report::{Left, Reason, Report, Taken};
-pub use save::{save, to_bytes};
+pub use save::{part_to_bytes, save, save_part, to_bytes};
 
 /// The README's example, run as a test.
 #[cfg(doctest)]

@@ -28,7 +28,7 @@ pub fn save_model(model: &(impl Module + ?Sized), path: impl AsRef<Path>) -> Res
 /// # Errors
 /// As [`save_model`], the operating system aside.
 pub fn model_to_bytes(model: &(impl Module + ?Sized)) -> Result<Vec<u8>> {
-    save::with_metadata(model, [(ARCHITECTURE.to_owned(), json::write(&model.to_spec())?)])
+    save::with_metadata(model, |_| true, [(ARCHITECTURE.to_owned(), json::write(&model.to_spec())?)])
 }
 
 /// Loads a model that [`save_model`] saved, in either scalar type. The registry knows its kinds of layers, those from

@@ -20,22 +20,52 @@ pub fn save(model: &(impl Parameters + ?Sized), path: impl AsRef<Path>) -> Resul
     write_atomically(path, &to_bytes(model)?)
 }
 
+/// [`save`] of the parameters and buffers whose path satisfies `which`: of an adapter without the model that it adapts.
+/// [`Load::allow_missing`](crate::Load::allow_missing) loads it.
+///
+/// # Errors
+/// As [`save`], and if there are none.
+pub fn save_part(
+    model: &(impl Parameters + ?Sized),
+    which: impl Fn(&str) -> bool,
+    path: impl AsRef<Path>,
+) -> Result<()> {
+    write_atomically(path, &part_to_bytes(model, which)?)
+}
+
+/// The contents of the file that [`save_part`] writes.
+///
+/// # Errors
+/// As [`save_part`], the operating system aside.
+pub fn part_to_bytes(model: &(impl Parameters + ?Sized), which: impl Fn(&str) -> bool) -> Result<Vec<u8>> {
+    let mut any = false;
+    model.visit(&mut |path, _| any |= which(&path.to_string()));
+    if !any {
+        return Err(Error::value("expected a parameter that is to be saved, got none"));
+    }
+    with_metadata(model, which, [])
+}
+
 /// The contents of the file that [`save`] writes.
 ///
 /// # Errors
 /// As [`save`], the operating system aside.
 pub fn to_bytes(model: &(impl Parameters + ?Sized)) -> Result<Vec<u8>> {
-    with_metadata(model, [])
+    with_metadata(model, |_| true, [])
 }
 
-/// [`to_bytes`] with more entries in the metadata.
+/// [`to_bytes`] of a part, with more entries in the metadata.
 pub(crate) fn with_metadata<const N: usize>(
     model: &(impl Parameters + ?Sized),
+    which: impl Fn(&str) -> bool,
     entries: [(String, String); N],
 ) -> Result<Vec<u8>> {
     let mut tensors: BTreeMap<String, (ParamId, Entry)> = BTreeMap::new();
     model.try_visit(&mut |path, param| {
         let name = path.to_string();
+        if !which(&name) {
+            return Ok(());
+        }
         match tensors.get(&name) {
             Some((id, _)) if *id == param.id() => return Ok(()),
             Some(_) => {

@@ -1,7 +1,7 @@
 //! Loading for fine-tuning: a part of a file, or under other names.
 
 use chainrule_core::{Init, Param, Parameters, Params, ParamsMut, Scalar, parameters};
-use chainrule_io::{Load, Reason, Report, from_bytes, to_bytes};
+use chainrule_io::{Load, Reason, Report, from_bytes, part_to_bytes, to_bytes};
 
 /// y = x, with a weight of a width and a counter.
 #[derive(Clone)]
@@ -62,6 +62,17 @@ fn without_permission_everything_must_fit() {
     assert!(report.is_complete() && report.taken.len() == 4);
     let error = Load::new().from_bytes(&mut model, &file(5)).unwrap_err().to_string();
     assert_eq!(error, "weights and the model do not fit: expected `head.weight` [2], got [5]");
+}
+
+#[test]
+fn a_part_is_saved_and_loaded_alone() {
+    let bytes = part_to_bytes(&model(2, 5.0), |path| path.starts_with("head.")).unwrap();
+    let mut other = model(2, 1.0);
+    assert!(from_bytes(&mut other, &bytes).is_err());
+    let report =
+        Load::new().allow_missing(|path| path.starts_with("body.")).from_bytes(&mut other, &bytes).unwrap();
+    assert_eq!((report.taken.len(), weights(&other)), (2, [1.0, 5.0]));
+    assert!(part_to_bytes(&other, |_| false).is_err());
 }
 
 #[test]

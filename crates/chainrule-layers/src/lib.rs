@@ -21,6 +21,7 @@ pub mod pool;
 mod rank;
 mod registry;
 pub mod shape;
+pub mod weight;
 
 pub use activation::*;
 pub use chainrule_core as core;
@@ -33,6 +34,7 @@ pub use pool::*;
 pub use rank::Sizes;
 pub use registry::registry;
 pub use shape::*;
+pub use weight::*;
 
 /// What [`sequence!`] refers to.
 #[doc(hidden)]

@@ -21,6 +21,7 @@ pub fn registry<T: Scalar>() -> Registry<T> {
         .merge(crate::norm::registry())
         .merge(crate::pool::registry())
         .merge(crate::shape::registry())
+        .merge(crate::weight::registry())
 }
 
 /// The files of a family, `file => Layer, Layer;` a line: declares the module, exports what is public in it, registers its
@@ -76,7 +77,7 @@ pub(crate) struct Proof {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{activation, container, conv, linear, noise, norm, pool, shape};
+    use crate::{activation, container, conv, linear, noise, norm, pool, shape, weight};
     use chainrule_core::{BoxModule, Example, Facts, Module, Parameters, Rng, Shape, Spec, Tensor, Value};
     use std::path::Path;
 
@@ -129,12 +130,16 @@ mod tests {
         ("Sum", "the function torch.sum"),
         ("Swiglu", "SiLU of one half, times the other"),
         ("Transpose", "the function torch.transpose"),
+        ("Lora", "the library peft"),
+        ("Pruned", "torch.nn.utils.prune"),
+        ("SpectralNorm", "the function torch.nn.utils.parametrizations.spectral_norm"),
+        ("WeightNorm", "the function torch.nn.utils.parametrizations.weight_norm"),
     ];
 
     /// Files whose layers no spec can build, and why.
     const UNBUILT: &[(&str, &str)] = &[("activation", "holds closures")];
 
-    const PROOFS: [&[Proof]; 8] = [
+    const PROOFS: [&[Proof]; 9] = [
         activation::PROOFS,
         container::PROOFS,
         conv::PROOFS,
@@ -143,6 +148,7 @@ mod tests {
         norm::PROOFS,
         pool::PROOFS,
         shape::PROOFS,
+        weight::PROOFS,
     ];
 
     fn facts() -> Vec<Facts> {

@@ -66,7 +66,16 @@ pub mod prelude {
     };
     pub use chainrule_data::{Dataset, Loader, Scaler, Source, cifar10, diabetes, digits, iris, mnist};
     pub use chainrule_layers::{
-        activation::*, container::*, conv::*, linear::*, noise::*, norm::*, pool::*, sequence, shape::*,
+        activation::*,
+        container::*,
+        conv::*,
+        linear::*,
+        noise::*,
+        norm::*,
+        pool::*,
+        sequence,
+        shape::*,
+        weight::{Lora, Pruned, SpectralNorm, WeightNorm},
     };
     pub use chainrule_losses::{
         ActivityPenalty, Bce, BceWithLogits, BinaryFocal, Contrastive, CosineEmbedding, CrossEntropy, Ctc,

@@ -138,6 +138,20 @@ fn after_the_first_step_nothing_is_allocated() {
                 .add(Dropout::new(0.2))
                 .add(Linear::new(48, 10));
             training(mlp.init(1).unwrap(), Sgd::new(0.01).momentum(0.9), "perceptron");
+            let computed = Sequential::new()
+                .add(WeightNorm::new(Conv2d::new(1, 16, 3).padding(1)))
+                .add(SpectralNorm::new(Conv2d::new(16, 32, 3).padding(1)))
+                .add(Relu::new())
+                .add(MaxPool2d::new(2))
+                .add(Flatten::new())
+                .add(
+                    Pruned::new(
+                        Sequential::new().named("fc", Linear::new(512, 32)).add(BatchNorm1d::new(32)),
+                    )
+                    .on("fc.weight"),
+                )
+                .add(Lora::new(Linear::new(32, 10), 4).dropout(0.2));
+            training(computed.init(1).unwrap(), AdamW::new(1e-3), "computed weights");
             passes();
         });
     }

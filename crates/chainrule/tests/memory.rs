@@ -218,6 +218,13 @@ fn the_promised_memory_is_within_ten_percent_of_what_a_step_holds() {
         || Sequential::new().add(Embedding::new(1000, 64)).add(Flatten::new()).add(Linear::new(64 * 32, 10));
     let mut frozen = Sequential::new().named("body", block(256)).named("head", block(256));
     frozen.set_frozen(true, &|path| path.starts_with("body"));
+    let computed = || {
+        Sequential::new()
+            .add(WeightNorm::new(Linear::new(256, 256)))
+            .add(SpectralNorm::new(Linear::new(256, 256)))
+            .add(Pruned::new(Linear::new(256, 256)))
+            .add(Lora::new(Linear::new(256, 256), 16).dropout(0.5))
+    };
     for threads in [1, 2] {
         par::with_threads(threads, || {
             let mut cases = vec![
@@ -228,6 +235,7 @@ fn the_promised_memory_is_within_ten_percent_of_what_a_step_holds() {
                 ("parallel", measure(wide(), &rows(512), 3)),
                 ("nested", measure(nested(), &rows(512), 3)),
                 ("graph", measure(graph(256), &[Shape::from([512, 256]); 2], 3)),
+                ("computed weights", measure(computed(), &rows(128), 3)),
                 ("frozen", measure(frozen.clone(), &rows(512), 3)),
                 ("digits", measure(digits(), &images(64, 1, 8), 3)),
                 ("lenet", measure(small_lenet(), &images(32, 1, 28), 3)),

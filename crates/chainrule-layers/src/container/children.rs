@@ -32,7 +32,7 @@ const DEEPEST: usize = 1024;
 
 /// A module that a container may hold: another one in its place, and the mistake, where there would be too many containers
 /// inside each other. What is never held is not dropped level by level.
-pub(super) fn bounded<T: Scalar>(module: BoxModule<T>) -> (BoxModule<T>, Result<()>) {
+pub(crate) fn bounded<T: Scalar>(module: BoxModule<T>) -> (BoxModule<T>, Result<()>) {
     if module.nesting() < DEEPEST {
         return (module, Ok(()));
     }

@@ -24,6 +24,7 @@ crate::registry::family! {
     sub => Sub;
 }
 
+pub(crate) use children::bounded;
 pub use graph_builder::{Node, Nodes};
 
 use chainrule_core::{Context, Error, ModuleCall, Result, Scalar, Shape, Tensor};

@@ -143,6 +143,15 @@ impl<T: Scalar> Sequential<T> {
         self.children.iter()
     }
 
+    /// What `f` makes of each layer, under the same names: adapters put around all that are `Linear`, for instance, or merged.
+    /// Modes are not kept.
+    ///
+    /// # Errors
+    /// The first error of `f`.
+    pub fn map(&self, mut f: impl FnMut(&str, &BoxModule<T>) -> Result<BoxModule<T>>) -> Result<Self> {
+        self.children().try_fold(Self::of(), |new, (name, layer)| Ok(new.named(name, f(name, layer)?)))
+    }
+
     /// The number of layers.
     pub fn len(&self) -> usize {
         self.children.len()
