@@ -16,8 +16,8 @@ PYTHON = os.environ.get("TORCH_PYTHON", sys.executable)
 CANDLE = os.environ.get("CANDLE_BENCH", str(HERE / "candle" / "target" / "release" / "candlebench"))
 BURN = os.environ.get("BURN_BENCH", str(HERE / "burn" / "target" / "release" / "burnbench"))
 
-TRAINING = ("w1_", "w2_", "w3_", "w4_", "w8_adam")
-IMAGES = ("w3_", "w4_", "w7_lenet", "w7_cnn", "w8_conv", "w8_maxpool", "w8_batchnorm")
+TRAINING = ("w1_", "w2_", "w3_", "w4_", "w8_adam", "w9_")
+IMAGES = ("w3_", "w4_", "w7_lenet", "w7_cnn", "w7_resnet", "w7_mobilenet", "w7_unet", "w8_conv_", "w8_maxpool2", "w8_batchnorm", "w9_")
 # glibc's allocator told never to give memory back: PyTorch without page faults.
 KEEP = {"MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_MMAP_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "67108864"}
 

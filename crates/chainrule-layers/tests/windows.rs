@@ -881,3 +881,108 @@ fn kernels_over_one_and_three_axes_are_their_definitions() {
         check([all[i], all[j], all[k]], ceil == 1);
     }
 }
+
+/// Runs both passes, of which each takes the work and the memory of what windows see of the image.
+fn quick<L: Layer>(what: &str, layer: L, input: [usize; 4]) -> [Vec<f64>; 3]
+where
+    L::Cache: Default,
+{
+    let start = Instant::now();
+    let all =
+        pass(&layer, &tensor(input, 1), &mut Default::default()).unwrap_or_else(|e| panic!("{what}: {e}"));
+    // Milliseconds; hours where zeros are counted through.
+    assert!(start.elapsed() < Duration::from_secs(5), "{what} takes {:?}", start.elapsed());
+    all
+}
+
+#[test]
+fn huge_pools_of_small_images_take_the_work_of_the_image() {
+    let input = [1, 1, 3, 3];
+    let x = tensor::<f64, 4>(input, 1);
+    let largest = x.data().iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let total: f64 = x.data().iter().sum();
+    for kernel in [100_000, 100_001, (1 << 31) - 2] {
+        let max = MaxPool2d::<f64>::new(kernel).padding(kernel / 2);
+        let mean = AvgPool2d::<f64>::new(kernel).padding(kernel / 2);
+        for stride in [1, 2, 100_000, (1 << 31) - 1] {
+            let what = &format!("a kernel of {kernel} at stride {stride}");
+            let [y, ..] = quick(what, max.stride(stride), input);
+            // Each window begins before the image and ends in it or behind it.
+            assert!(y.len() <= 16 && y.contains(&largest), "{what}: {y:?}");
+            let [y, ..] = quick(what, mean.stride(stride), input);
+            let most =
+                y.iter().map(|v| (v * (kernel as f64).powi(2) - total).abs()).fold(f64::INFINITY, f64::min);
+            assert!(y.len() <= 16 && most < 1e-6, "{what}: {y:?}");
+            quick(what, max.stride(stride).ceil_mode(true), input);
+            quick(what, mean.stride(stride).count_include_pad(false), input);
+        }
+    }
+    // Taps far apart, of which one lies on the image.
+    let dilated = MaxPool2d::<f64>::new(3).padding(1).stride(1);
+    quick("a dilation of 2", dilated.dilation(2), input);
+    let whole = MaxPool2d::<f64>::new(2).dilation(2999).stride(7);
+    assert_eq!(quick("a dilation of 2999", whole, [1, 1, 3000, 3000])[0].len(), 1);
+    quick("a stride of 2³⁰", MaxPool2d::<f64>::new(2).stride(1 << 30), input);
+    quick("a mean at a stride of 2³⁰", AvgPool2d::<f64>::new(2).stride(1 << 30), input);
+}
+
+#[test]
+fn huge_convolutions_of_small_images_take_the_work_of_the_image() {
+    let conv = |kernel: [usize; 2]| Conv2d::<f32>::new(1, 1, kernel);
+    let far = 1 << 30;
+    for mode in MODES.into_iter().filter(|mode| matches!(mode, PaddingMode::Zeros | PaddingMode::Replicate)) {
+        // Nine outputs each.
+        for (what, layer) in [
+            ("a dilation", conv([3, 3]).dilation(1 << 20).padding(1 << 20)),
+            ("a stride", conv([1, 3]).stride([1 << 20, 1]).padding([[1 << 20; 2], [1; 2]])),
+            ("a stride and a dilation", conv([3, 3]).stride(1 << 20).dilation(1 << 20).padding(2 << 20)),
+            ("a kernel", conv([1, 1 << 16]).padding([[0; 2], [1 << 15, (1 << 15) - 1]])),
+        ] {
+            let layer = layer.padding_mode(mode).init(0).unwrap();
+            let what = format!("{what} with {mode:?}");
+            let [y, dx, _] = quick(&what, layer, [1, 1, 3, 3]);
+            assert_eq!((y.len(), dx.len()), (9, 9), "{what}");
+        }
+    }
+    // Values and gradients, with zeros around the image.
+    let mut cache = Default::default();
+    let axis =
+        |kernel, stride, dilation, before, after| Axis { n: 3, kernel, stride, before, after, dilation };
+    let far_apart = [
+        axis(3, 1, 1 << 20, 1 << 20, 1 << 20),
+        axis(3, 1 << 20, 1, 1 << 20, 1 << 20),
+        axis(3, 1 << 20, 1 << 20, 2 << 20, 2 << 20),
+        axis(2, 1 << 30, (1 << 20) + 1, 1 << 20, 1),
+        axis(300, 1, 1, 298, 299),
+        axis(1, 1 << 19, 1, 1 << 20, 3),
+        axis(3, 1, 1, 1, 1),
+    ];
+    for a in far_apart {
+        for b in far_apart {
+            for [channels, filters, groups] in CHANNELS {
+                convolution::<f32, 2>([a, b], PaddingMode::Zeros, [2, channels, filters, groups], &mut cache);
+            }
+        }
+    }
+    // Sizes near the largest that a layer takes.
+    for (what, layer) in [
+        ("a dilation of 2³⁰", conv([3, 3]).dilation(far).padding(far)),
+        ("a stride of 2³⁰", conv([3, 3]).stride(far).padding(far)),
+        ("a stride of 2³⁰ without padding", conv([3, 3]).stride(far)),
+        ("a stride of 2³⁰ of many filters", Conv2d::new(1, 40, 3).stride(far)),
+        ("\"same\" padding of 2³⁰", conv([3, 3]).dilation(far).padding(Padding::Same)),
+    ] {
+        let [y, ..] = quick(what, layer.init(0).unwrap(), [1, 1, 3, 3]);
+        assert!(!y.is_empty(), "{what}");
+    }
+    // Taps at the corners of a large image, and many filters.
+    quick(
+        "taps at the corners",
+        Conv2d::<f32>::new(1, 512, 2).dilation(255).init(0).unwrap(),
+        [1, 1, 256, 256],
+    );
+    let reason = |layer: Conv2d<f32>| layer.output_shape(&[1, 1, 3, 3]).unwrap_err().to_string();
+    assert!(reason(conv([5, 5])).contains("holds a window of [5, 5]"));
+    assert!(reason(conv([3, 3]).padding(far)).contains("fits in memory"));
+    assert!(reason(conv([3, 3]).dilation(1 << 31)).contains("dilation from 1 to 2³¹ − 1"));
+}

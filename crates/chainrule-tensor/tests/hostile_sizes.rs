@@ -7,6 +7,7 @@ use chainrule_tensor::{
         layers::{
             Window,
             conv::{Filters, Geometry, Workspace, conv, conv_input_gradient, conv_weight_gradient},
+            bag::{Bags, max_bags, sum_bags},
             embedding::{gather, scatter_add, zero_rows},
             norm::{Affine, Channels, batch_norm, batch_norm_gradient, normalize_channels},
             pad::{pad, pad_gradient},
@@ -368,6 +369,27 @@ fn windows_of_hostile_sizes_are_refused_or_right() {
 }
 
 #[test]
+fn bags_that_do_not_fit_are_refused() {
+    let bags = |ids, starts, gathered| Bags { ids, starts, skip: None, gathered };
+    for (bags, d, y, why) in [
+        (bags(&[0, 2], &[0, 2], false), 2, 2, "rows of the table"),
+        (bags(&[0, 0, 0], &[0, 3], true), 2, 2, "rows of the table"),
+        (bags(&[u32::MAX], &[0, 1], false), usize::MAX, 2, "for each bag"),
+        (bags(&[0], &[0, 1], false), 0, 0, "for each bag"),
+        (bags(&[0], &[0, 2], false), 2, 2, "one behind the other"),
+        (bags(&[0, 0], &[0, 2, 1], false), 2, 4, "one behind the other"),
+    ] {
+        let (table, mut y) = ([1.0f32; 4], vec![0.0; y]);
+        refuses(why, || sum_bags(&table, d, bags, None, true, &mut y.clone()));
+        let mut winners = vec![0; y.len()];
+        refuses(why, || max_bags(&table, d, bags, &mut y, &mut winners));
+    }
+    refuses("a weight for each", || {
+        sum_bags(&[1.0f32; 4], 2, bags(&[0], &[0, 1], false), Some(&[]), false, &mut [0.0; 2]);
+    });
+}
+
+#[test]
 fn rows_of_hostile_widths_are_refused() {
     for (ids, d, len) in [
         (2, 1 << 63, 0),
@@ -378,13 +400,16 @@ fn rows_of_hostile_widths_are_refused() {
     ] {
         let (ids, mut y) = (vec![0; ids], vec![0.0f32; len.min(9)]);
         refuses("for each index", || gather(&[1.0; 4], d, &ids, &mut y));
-        refuses("for each index", || scatter_add(&ids, &y, d, None, &mut [0.0; 4]));
+        refuses("for each index", || scatter_add(&ids, None, &y, d, None, &mut [0.0; 4]));
         refuses(if d == 0 { "a row has an element" } else { "within the" }, || {
             zero_rows(&ids, d, &mut [0.0f32; 4]);
         });
     }
+    refuses("for each index", || scatter_add(&[0], Some(&[1]), &[0.0; 2], 2, None, &mut [0.0f32; 4]));
+    refuses("for each index", || scatter_add(&[0], Some(&[0]), &[], 0, None, &mut [0.0f32; 4]));
+    refuses("for each index", || scatter_add(&[0, 1], Some(&[0]), &[0.0; 2], 2, None, &mut [0.0f32; 4]));
     refuses("within the", || zero_rows(&[2], 2, &mut [0.0f32; 5]));
-    refuses("within the", || scatter_add(&[u32::MAX], &[0.0; 2], 2, None, &mut [0.0f32; 4]));
+    refuses("within the", || scatter_add(&[u32::MAX], None, &[0.0; 2], 2, None, &mut [0.0f32; 4]));
 }
 
 #[test]

@@ -306,7 +306,7 @@ impl<T: Scalar> Layer for Embedding<T> {
                 }
                 rows = shares;
             }
-            scatter_add(ids, rows, d, padding, dw); // dW[xₙ] += dyₙ
+            scatter_add(ids, None, rows, d, padding, dw); // dW[xₙ] += dyₙ
         }
         if let Some(dx) = dx {
             dx.reset(*call.x.shape()).fill(T::ZERO); // dx = 0

@@ -15,7 +15,10 @@ use chainrule_core::{
 use chainrule_tensor::{
     compiled,
     kernels::{
-        layers::embedding::{gather, row_indices, scatter_add},
+        layers::{
+            bag::{Bags, NONE, max_bags, sum_bags},
+            embedding::{gather, row_indices, scatter_add},
+        },
         reduce::dot,
     },
     position,
@@ -102,8 +105,9 @@ pub struct EmbeddingBagCache<T> {
     starts: Vec<usize>,
     /// The position of the maximum of each column of each bag, or `NONE`.
     winners: Vec<usize>,
-    /// What each id adds to its row of ∂E/∂W.
+    /// What each id, or each bag, adds to rows of ∂E/∂W, and the bag of each id.
     shares: Vec<T>,
+    of: Vec<u32>,
     /// How often each row is named, 0 of all between calls.
     counts: Vec<u32>,
     /// With a largest norm, the row of each id, brought to it.
@@ -111,11 +115,6 @@ pub struct EmbeddingBagCache<T> {
     /// Whether the ids are those of a training pass, after which their rows are brought to the largest norm.
     training: bool,
 }
-
-const NONE: usize = usize::MAX;
-/// Columns that are summed together, and addends of the scalar type before they go to f64.
-const COLUMNS: usize = 64;
-const DEPTH: usize = 32;
 
 impl<T: Scalar> EmbeddingBag<T> {
     const INIT: Init = Init::Normal { mean: 0.0, std: 1.0 };
@@ -222,6 +221,15 @@ impl<T: Scalar> EmbeddingBag<T> {
         Shape::new(&[bags, self.width])
     }
 
+    fn bags<'a>(&self, ids: &'a [u32], starts: &'a [usize]) -> Bags<'a> {
+        Bags { ids, starts, skip: self.padding.map(|row| row as u32), gathered: self.max_norm.is_some() }
+    }
+
+    /// Whether all rows of a bag have one gradient, by which nothing else is multiplied.
+    fn alike(&self) -> bool {
+        self.mode != BagMode::Max && !self.weighted && !self.by_frequency && self.max_norm.is_none()
+    }
+
     /// The rows that bags look into: with a largest norm one for each id, brought to it, and else the table.
     fn look_up<'c>(&self, table: &'c [T], ids: &[u32], rows: &'c mut Vec<T>) -> &'c [T] {
         let Some(max) = self.max_norm else { return table };
@@ -267,69 +275,18 @@ impl<T: Scalar> EmbeddingBag<T> {
     }
 }
 
-/// What both loops over bags are given.
-#[derive(Clone, Copy)]
-struct Bags<'a> {
-    ids: &'a [u32],
-    starts: &'a [usize],
-    padding: Option<u32>,
-    mode: BagMode,
-    /// Whether rows come by the position of their id, and not by the id.
-    gathered: bool,
-}
-
-impl Bags<'_> {
-    /// The positions of the ids of a bag, each with that of its row.
-    fn bag(&self, bag: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
-        let at = self.starts[bag]..self.starts[bag + 1];
-        let ids = at.map(|i| (i, self.ids[i])).filter(move |&(_, id)| Some(id) != self.padding);
-        ids.map(|(i, id)| (i, if self.gathered { i } else { id as usize }))
-    }
+/// What a row counts in its bag, weights aside.
+fn factor<T: Scalar>(mode: BagMode, bags: Bags<'_>, bag: usize) -> T {
+    if mode == BagMode::Mean { T::ONE / T::from_usize(bags.count(bag).max(1)) } else { T::ONE }
 }
 
 compiled! {
-    fn pool[T](
-        table: &[T],
-        d: usize,
-        bags: Bags<'_>,
-        weights: Option<&[T]>,
-        y: &mut [T],
-        winners: &mut [usize],
-    ) {
-        for (n, y) in y.chunks_exact_mut(d).enumerate() {
-            let bag = bags.bag(n);
-            if bags.mode == BagMode::Max {
-                let winners = &mut winners[n * d..][..d];
-                y.fill(T::ZERO);
-                winners.fill(NONE);
-                for (i, row) in bag {
-                    let row = &table[row * d..][..d];
-                    for ((y, winner), &v) in y.iter_mut().zip(&mut *winners).zip(row) {
-                        if *winner == NONE || v > *y {
-                            (*y, *winner) = (v, i);
-                        }
-                    }
-                }
-                continue;
-            }
-            let mean = bags.mode == BagMode::Mean;
-            let scale = if mean { 1.0 / bag.clone().count().max(1) as f64 } else { 1.0 };
-            for (y, c) in y.chunks_mut(COLUMNS).zip((0..).step_by(COLUMNS)) {
-                let (mut block, mut total) = ([T::ZERO; COLUMNS], [0.0; COLUMNS]);
-                for (count, (i, row)) in bag.clone().enumerate() {
-                    let row = &table[row * d + c..][..y.len()];
-                    match weights {
-                        Some(w) => block.iter_mut().zip(row).for_each(|(b, &v)| *b += w[i] * v),
-                        None => block.iter_mut().zip(row).for_each(|(b, &v)| *b += v),
-                    }
-                    if count % DEPTH == DEPTH - 1 {
-                        total.iter_mut().zip(&mut block).for_each(|(t, b)| *t += b.to_f64());
-                        block.fill(T::ZERO);
-                    }
-                }
-                let sums = total.iter().zip(&block).map(|(t, b)| (t + b.to_f64()) * scale);
-                y.iter_mut().zip(sums).for_each(|(y, sum)| *y = T::from_f64(sum));
-            }
+    /// What each row of a bag adds to its row of ∂E/∂W, where all add the same; `of` is the bag of each id.
+    fn share_alike[T](dy: &[T], d: usize, bags: Bags<'_>, mode: BagMode, shares: &mut [T], of: &mut [u32]) {
+        for (n, (share, dy)) in shares.chunks_exact_mut(d).zip(dy.chunks_exact(d)).enumerate() {
+            let by: T = factor(mode, bags, n);
+            share.iter_mut().zip(dy).for_each(|(share, &dy)| *share = by * dy);
+            of[bags.starts[n]..bags.starts[n + 1]].fill(n as u32);
         }
     }
 }
@@ -340,14 +297,14 @@ compiled! {
         dy: &[T],
         d: usize,
         bags: Bags<'_>,
+        mode: BagMode,
         weights: Option<&[T]>,
         winners: &[usize],
         shares: &mut [T],
     ) {
         shares.fill(T::ZERO);
         for (n, dy) in dy.chunks_exact(d).enumerate() {
-            let bag = bags.bag(n);
-            if bags.mode == BagMode::Max {
+            if mode == BagMode::Max {
                 for ((c, &dy), &winner) in dy.iter().enumerate().zip(&winners[n * d..][..d]) {
                     if winner != NONE {
                         shares[winner * d + c] = dy;
@@ -355,9 +312,8 @@ compiled! {
                 }
                 continue;
             }
-            let mean = bags.mode == BagMode::Mean;
-            let scale = if mean { T::ONE / T::from_usize(bag.clone().count().max(1)) } else { T::ONE };
-            for (i, _) in bag {
+            let scale = factor(mode, bags, n);
+            for (i, _) in bags.bag(n) {
                 let by = weights.map_or(scale, |w| w[i]);
                 shares[i * d..][..d].iter_mut().zip(dy).for_each(|(share, &dy)| *share = by * dy);
             }
@@ -434,10 +390,12 @@ impl<T: Scalar> Module for EmbeddingBag<T> {
         let EmbeddingBagCache { ids, starts, winners, rows, training, .. } = cache;
         *training = cx.training();
         winners.resize(if self.mode == BagMode::Max { shape.volume() } else { 0 }, NONE);
-        let padding = self.padding.map(|row| row as u32);
-        let bags = Bags { ids, starts, padding, mode: self.mode, gathered: self.max_norm.is_some() };
         let table = self.look_up(self.weight.value()?, ids, rows);
-        pool(table, self.width, bags, weights, y.reset(shape), winners); // y = Σ w W[x]
+        let (bags, y) = (self.bags(ids, starts), y.reset(shape));
+        match self.mode {
+            BagMode::Max => max_bags(table, self.width, bags, y, winners), // y = max W[x]
+            mode => sum_bags(table, self.width, bags, weights, mode == BagMode::Mean, y), // y = Σ w W[x]
+        }
         cache.recorded = cx.recording().then_some(*xs[0].shape());
         Ok(())
     }
@@ -464,12 +422,19 @@ impl<T: Scalar> Module for EmbeddingBag<T> {
         let Some(dy) = dy else { return Ok(()) };
         self.prepare(call.xs, cache)?;
         let weights = self.weighted.then(|| call.xs[call.xs.len() - 1].data());
-        let EmbeddingBagCache { ids, starts, winners, shares, counts, rows, .. } = cache;
-        let (d, padding) = (self.width, self.padding.map(|row| row as u32));
-        let bags = Bags { ids, starts, padding, mode: self.mode, gathered: self.max_norm.is_some() };
+        let EmbeddingBagCache { ids, starts, winners, shares, of, counts, rows, .. } = cache;
+        let (d, bags) = (self.width, self.bags(ids, starts));
         if let Some(dw) = grads.of_rows(&self.weight, ids, d) {
+            if self.alike() && u32::try_from(starts.len()).is_ok() {
+                shares.resize(dy.len(), T::ZERO);
+                of.resize(ids.len(), 0);
+                share_alike(dy.data(), d, bags, self.mode, shares, of);
+                let used = ..starts.last().copied().unwrap_or(0); // the others are in no bag
+                scatter_add(&ids[used], Some(&of[used]), shares, d, bags.skip, dw); // dW[x] += dy
+                return Ok(());
+            }
             shares.resize(ids.len() * d, T::ZERO);
-            share(dy.data(), d, bags, weights, winners, shares);
+            share(dy.data(), d, bags, self.mode, weights, winners, shares);
             if let Some(max) = self.max_norm {
                 renormalize_gradient(self.weight.value()?, ids, d, shares, max, self.norm_type);
             }
@@ -477,7 +442,7 @@ impl<T: Scalar> Module for EmbeddingBag<T> {
                 counts.resize(self.rows, 0);
                 super::embedding::divide(ids, d, shares, counts);
             }
-            scatter_add(ids, shares, d, padding, dw); // dW[x] += w dy
+            scatter_add(ids, None, shares, d, bags.skip, dw); // dW[x] += w dy
         }
         if let (true, Some(Some(dw))) = (self.weighted, dxs.last_mut()) {
             let table = self.look_up(self.weight.value()?, ids, rows);

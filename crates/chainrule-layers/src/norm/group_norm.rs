@@ -17,9 +17,7 @@ use chainrule_core::{
     Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Params, ParamsMut, Result, Scalar,
     Shape, Spec, Tensor,
 };
-use chainrule_tensor::kernels::layers::norm::{
-    self, Channels, Mean, batch_norm_gradient, channel_gradient, channel_statistics, normalize_channels,
-};
+use chainrule_tensor::kernels::layers::norm::{self, Channels, Mean, group_norm, group_norm_gradient};
 
 /// y = (x − μ)/√(σ² + ε) γ + β, with the mean and the biased variance over a group of channels of one image. Wu and He, 2018.
 ///
@@ -49,13 +47,8 @@ pub struct GroupNormCache<T> {
     /// μ and ρ, (N, C) each.
     mean: Vec<Mean<T>>,
     rstd: Vec<T>,
-    /// Scratch space: μ and σ² (N, G); γ, β, Σ dy x̂, Σ dy and what dx is made of, (N, C) each.
-    of_groups: Vec<Mean<T>>,
-    var: Vec<T>,
-    weight: Vec<T>,
-    bias: Vec<T>,
+    /// Scratch space: Σ dy x̂ and Σ dy, (N, C) each.
     sums: [Vec<T>; 2],
-    abk: [Vec<T>; 3],
 }
 
 impl<T: Scalar> GroupNorm<T> {
@@ -86,11 +79,9 @@ impl<T: Scalar> GroupNorm<T> {
         self.affine.shape()[0]
     }
 
-    /// x as the channels of all images, and as the groups of all images.
-    fn sizes(&self, shape: &[usize]) -> [Channels; 2] {
-        let (n, c, l) = (shape[0], shape[1], shape[2..].iter().product());
-        let each = c / self.groups;
-        [Channels { n: 1, c: n * c, l }, Channels { n: 1, c: n * self.groups, l: each * l }]
+    /// x as the channels of all images, and how many are a group.
+    fn sizes(&self, shape: &[usize]) -> (Channels, usize) {
+        (Channels { n: 1, c: shape[0] * shape[1], l: shape[2..].iter().product() }, shape[1] / self.groups)
     }
 }
 
@@ -123,21 +114,13 @@ impl<T: Scalar> Layer for GroupNorm<T> {
 
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, cache: &mut Self::Cache, cx: Context) -> Result<()> {
         let y = y.reset(self.output_shape(x.shape())?);
-        let (eps, [channels, groups]) = (T::from_f64(self.eps), self.sizes(x.shape()));
+        let (channels, each) = self.sizes(x.shape());
         let [weight, bias] = self.affine.values()?;
-        let GroupNormCache { recorded, mean, rstd, of_groups, var, weight: w, bias: b, .. } = cache;
-        of_groups.resize(groups.c, Mean::default());
-        var.resize(groups.c, T::ZERO);
-        channel_statistics(x.data(), groups, of_groups, var);
-        let each = self.channels() / self.groups;
-        let spread = || of_groups.iter().zip(&*var).flat_map(|group| std::iter::repeat_n(group, each));
-        mean.clear();
-        rstd.clear();
-        mean.extend(spread().map(|(&mean, _)| mean));
-        rstd.extend(spread().map(|(_, &var)| T::ONE / (var + eps).sqrt()));
-        let affine =
-            norm::Affine { weight: repeat(weight, channels.c, w), bias: repeat(bias, channels.c, b) };
-        normalize_channels(x.data(), y, channels, (mean, rstd), affine); // y = x̂ γ + β
+        let GroupNormCache { recorded, mean, rstd, .. } = cache;
+        mean.resize(channels.c, Mean::default());
+        rstd.resize(channels.c, T::ZERO);
+        let affine = norm::Affine { weight, bias };
+        group_norm(x.data(), y, channels, each, T::from_f64(self.eps), affine, (mean, rstd)); // y = x̂ γ + β
         *recorded = cx.recording().then_some(*x.shape());
         Ok(())
     }
@@ -154,32 +137,18 @@ impl<T: Scalar> Layer for GroupNorm<T> {
                 "GroupNorm: expected the cache of a recorded forward of this input",
             ));
         }
-        let [channels, groups] = self.sizes(call.x.shape());
-        let [weight, _] = self.affine.values()?;
-        let GroupNormCache { mean, rstd, sums: [dw, db], abk, .. } = cache;
+        let (channels, each) = self.sizes(call.x.shape());
+        let GroupNormCache { mean, rstd, sums: [dw, db], .. } = cache;
         [&mut *dw, &mut *db].into_iter().for_each(|v| v.resize(channels.c, T::ZERO));
-        let (data, statistics) = ((call.x.data(), call.dy.data()), (&mean[..], &rstd[..]));
-        batch_norm_gradient(data, channels, statistics, None, false, [&mut *dw, &mut *db], None);
-        if let Some(dx) = dx {
-            // dx = a dy + b (x − high) + k with a = γ ρ, b = −ρ² mean(h x̂), k = −ρ mean(h) − b low
-            abk.iter_mut().for_each(|v| v.resize(channels.c, T::ZERO));
-            let each = self.channels() / self.groups;
-            let by = 1.0 / (groups.l as f64).max(1.0);
-            for group in 0..groups.c {
-                let at = group * each..(group + 1) * each;
-                let gamma = |i: usize| weight.map_or(T::ONE, |w| w[i % w.len()]);
-                let mean_of =
-                    |sums: &[T]| at.clone().map(|i| gamma(i).to_f64() * sums[i].to_f64()).sum::<f64>() * by;
-                let (mean_h, mean_hx) = (T::from_f64(mean_of(db)), T::from_f64(mean_of(dw)));
-                for i in at.clone() {
-                    let (r, [_, low]) = (rstd[i], mean[i]);
-                    let b = -r * r * mean_hx;
-                    (abk[0][i], abk[1][i], abk[2][i]) = (gamma(i) * r, b, -r * mean_h - b * low);
-                }
-            }
-            let abk = abk.each_ref().map(|v| &v[..]);
-            channel_gradient(data, dx.reset(*call.x.shape()), channels, mean, abk);
-        }
+        group_norm_gradient(
+            (call.x.data(), call.dy.data()),
+            channels,
+            each,
+            (mean, rstd),
+            self.affine.values()?[0],
+            [&mut *dw, &mut *db],
+            dx.map(|dx| dx.reset(*call.x.shape())), // dx = ρ (h − mean(h) − x̂ mean(h x̂))
+        );
         let sums = [&mut *dw, &mut *db].map(|sums| over_images(sums, self.channels()));
         self.affine.accumulate(grads, sums); // dγ += Σ dy x̂, dβ += Σ dy
         Ok(())
@@ -203,7 +172,7 @@ impl<T: Scalar> Layer for GroupNorm<T> {
 
     fn cache_bytes(&self, input: &[usize], _: bool) -> usize {
         let channels = input.iter().take(2).fold(1usize, |n, &axis| n.saturating_mul(axis));
-        channels.saturating_mul(13 * size_of::<T>())
+        channels.saturating_mul(5 * size_of::<T>())
     }
 
     fn spec(&self) -> Spec {
@@ -214,18 +183,6 @@ impl<T: Scalar> Layer for GroupNorm<T> {
             .with("affine", self.affine.is_affine())
             .with("bias", self.affine.with_bias())
     }
-}
-
-/// (C) once for each image: (N, C), of `len` elements.
-pub(super) fn repeat<'a, T: Scalar>(
-    values: Option<&[T]>,
-    len: usize,
-    out: &'a mut Vec<T>,
-) -> Option<&'a [T]> {
-    let values = values?;
-    out.clear();
-    out.extend(values.iter().cycle().take(len));
-    Some(out)
 }
 
 /// Sums (N, C) over the images, in the place of the first; zeros of no image.

@@ -14,10 +14,7 @@
 //! In inference with running statistics μ and σ² are constants, and ∂E/∂x = γ ρ g. Keeps μ, σ² and ρ of each channel of each image;
 //! recomputes x̂. Derivation: docs/layers/norm/instance_norm.md.
 
-use super::{
-    affine::Affine,
-    group_norm::{over_images, repeat},
-};
+use super::{affine::Affine, group_norm::over_images};
 use chainrule_core::{
     Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Init, Layer, Param, Params, ParamsMut,
     Result, Scalar, Shape, Spec, Tensor,
@@ -60,9 +57,7 @@ pub struct InstanceNormCache<T> {
     mean: Vec<Mean<T>>,
     var: Vec<T>,
     rstd: Vec<T>,
-    /// Scratch space: γ, β, Σ dy x̂ and Σ dy, (N, C) each.
-    weight: Vec<T>,
-    bias: Vec<T>,
+    /// Scratch space: Σ dy x̂ and Σ dy, (N, C) each.
     sums: [Vec<T>; 2],
 }
 
@@ -152,9 +147,9 @@ impl<const R: usize, T: Scalar> Layer for InstanceNorm<R, T> {
         let y = y.reset(self.output_shape(x.shape())?);
         let (sizes, eps) = (sizes(x.shape()), T::from_f64(self.eps));
         let [weight, bias] = self.affine.values()?;
-        let InstanceNormCache { recorded, mean, var, rstd, weight: w, bias: b, .. } = cache;
+        let InstanceNormCache { recorded, mean, var, rstd, .. } = cache;
         *recorded = None;
-        let affine = norm::Affine { weight: repeat(weight, sizes.c, w), bias: repeat(bias, sizes.c, b) };
+        let affine = norm::Affine { weight, bias };
         let through = match &self.running {
             Some([running_mean, running_var, _]) if !cx.training() => {
                 mean.clear();
@@ -190,7 +185,7 @@ impl<const R: usize, T: Scalar> Layer for InstanceNorm<R, T> {
         grads: &mut Grads<T>,
         dx: Option<&mut Tensor<T>>,
     ) -> Result<()> {
-        let InstanceNormCache { recorded, mean, rstd, weight: w, sums: [dw, db], .. } = cache;
+        let InstanceNormCache { recorded, mean, rstd, sums: [dw, db], .. } = cache;
         let through = match recorded {
             Some((shape, through)) if shape == call.x.shape() => *through,
             _ => {
@@ -206,7 +201,7 @@ impl<const R: usize, T: Scalar> Layer for InstanceNorm<R, T> {
             (call.x.data(), call.dy.data()),
             sizes,
             (mean, rstd),
-            repeat(self.affine.values()?[0], sizes.c, w),
+            self.affine.values()?[0],
             through,
             [&mut *dw, &mut *db],
             dx.map(|dx| dx.reset(*call.x.shape())), // dx = γ ρ (dy − mean(dy) − x̂ mean(dy x̂))
@@ -259,7 +254,7 @@ impl<const R: usize, T: Scalar> Layer for InstanceNorm<R, T> {
 
     fn cache_bytes(&self, input: &[usize], _: bool) -> usize {
         let channels = input.iter().take(2).fold(1usize, |n, &axis| n.saturating_mul(axis));
-        channels.saturating_mul(8 * size_of::<T>())
+        channels.saturating_mul(6 * size_of::<T>())
     }
 
     fn spec(&self) -> Spec {

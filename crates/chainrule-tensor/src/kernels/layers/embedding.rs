@@ -8,11 +8,11 @@ use crate::{
 };
 
 /// Elements of a piece: 64 KiB of f32, as for the other memory-bound kernels.
-const PIECE: usize = 1 << 14;
+pub(super) const PIECE: usize = 1 << 14;
 /// How many rows ahead of its use a row of a table is prefetched, and how many of its elements: rows come in no order, and a
 /// gather with its gradient was measured 1.2 to 1.33 times as fast with it.
-const AHEAD: usize = 6;
-const MOST: usize = 512;
+pub(super) const AHEAD: usize = 6;
+pub(super) const MOST: usize = 512;
 
 /// Rows of dy from which those of one index are summed together, see [`scatter_add`]: 65,536 equal addends in a row are off by some
 /// 6e-4, and by 1e-6 together; to sort the indices costs a tenth of a scatter of 256 columns.
@@ -59,27 +59,42 @@ compiled! {
 }
 
 compiled! {
-    /// Adds row i of dy to row `ids[i]` of `dw`, in the order of i; rows of index `skip` are ignored.
+    /// Adds row i of dy, or row `of[i]`, to row `ids[i]` of `dw`, in the order of i; rows of index `skip` are ignored.
     ///
     /// # Panics
     /// If the lengths do not fit together or a row is not in the table.
-    pub fn scatter_add[T](ids: &[u32], dy: &[T], d: usize, skip: Option<u32>, dw: &mut [T]) {
-        assert!(is_rows(dy.len(), ids.len(), d), "dy is a row of {d} elements for each index");
+    pub fn scatter_add[T](ids: &[u32], of: Option<&[u32]>, dy: &[T], d: usize, skip: Option<u32>, dw: &mut [T]) {
+        match of {
+            None => assert!(is_rows(dy.len(), ids.len(), d), "dy is a row of {d} elements for each index"),
+            Some(of) => {
+                let rows = dy.len().checked_div(d).unwrap_or(0);
+                let inside = of.len() == ids.len() && of.iter().all(|&row| (row as usize) < rows);
+                assert!(inside, "dy has a row of {d} elements for each index");
+            }
+        }
         if ids.len() > LONG {
-            return scatter_add_sorted(ids, dy, d, skip, dw);
+            return scatter_add_sorted(ids, of, dy, d, skip, dw);
         }
         for_rows(ids, d, dw, |i, id, dw| {
             if Some(id) != skip {
-                update_serial(dw, &dy[i * d..][..d], &|w, g| w + g);
+                let row = of.map_or(i, |of| of[i] as usize);
+                update_serial(dw, &dy[row * d..][..d], &|w, g| w + g);
             }
         });
     }
 }
 
 /// [`scatter_add`] row by row of `dw`, so that a row that many are added to is summed in blocks.
-fn scatter_add_sorted<T: Scalar>(ids: &[u32], dy: &[T], d: usize, skip: Option<u32>, dw: &mut [T]) {
+fn scatter_add_sorted<T: Scalar>(
+    ids: &[u32],
+    of: Option<&[u32]>,
+    dy: &[T],
+    d: usize,
+    skip: Option<u32>,
+    dw: &mut [T],
+) {
     let rows = dw.len() / d;
-    // Where the positions of each index begin in `order`; those of the next, once they are placed.
+    // Where the rows of each index begin in `order`; those of the next, once they are placed.
     let mut starts = vec![0; rows + 1];
     ids.iter().for_each(|&id| starts[id as usize + 1] += 1);
     for row in 0..rows {
@@ -87,7 +102,7 @@ fn scatter_add_sorted<T: Scalar>(ids: &[u32], dy: &[T], d: usize, skip: Option<u
     }
     let (mut order, mut next) = (vec![0; ids.len()], starts.clone());
     for (i, &id) in ids.iter().enumerate() {
-        order[next[id as usize]] = i;
+        order[next[id as usize]] = of.map_or(i, |of| of[i] as usize);
         next[id as usize] += 1;
     }
     let per = rows.div_ceil(4 * par::threads()).max(1);
@@ -175,7 +190,7 @@ mod tests {
                     assert!(y.iter().enumerate().all(|(i, &v)| v == picked(i)));
                     let (dy, mut dw) =
                         ((0..n * d).map(|i| i as f64).collect::<Vec<_>>(), vec![0.5; rows * d]);
-                    scatter_add(&ids, &dy, d, Some(2), &mut dw);
+                    scatter_add(&ids, None, &dy, d, Some(2), &mut dw);
                     assert_eq!(dw, want);
                     zero_rows(&ids, d, &mut dw);
                     let zeroed = |row: usize| if ids.contains(&(row as u32)) { 0.0 } else { 0.5 };

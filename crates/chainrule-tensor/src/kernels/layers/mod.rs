@@ -1,6 +1,7 @@
 //! Kernels of single layers, losses and optimizers, for chainrule's own crates: not a stable interface.
 
 pub mod axis;
+pub mod bag;
 pub mod channel;
 pub mod conv;
 pub mod embedding;

@@ -19,6 +19,8 @@ use std::ops::Range;
 const LANES: usize = 32;
 const FEW: usize = 8;
 const ENDS: usize = DEPTH / FEW;
+/// Elements of a channel whose mean is the pivot of its variance.
+const SOME: usize = 256;
 /// (μ − p)²/σ² from which the variance is computed again: it then has lost four bits.
 const FAR: f64 = 16.0;
 
@@ -26,7 +28,7 @@ const FAR: f64 = 16.0;
 type Each<T> = [T; WIDE];
 
 impl Channels {
-    fn group(self, channels: Range<usize>) -> Group {
+    pub(super) fn group(self, channels: Range<usize>) -> Group {
         let (l, c) = (self.l, channels.len());
         let run = if l < NARROW { 1 } else { l };
         Group { n: self.n, l, run, first: channels.start * l, width: c * l, stride: self.c * l }
@@ -35,27 +37,27 @@ impl Channels {
 
 /// Some channels of all images: of each image, `width` contiguous elements.
 #[derive(Clone, Copy)]
-struct Group {
-    n: usize,
+pub(super) struct Group {
+    pub(super) n: usize,
     l: usize,
     /// How many elements share one value of an `Each`: L, or 1 where L is narrow.
     run: usize,
     first: usize,
-    width: usize,
+    pub(super) width: usize,
     stride: usize,
 }
 
 impl Group {
-    fn start(&self, image: usize) -> usize {
+    pub(super) fn start(&self, image: usize) -> usize {
         self.first + image * self.stride
     }
 
-    fn row<'a, T>(&self, x: &'a [T], image: usize) -> &'a [T] {
+    pub(super) fn row<'a, T>(&self, x: &'a [T], image: usize) -> &'a [T] {
         &x[self.start(image)..][..self.width]
     }
 
     /// The channels' values, repeated for every column where L is narrow.
-    fn spread<T: Scalar>(&self, channels: impl Iterator<Item = T>) -> Each<T> {
+    pub(super) fn spread<T: Scalar>(&self, channels: impl Iterator<Item = T>) -> Each<T> {
         let mut each = [T::ZERO; WIDE];
         each.chunks_mut(self.l / self.run).zip(channels).for_each(|(each, v)| each.fill(v));
         each
@@ -68,7 +70,7 @@ impl Group {
     }
 
     /// Σ f(x, z, m) of each channel, K sums at once.
-    fn sums<T: Scalar, const K: usize>(
+    pub(super) fn sums<T: Scalar, const K: usize>(
         &self,
         (x, z): (&[T], &[T]),
         m: &Each<T>,
@@ -227,7 +229,7 @@ kernel! {
 
 kernel! {
     /// dx = a dy + b (x − m) + k over a row of a group; m, a, b, k hold one value for every `run` elements.
-    fn gradient_row[T: Scalar](
+    pub(super) fn gradient_row[T: Scalar](
         x: &[T],
         dy: &[T],
         dx: &mut [T],
@@ -261,13 +263,17 @@ kernel! {
     }
 }
 
-/// Channels `at` of an optional slice, or a constant instead.
-fn part<T: Scalar>(slice: Option<&[T]>, at: &Range<usize>, otherwise: T) -> impl Iterator<Item = T> {
-    at.clone().map(move |c| slice.map_or(otherwise, |s| s[c]))
+/// Channels `at` of an optional slice, which begins anew at its end, or a constant instead.
+pub(super) fn part<T: Scalar>(
+    slice: Option<&[T]>,
+    at: &Range<usize>,
+    otherwise: T,
+) -> impl Iterator<Item = T> {
+    at.clone().map(move |c| slice.map_or(otherwise, |s| s[c % s.len()]))
 }
 
 /// y = (x − μ) ρ γ + β for the images of one group.
-fn normalize_group<T: Scalar>(
+pub(super) fn normalize_group<T: Scalar>(
     x: &[T],
     y: &Disjoint<'_, T>,
     g: &Group,
@@ -287,15 +293,17 @@ fn normalize_group<T: Scalar>(
     }
 }
 
-/// Mean and biased variance of each channel of a group, in one pass about a pivot p near the mean, that of the first image:
+/// Mean and biased variance of each channel of a group, in one pass about a pivot p near the mean, that of some elements of the first
+/// image:
 ///
 /// ```text
 /// μ = p + mean(x − p)        σ² = mean((x − p)²) − mean(x − p)²
 /// ```
 ///
 /// The difference loses bits if the pivot is many σ away; then a second pass takes the mean for a pivot.
-fn statistics<T: Scalar>(x: &[T], g: &Group, one_over_n: T, mean: &mut [Mean<T>], var: &mut [T]) {
-    let first = g.row(x, 0).chunks_exact(g.l).map(|run| T::from_f64(sum(run) / g.l as f64));
+pub(super) fn statistics<T: Scalar>(x: &[T], g: &Group, one_over_n: T, mean: &mut [Mean<T>], var: &mut [T]) {
+    let some = |run: &[T]| T::from_f64(sum(&run[..g.l.min(SOME)]) / g.l.min(SOME) as f64);
+    let first = g.row(x, 0).chunks_exact(g.l).map(some);
     let mut pivots = g.spread(first);
     for pass in 0..2 {
         let mut shift = [T::ZERO; WIDE];
@@ -345,62 +353,6 @@ compiled! {
             statistics(x, &g, one_over_n, mean, var);
             rstd.iter_mut().zip(&*var).for_each(|(r, &v)| *r = T::ONE / (v + eps).sqrt());
             normalize_group(x, &y, &g, (mean, rstd), affine, &channels);
-        });
-    }
-}
-
-compiled! {
-    /// The mean and the biased variance of each channel, (C) each.
-    ///
-    /// # Panics
-    /// If the lengths do not fit the sizes.
-    pub fn channel_statistics[T](x: &[T], sizes: Channels, mean: &mut [Mean<T>], var: &mut [T]) {
-        assert!(x.len() == sizes.volume(), "x is as long as {sizes:?} says");
-        assert!([mean.len(), var.len()] == [sizes.c; 2], "statistics have one element a channel");
-        if x.is_empty() {
-            mean.fill([T::ZERO; 2]);
-            return var.fill(T::ZERO);
-        }
-        let per = sizes.per_group();
-        let one_over_n = T::ONE / T::from_usize(sizes.count());
-        par::for_chunks2((mean, per), (var, per), |i, mean, var| {
-            let g = sizes.group(i * per..i * per + mean.len());
-            statistics(x, &g, one_over_n, mean, var);
-        });
-    }
-}
-
-compiled! {
-    /// dx = a dy + b (x − m) + k with m, a, b and k of each channel, (C) each.
-    ///
-    /// # Panics
-    /// If the lengths do not fit the sizes.
-    pub fn channel_gradient[T](
-        x_and_dy: (&[T], &[T]),
-        dx: &mut [T],
-        sizes: Channels,
-        mean: &[Mean<T>],
-        abk: [&[T]; 3],
-    ) {
-        let (x, dy) = x_and_dy;
-        let fit = x.len() == sizes.volume() && dy.len() == x.len() && dx.len() == x.len();
-        assert!(fit, "x, dy and dx are as long as {sizes:?} says");
-        let lengths = [mean.len(), abk[0].len(), abk[1].len(), abk[2].len()];
-        assert!(lengths == [sizes.c; 4], "there is one value a channel");
-        if x.is_empty() {
-            return;
-        }
-        let (per, dx) = (sizes.per_group(), Disjoint::new(dx));
-        par::for_each(sizes.c.div_ceil(per), |i| {
-            let channels = i * per..sizes.c.min((i + 1) * per);
-            let g = sizes.group(channels.clone());
-            let m = g.spread(mean[channels.clone()].iter().map(|&[high, _]| high));
-            let abk = abk.map(|v| g.spread(v[channels.clone()].iter().copied()));
-            for image in 0..g.n {
-                // SAFETY: groups are of different channels, so no other piece has a part of this row.
-                let dx = unsafe { dx.part(g.start(image), g.width) };
-                gradient_row(g.row(x, image), g.row(dy, image), dx, &g, &m, &abk);
-            }
         });
     }
 }

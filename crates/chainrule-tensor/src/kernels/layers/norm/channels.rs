@@ -39,7 +39,7 @@ impl Channels {
     }
 }
 
-/// The γ and β of y = x̂ γ + β, (C) each; absent ones are 1 and 0.
+/// The γ and β of y = x̂ γ + β, (C) each, or fewer that are repeated; absent ones are 1 and 0.
 #[derive(Clone, Copy, Debug)]
 pub struct Affine<'a, T> {
     /// γ

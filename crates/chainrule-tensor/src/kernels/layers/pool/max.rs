@@ -93,37 +93,37 @@ impl Slide {
     }
 }
 
-/// Calls `f(window, v, i)` for the elements v = xᵢ with i = `at`, `at + stride`, …
+/// Elements that are gathered at once: the values of `BLOCK` windows, of `PART` together.
+const BLOCK: usize = 64;
+const PART: usize = 16;
+
+/// Calls `f(first, v)` for blocks v of the n elements x[at + `stride` i], one behind the other, from the one of window `first` on. A
+/// loop over them has no gaps, and no rest where n is a multiple of the vector's length.
 #[inline(always)]
-fn strided<T: Scalar, W>(
-    x: &[T],
-    at: usize,
-    stride: usize,
-    mut windows: impl ExactSizeIterator<Item = W>,
-    f: impl Fn(W, T, usize),
-) {
-    match stride {
-        1 => {
-            for (i, (w, &v)) in windows.zip(&x[at..]).enumerate() {
-                f(w, v, at + i);
-            }
+fn blocks<T: Scalar>(x: &[T], at: usize, stride: usize, n: usize, mut f: impl FnMut(usize, &[T])) {
+    if stride == 1 {
+        return f(0, &x[at..][..n]);
+    }
+    let mut block = [T::ZERO; BLOCK];
+    for first in (0..n).step_by(BLOCK) {
+        let block = &mut block[..BLOCK.min(n - first)];
+        for (i, part) in block.chunks_mut(PART).enumerate() {
+            let start = at + (first + i * PART) * stride;
+            gather(x, start, stride, part);
         }
-        2 => {
-            // Whole pairs make a loop that vectorises; the last element may be without a partner.
-            let last = windows.len().saturating_sub(1);
-            for (i, (v, w)) in x[at..].as_chunks::<2>().0.iter().zip(windows.by_ref().take(last)).enumerate()
-            {
-                f(w, v[0], at + 2 * i);
-            }
-            for w in windows {
-                f(w, x[at + 2 * last], at + 2 * last);
-            }
-        }
-        _ => {
-            for (i, w) in windows.enumerate() {
-                f(w, x[at + i * stride], at + i * stride);
-            }
-        }
+        f(first, block);
+    }
+}
+
+/// v[i] = x[at + `stride` i]
+#[inline(always)]
+fn gather<T: Scalar>(x: &[T], at: usize, stride: usize, v: &mut [T]) {
+    // Whole pairs around the elements are read as vectors and taken apart.
+    let pairs = &x[at - at % 2..];
+    match (stride, pairs.first_chunk::<{ 2 * PART }>(), v.first_chunk_mut::<PART>()) {
+        (2, Some(pairs), Some(v)) if at % 2 == 0 => *v = std::array::from_fn(|i| pairs[2 * i]),
+        (2, Some(pairs), Some(v)) => *v = std::array::from_fn(|i| pairs[2 * i + 1]),
+        _ => v.iter_mut().zip(x[at..].iter().step_by(stride)).for_each(|(v, &x)| *v = x),
     }
 }
 
@@ -134,8 +134,12 @@ kernel! {
             for oh in from..to {
                 let x = &x[ih * cols.input..][..cols.input];
                 for Seen { from, to, at } in cols.elements() {
-                    let y = y[oh * cols.output..][from..to].iter_mut();
-                    strided(x, at, cols.stride, y, |y, v, _| *y = if v > *y || v.is_nan() { v } else { *y });
+                    let y = &mut y[oh * cols.output..][from..to];
+                    blocks(x, at, cols.stride, to - from, |first, v| {
+                        for (y, &v) in y[first..].iter_mut().zip(v) {
+                            *y = if v > *y || v.is_nan() { v } else { *y };
+                        }
+                    });
                 }
                 ih += rows.stride;
             }
@@ -162,11 +166,15 @@ kernel! {
                 let start = (base + ih * cols.input) as u32;
                 for Seen { from, to, at } in cols.elements() {
                     let out = oh * cols.output + from..oh * cols.output + to;
-                    let out = y[out.clone()].iter_mut().zip(&mut winners[out]);
-                    strided(x, at, cols.stride, out, |(y, winner), v, iw| {
-                        let wins = v > *y || v.is_nan() || *winner == NONE;
-                        *y = if wins { v } else { *y };
-                        *winner = if wins { start + iw as u32 } else { *winner };
+                    let (y, winners, stride) = (&mut y[out.clone()], &mut winners[out], cols.stride as u32);
+                    blocks(x, at, cols.stride, to - from, |first, v| {
+                        let mut place = start + (at + first * cols.stride) as u32;
+                        for ((y, winner), &v) in y[first..].iter_mut().zip(&mut winners[first..]).zip(v) {
+                            let wins = v > *y || v.is_nan() || *winner == NONE;
+                            *y = if wins { v } else { *y };
+                            *winner = if wins { place } else { *winner };
+                            place = place.wrapping_add(stride);
+                        }
                     });
                 }
                 ih += rows.stride;
