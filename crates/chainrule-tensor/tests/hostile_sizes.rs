@@ -6,8 +6,8 @@ use chainrule_tensor::{
         gemm::{Epilogue, Mat, MatMut, PackedA, PackedB, matmul, matmul_with},
         layers::{
             Window,
-            conv::{Filters, Geometry, Workspace, conv, conv_input_gradient, conv_weight_gradient},
             bag::{Bags, max_bags, sum_bags},
+            conv::{Filters, Geometry, Workspace, conv, conv_input_gradient, conv_weight_gradient},
             embedding::{gather, scatter_add, zero_rows},
             norm::{Affine, Channels, batch_norm, batch_norm_gradient, normalize_channels},
             pad::{pad, pad_gradient},

@@ -121,7 +121,7 @@ fn gather<T: Scalar>(x: &[T], at: usize, stride: usize, v: &mut [T]) {
     // Whole pairs around the elements are read as vectors and taken apart.
     let pairs = &x[at - at % 2..];
     match (stride, pairs.first_chunk::<{ 2 * PART }>(), v.first_chunk_mut::<PART>()) {
-        (2, Some(pairs), Some(v)) if at % 2 == 0 => *v = std::array::from_fn(|i| pairs[2 * i]),
+        (2, Some(pairs), Some(v)) if at.is_multiple_of(2) => *v = std::array::from_fn(|i| pairs[2 * i]),
         (2, Some(pairs), Some(v)) => *v = std::array::from_fn(|i| pairs[2 * i + 1]),
         _ => v.iter_mut().zip(x[at..].iter().step_by(stride)).for_each(|(v, &x)| *v = x),
     }
