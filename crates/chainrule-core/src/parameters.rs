@@ -1,7 +1,7 @@
 //! Anything with parameters.
 
 use crate::{Layer, Param, Params, ParamsMut, Path, Result};
-use chainrule_tensor::{Error, Rng, Scalar};
+use chainrule_tensor::{Error, Init, Rng, Scalar};
 use std::collections::HashSet;
 
 /// Anything with parameters: every layer, every module, and a plain struct that lists its layers. It is what gradients,
@@ -111,6 +111,24 @@ pub trait Parameters {
             }
         });
         n
+    }
+
+    /// Fills the parameters whose path satisfies `which` by another initialiser, which they keep, each from the stream that
+    /// [`Parameters::init`] would take; returns how many parameters that were. A parameter that is listed twice is filled once.
+    ///
+    /// # Errors
+    /// The initialiser could give a value that is not finite; nothing has changed then.
+    fn init_where(&mut self, seed: u64, init: Init, which: &dyn Fn(&str) -> bool) -> Result<usize> {
+        init.check::<Self::T>()?;
+        let mut n = 0;
+        self.visit_mut(&mut |path, p| {
+            if !p.is_buffer() && which(&path.to_string()) {
+                p.set_initializer(init);
+                p.fill(&mut Rng::keyed(seed, path));
+                n += 1;
+            }
+        });
+        Ok(n)
     }
 
     /// Fills every parameter by its initialiser, each from its own stream keyed by (seed, path): adding a layer changes

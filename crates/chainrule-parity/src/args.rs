@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(spec("ReLU", json!({"inplace": true})), "Relu()");
         assert_eq!(spec("Identity", json!({"args": [54]})), "Identity()");
         assert_eq!(spec("ReLU", json!({"args": [54]})), "skipped: argument args = [54]");
-        assert_eq!(spec("EmbeddingBag", json!({"max_norm": 1.0})), "skipped: argument max_norm = 1.0");
+        assert_eq!(spec("EmbeddingBag", json!({"max_norm": 1.0})), "EmbeddingBag(max_norm=1.0)");
     }
 
     #[test]

@@ -153,3 +153,18 @@ fn a_path_without_a_part_is_an_error_that_names_it() {
     let mut layer: Linear = Linear::new(2, 2);
     assert!(layer.set_mode("", Mode::Inference).is_err() && layer.set_mode("", Mode::Training).is_ok());
 }
+
+#[test]
+fn a_part_starts_anew_by_another_initialiser() {
+    let mut model = model();
+    let before = values(&model);
+    let head = |path: &str| path.starts_with("head.") && path.ends_with(".weight");
+    assert_eq!(model.init_where(7, Init::Constant(0.25), &head).unwrap(), 2);
+    assert_eq!(changed(&before, &values(&model)), ["head.0.weight", "head.2.weight"]);
+    model.init_where(7, Init::Normal { mean: 0.0, std: 1.0 }, &head).unwrap();
+    let again = values(&model);
+    model.init_where(7, Init::Normal { mean: 0.0, std: 1.0 }, &|path| path == "head.2.weight").unwrap();
+    assert_eq!(values(&model), again, "a stream for each path");
+    assert!(model.init_where(7, Init::Constant(f64::NAN), &|_| true).is_err());
+    assert_eq!((values(&model), model.init_where(7, Init::ONES, &|_| false).unwrap()), (again, 0));
+}

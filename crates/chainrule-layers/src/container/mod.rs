@@ -6,6 +6,7 @@ mod graph_builder;
 mod graph_diagram;
 mod graph_plan;
 mod graph_spec;
+mod lsuv;
 pub(crate) mod sequence;
 
 crate::registry::family! {
