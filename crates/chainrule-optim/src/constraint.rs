@@ -35,13 +35,17 @@ impl Constraint {
     /// A limit is negative, infinite or NaN, the least norm is above the most, or a parameter is not initialised.
     ///
     /// ```
-    /// use chainrule_core::Parameters;
-    /// use chainrule_layers::Linear;
+    /// # use chainrule_core::{Init, Param, Parameters, Params, ParamsMut};
+    /// # struct Row(Param<f64>);
+    /// # impl Parameters for Row {
+    /// #     type T = f64;
+    /// #     fn list<'a>(&'a self, out: &mut Params<'_, 'a, f64>) { out.add(&self.0) }
+    /// #     fn list_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, f64>) { out.add(&mut self.0) }
+    /// # }
     /// use chainrule_optim::Constraint;
-    /// let mut model = Linear::<f64>::new(3, 2).init(0)?;
+    /// let mut model = Row(Param::new("weight", [1, 2], Init::Constant(3.0))).init(0)?;
     /// assert_eq!(Constraint::UnitNorm.apply(&mut model, &|path| path == "weight")?, 1);
-    /// let rows = model.weight().value()?.chunks(3);
-    /// rows.for_each(|w| assert!((w.iter().map(|w| w * w).sum::<f64>() - 1.0).abs() < 1e-12));
+    /// assert!((model.0.value()?[0] - 0.5f64.sqrt()).abs() < 1e-12);
     /// # Ok::<(), chainrule_core::Error>(())
     /// ```
     pub fn apply<T: Scalar>(
