@@ -5,10 +5,7 @@
 //! slices that are arguments are known not to overlap, without which loops over five of them do not vectorise, and they stay
 //! in registers.
 
-use super::{
-    Isa,
-    lanes::{Lanes, Vectors},
-};
+use super::{Isa, lanes::Lanes};
 use crate::Scalar;
 
 /// An instruction set as a type.
@@ -92,7 +89,7 @@ pub(crate) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: &K) {
     unsafe {
         match isa {
             #[cfg(all(target_arch = "x86_64", not(miri)))]
-            Isa::Avx512 if <K::T as Vectors>::WIDE => Avx512::call(kernel),
+            Isa::Avx512 if <K::T as super::lanes::Vectors>::WIDE => Avx512::call(kernel),
             #[cfg(all(target_arch = "x86_64", not(miri)))]
             Isa::Avx512 | Isa::Avx2 => Avx2::call(kernel),
             _ if K::PORTABLE => Portable::call(kernel),
@@ -221,7 +218,7 @@ macro_rules! kernel {
     ($(#[$meta:meta])* $vis:vis fn $name:ident [$($generics:tt)*] ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
         $vis fn $name<$($generics)*>($($arg: $ty),*) $(-> $ret)? {
-            use $crate::kernels::{Isa, dispatch::Fused, isa};
+            use $crate::kernels::{dispatch::Fused, isa};
             #[inline(always)]
             fn body<const FMA: bool, $($generics)*>(_: Fused<FMA>, $($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
@@ -237,10 +234,10 @@ macro_rules! kernel {
             match isa() {
                 // SAFETY: `isa` names AVX-512 only after it was detected.
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => unsafe { avx512($($arg),*) },
+                $crate::kernels::Isa::Avx512 => unsafe { avx512($($arg),*) },
                 // SAFETY: `isa` names AVX2 only after it was detected, with FMA.
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => unsafe { avx2($($arg),*) },
+                $crate::kernels::Isa::Avx2 => unsafe { avx2($($arg),*) },
                 _ => body(Fused::<false>, $($arg),*),
             }
         }

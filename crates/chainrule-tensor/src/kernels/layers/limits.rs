@@ -1,6 +1,6 @@
 //! The limits of the processor, which kernels are measured against.
 
-use crate::kernels::{Isa, elementwise, isa};
+use crate::kernels::{elementwise, isa};
 use std::{hint::black_box, time::Instant};
 
 /// Twelve chains of multiply-adds: more than the latency of one hides.
@@ -53,10 +53,10 @@ pub fn flops() -> f64 {
     let (lanes, run): (usize, fn(usize)) = match isa() {
         // SAFETY: `isa` names an instruction set only if the processor has it.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => (16, |rounds| unsafe { chains512(rounds) }),
+        crate::kernels::Isa::Avx512 => (16, |rounds| unsafe { chains512(rounds) }),
         // SAFETY: `isa` names AVX2 only if the processor has it, with FMA.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => (8, |rounds| unsafe { chains256(rounds) }),
+        crate::kernels::Isa::Avx2 => (8, |rounds| unsafe { chains256(rounds) }),
         _ => (4, chains_portable),
     };
     let start = Instant::now();
