@@ -217,8 +217,10 @@ impl<T: Scalar> Gradient<'_, T> {
         let (g, plan) = (self.g, self.plan);
         let blocks = g.groups * g.group_filters().div_ceil(plan.block);
         let shares = shares(g, blocks, plan.sums);
-        // With few shares, pieces take some of the blocks each.
-        let cuts = if shares.is_multiple_of(pieces) { 1 } else { pieces.min(blocks) };
+        // With few shares, pieces take some of the blocks each. A product chooses its way by its sizes, which must not depend on the
+        // number of threads: it stays whole.
+        let whole = plan.single || shares.is_multiple_of(pieces);
+        let cuts = if whole { 1 } else { pieces.min(blocks) };
         let pieces = pieces.min(shares * cuts);
         if slots.len() < pieces {
             slots.resize_with(pieces, Slot::default);
