@@ -1,11 +1,11 @@
 //! Files of CIFAR that are whole, cut, longer than their records or of classes that there are not.
 
+mod common;
+
 use chainrule_data::{Cifar, Features, cifar10};
+use common::Folder;
 use proptest::prelude::*;
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 /// A record with these labels, whose pixels count up from `first`.
 fn record(labels: &[u8], first: u8) -> Vec<u8> {
@@ -17,29 +17,6 @@ fn refused(kind: Cifar, bytes: &[u8]) -> String {
     let e = kind.read::<f32>(bytes).unwrap_err();
     assert!(matches!(e.kind(), chainrule_tensor::Kind::Format(_)), "{e}");
     e.to_string()
-}
-
-/// A folder of this test's own, removed at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn put(&self, name: &str, bytes: &[u8]) -> PathBuf {
-        let path = self.0.join(name);
-        fs::write(&path, bytes).unwrap();
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 #[test]

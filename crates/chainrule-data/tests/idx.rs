@@ -1,14 +1,14 @@
 //! idx files that are complete, truncated, of a false size or of another format; MNIST itself if it is beside the project.
 
+mod common;
+
 use chainrule_data::{
     idx::{Idx, Kind},
     labelled_images, mnist,
 };
+use common::Folder;
 use proptest::prelude::*;
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 /// An idx file of bytes.
 fn idx(axes: &[u32], data: &[u8]) -> Vec<u8> {
@@ -20,29 +20,6 @@ fn refused(bytes: &[u8]) -> String {
     let e = Idx::read(bytes).unwrap_err();
     assert!(matches!(e.kind(), chainrule_tensor::Kind::Format(_)), "{e}");
     e.to_string()
-}
-
-/// A folder of this test's own, removed at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn put(&self, name: &str, bytes: &[u8]) -> PathBuf {
-        let path = self.0.join(name);
-        fs::write(&path, bytes).unwrap();
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 #[test]

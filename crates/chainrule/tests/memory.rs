@@ -1,11 +1,15 @@
 //! What a summary promises of memory is what a training step holds.
 
+#[path = "common/network.rs"]
+mod network;
+
 use chainrule::{
     core::StateValue,
     models::{LeNet, ResNet, Stem, UNet},
     prelude::*,
     tensor::par,
 };
+use network::network;
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
@@ -191,24 +195,6 @@ fn the_promised_memory_is_within_ten_percent_of_what_a_step_holds() {
     let lenet = LeNet::new(1, 10);
     let resnet18 = ResNet { stem: Stem::Cifar, ..ResNet::resnet18(10) };
     let unet = |width| UNet { width, ..UNet::new(1, 4) };
-    let example = || {
-        let conv = |i, o| Conv2d::new(i, o, 3).padding(1).bias(false);
-        Sequential::new()
-            .add(conv(1, 16))
-            .add(BatchNorm2d::new(16))
-            .add(Relu::new())
-            .add(conv(16, 32))
-            .add(BatchNorm2d::new(32))
-            .add(Relu::new())
-            .add(MaxPool2d::new(2))
-            .add(conv(32, 64))
-            .add(BatchNorm2d::new(64))
-            .add(Relu::new())
-            .add(MaxPool2d::new(2))
-            .add(Flatten::new())
-            .add(Dropout::new(0.3))
-            .add(Linear::new(256, 10))
-    };
     let reflected = || {
         Sequential::new()
             .add(Conv2d::new(3, 8, 3).padding(1).padding_mode(PaddingMode::Reflect))
@@ -241,7 +227,7 @@ fn the_promised_memory_is_within_ten_percent_of_what_a_step_holds() {
                 ("lenet", measure(small_lenet(), &images(32, 1, 28), 3)),
                 ("LeNet", measure(lenet.build().unwrap(), &images(32, 1, 28), 3)),
                 ("LeNet of one image", measure(lenet.build().unwrap(), &images(1, 1, 28), 3)),
-                ("the example's digits", measure(example(), &images(64, 1, 8), 3)),
+                ("the example's digits", measure(network::<f32>(), &images(64, 1, 8), 3)),
                 ("ResNet-18", measure(resnet18.build(), &images(2, 3, 32), 3)),
                 ("ResNet-20", measure(ResNet::cifar(10).build(), &images(8, 3, 32), 3)),
                 ("U-Net", measure(unet(vec![16, 32, 64, 128, 256]).build(), &images(2, 1, 64), 3)),

@@ -15,6 +15,7 @@
 use super::{
     parametrized::{Parametrized, from_args},
     rule::WeightRule,
+    slices::scale_slices,
 };
 use crate::{Conv2d, Linear};
 use chainrule_core::{
@@ -171,15 +172,6 @@ pub struct LoraCache<T> {
 }
 
 compiled! {
-    /// `y[j, i] = x[j, i] c[i]`
-    fn scale_columns[T](x: &[T], c: &[T], y: &mut [T]) {
-        for (y, x) in y.chunks_exact_mut(c.len()).zip(x.chunks_exact(c.len())) {
-            y.iter_mut().zip(x).zip(c).for_each(|((y, &x), &c)| *y = x * c);
-        }
-    }
-}
-
-compiled! {
     /// `y[j, i] += x[j, i] c[i]`
     fn add_columns[T](x: &[T], c: &[T], y: &mut [T]) {
         for (y, x) in y.chunks_exact_mut(c.len()).zip(x.chunks_exact(c.len())) {
@@ -252,7 +244,7 @@ impl<T: Scalar> WeightRule<T> for LoraRule<T> {
                 columns.resize(i, T::ZERO);
                 dropped.resize(a.len(), T::ZERO);
                 dropout(ones, columns, key, self.dropout);
-                scale_columns(a, columns, dropped);
+                scale_slices(a, columns, dropped, 1);
                 dropped
             }
         };

@@ -9,14 +9,14 @@
 use super::{
     parametrized::{Parametrized, from_args},
     rule::WeightRule,
-    slices::Slices,
+    slices::{PIECE, Slices},
 };
 use crate::{Conv2d, Linear};
 use chainrule_core::{
     Args, BoxModule, Error, Example, Facts, FromSpec, Grads, Init, Module, Param, ParamId, Parameters,
     Params, ParamsMut, Result, Rng, Scalar, Shape, Tensor,
 };
-use chainrule_tensor::{compiled, kernels::elementwise::map2};
+use chainrule_tensor::{compiled, kernels::elementwise::map2, par};
 use std::collections::HashMap;
 
 /// A layer whose weight is multiplied by a mask, a buffer that starts as ones: where it is 0, W is 0 and does not learn.
@@ -72,8 +72,7 @@ compiled! {
 
 compiled! {
     fn add_product[T](z: &mut [T], x: &[T], y: &[T]) {
-        const PIECE: usize = 1 << 14;
-        chainrule_tensor::par::for_chunks(z, PIECE, |i, z| {
+        par::for_chunks(z, PIECE, |i, z| {
             let (x, y) = (&x[i * PIECE..][..z.len()], &y[i * PIECE..][..z.len()]);
             z.iter_mut().zip(x).zip(y).for_each(|((z, &x), &y)| *z += x * y);
         });

@@ -44,7 +44,7 @@ impl Slices {
 }
 
 /// Elements of a piece.
-const PIECE: usize = 1 << 14;
+pub(super) const PIECE: usize = 1 << 14;
 
 /// Calls `whole(at, y)` for rows of n slices of one element each, `one(at, i, y)` for parts of slice i; `at` is where y begins.
 #[inline(always)]

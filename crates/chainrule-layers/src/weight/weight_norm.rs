@@ -10,7 +10,7 @@
 //! ∂E/∂g = Σ D v/‖v‖        ∂E/∂v = g/‖v‖ (D − v Σ D v/‖v‖²)
 //! ```
 //!
-//! Keeps ‖v‖. Derivation: docs/layers/weight/weight_norm.md.
+//! Keeps ‖v‖ and g/‖v‖. Derivation: docs/layers/weight/weight_norm.md.
 
 use super::{
     parametrized::{Parametrized, from_args},
@@ -75,12 +75,12 @@ impl<T: Scalar> NormRule<T> {
 /// What [`NormRule`] keeps.
 #[derive(Debug, Default)]
 pub struct NormCache<T> {
-    /// ‖v‖ of each slice.
+    /// ‖v‖ of each slice, and g/‖v‖.
     norms: Vec<T>,
-    /// Scratch space: sums of parts of slices, Σ D v, and what D and v are multiplied by.
+    a: Vec<T>,
+    /// Scratch space: sums of parts of slices, Σ D v, and what v is multiplied by.
     parts: Vec<T>,
     dots: Vec<T>,
-    a: Vec<T>,
     b: Vec<T>,
 }
 
@@ -169,8 +169,6 @@ impl<T: Scalar> WeightRule<T> for NormRule<T> {
             }
         }
         if let Some(dv) = grads.of(v) {
-            a.clear();
-            a.extend(self.g.value()?.iter().zip(&*norms).map(|(&g, &norm)| quotient(g, norm)));
             b.clear();
             let scales = a.iter().zip(&*dots).zip(&*norms);
             b.extend(scales.map(|((&a, &dot), &norm)| -a * quotient(quotient(dot, norm), norm)));

@@ -267,7 +267,7 @@ impl<T: Scalar> Gradient<'_, T> {
             levels.reset(sums.len());
         }
         if plan.single {
-            self.products(images, blocks, sums, levels);
+            self.products(images, sums, levels);
             slot.levels = memory;
             return;
         }
@@ -319,35 +319,20 @@ impl<T: Scalar> Gradient<'_, T> {
         slot.levels = memory;
     }
 
-    /// dW += dY Xᵀ for each image; a block's sums are filters × channels.
-    fn products(
-        &self,
-        images: std::ops::Range<usize>,
-        blocks: std::ops::Range<usize>,
-        sums: &mut [T],
-        mut levels: Option<&mut Levels<T>>,
-    ) {
+    /// dW += dY Xᵀ for each image and group; the blocks of a group are contiguous, so its sums are filters × channels.
+    fn products(&self, images: std::ops::Range<usize>, sums: &mut [T], mut levels: Option<&mut Levels<T>>) {
         let (g, plan) = (self.g, self.plan);
-        let (plane, per_group) = (g.input[0] * g.input[1], g.group_filters().div_ceil(plan.block));
+        let (plane, filters, channels) = (g.input[0] * g.input[1], g.group_filters(), g.group_channels());
+        let of_group = filters.div_ceil(plan.block) * plan.sums;
         for image in images {
-            let mut block = blocks.start;
-            while block < blocks.end {
-                // The blocks of a group are contiguous.
-                let group = block / per_group;
-                let end = blocks.end.min((group + 1) * per_group);
-                let first = block % per_group * plan.block;
-                let filters =
-                    (end - group * per_group).saturating_mul(plan.block).min(g.group_filters()) - first;
-                let (at, channels) = (image * g.groups + group, g.group_channels());
-                let dy = &self.dy[(at * g.group_filters() + first) * plane..];
-                let x = &self.x[at * channels * plane..];
-                let (dy, x) = (Mat::new(dy, filters, plane), Mat::new(x, channels, plane).t());
+            for group in 0..g.groups {
+                let at = image * g.groups + group;
+                let dy = Mat::new(&self.dy[at * filters * plane..], filters, plane);
+                let x = Mat::new(&self.x[at * channels * plane..], channels, plane).t();
                 let sums = levels.as_mut().map_or(&mut *sums, |levels| &mut levels.part);
-                let sums = &mut sums[(block - blocks.start) * plan.sums..];
-                let dw = MatMut::new(sums, filters, channels);
+                let dw = MatMut::new(&mut sums[group * of_group..], filters, channels);
                 let whole = (self.isa, self.addends);
                 gemm::product(whole, T::ONE, dy.into(), x.into(), T::ONE, dw, Epilogue::default());
-                block = end;
             }
             if let Some(levels) = &mut levels {
                 levels.next(sums);

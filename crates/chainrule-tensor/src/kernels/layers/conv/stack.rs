@@ -348,7 +348,7 @@ impl<T: Scalar> Kernel for Strip<T> {
     }
 }
 
-/// The taps t of `kernel` whose places first + t·step lie in 0..source: they adjoin.
+/// The taps t of `kernel` whose places first + t·step lie in 0..source; they are consecutive.
 fn inside(first: isize, step: isize, kernel: usize, source: usize) -> Inside {
     let (source, floor) = (source as isize, isize::div_euclid);
     let (low, high) = if step > 0 {

@@ -38,21 +38,21 @@ impl Channels {
 /// Some channels of all images: of each image, `width` contiguous elements.
 #[derive(Clone, Copy)]
 pub(super) struct Group {
-    pub(super) n: usize,
+    n: usize,
     l: usize,
     /// How many elements share one value of an `Each`: L, or 1 where L is narrow.
     run: usize,
     first: usize,
-    pub(super) width: usize,
+    width: usize,
     stride: usize,
 }
 
 impl Group {
-    pub(super) fn start(&self, image: usize) -> usize {
+    fn start(&self, image: usize) -> usize {
         self.first + image * self.stride
     }
 
-    pub(super) fn row<'a, T>(&self, x: &'a [T], image: usize) -> &'a [T] {
+    fn row<'a, T>(&self, x: &'a [T], image: usize) -> &'a [T] {
         &x[self.start(image)..][..self.width]
     }
 
@@ -70,7 +70,7 @@ impl Group {
     }
 
     /// Σ f(x, z, m) of each channel, K sums at once.
-    pub(super) fn sums<T: Scalar, const K: usize>(
+    fn sums<T: Scalar, const K: usize>(
         &self,
         (x, z): (&[T], &[T]),
         m: &Each<T>,
@@ -229,7 +229,7 @@ kernel! {
 
 kernel! {
     /// dx = a dy + b (x − m) + k over a row of a group; m, a, b, k hold one value for every `run` elements.
-    pub(super) fn gradient_row[T: Scalar](
+    fn gradient_row[T: Scalar](
         x: &[T],
         dy: &[T],
         dx: &mut [T],
@@ -290,6 +290,37 @@ pub(super) fn normalize_group<T: Scalar>(
         // SAFETY: groups are of different channels, so no other piece has a part of this row.
         let y = unsafe { y.part(g.start(image), g.width) };
         normalize_row(g.row(x, image), y, g, &m, &s, &b);
+    }
+}
+
+/// dw = Σ dy x̂ and db = Σ dy of each channel of a group, with x̂ = (x − μ) ρ.
+pub(super) fn gradient_sums<T: Scalar>(
+    x_and_dy: (&[T], &[T]),
+    g: &Group,
+    (mean, rstd): (&[Mean<T>], &[T]),
+    dw: &mut [T],
+    db: &mut [T],
+) {
+    let m = g.spread(mean.iter().map(|&[high, _]| high));
+    g.sums(x_and_dy, &m, [&mut *dw, &mut *db], |x, dy, m| [dy * (x - m), dy]);
+    for (((dw, &db), &[_, low]), &r) in dw.iter_mut().zip(&*db).zip(mean).zip(rstd) {
+        *dw = (*dw - low * db) * r;
+    }
+}
+
+/// dx = a dy + b (x − high) + k for the images of one group.
+pub(super) fn gradient_group<T: Scalar>(
+    (x, dy): (&[T], &[T]),
+    dx: &Disjoint<'_, T>,
+    g: &Group,
+    mean: &[Mean<T>],
+    abk: [Each<T>; 3],
+) {
+    let m = g.spread(mean.iter().map(|&[high, _]| high));
+    for image in 0..g.n {
+        // SAFETY: groups are of different channels, so no other piece has a part of this row.
+        let dx = unsafe { dx.part(g.start(image), g.width) };
+        gradient_row(g.row(x, image), g.row(dy, image), dx, g, &m, &abk);
     }
 }
 
@@ -417,22 +448,13 @@ compiled! {
             let channels = i * per..i * per + dw.len();
             let g = sizes.group(channels.clone());
             let (mean, rstd) = (&mean[channels.clone()], &rstd[channels.clone()]);
-            let m = g.spread(mean.iter().map(|&[high, _]| high));
-            g.sums((x, dy), &m, [&mut *dw, &mut *db], |x, dy, m| [dy * (x - m), dy]);
-            for (((dw, &db), &[_, low]), &r) in dw.iter_mut().zip(&*db).zip(mean).zip(rstd) {
-                *dw = (*dw - low * db) * r;
-            }
+            gradient_sums((x, dy), &g, (mean, rstd), dw, db);
             let Some(dx) = &dx else { return };
             // dx = a dy + b (x − high) + k with a = γ ρ, b = −a ρ mean(dy x̂), k = −a mean(dy) − b low
             let a = || part(weight, &channels, T::ONE).zip(rstd).map(|(w, &r)| w * r);
             let b = || a().zip(rstd).zip(&*dw).map(|((a, &r), &dw)| -a * r * dw * by);
             let k = a().zip(&*db).zip(b()).zip(mean).map(|(((a, &db), b), &[_, low])| -a * db * by - b * low);
-            let abk = [g.spread(a()), g.spread(b()), g.spread(k)];
-            for image in 0..g.n {
-                // SAFETY: groups are of different channels, so no other piece has a part of this row.
-                let dx = unsafe { dx.part(g.start(image), g.width) };
-                gradient_row(g.row(x, image), g.row(dy, image), dx, &g, &m, &abk);
-            }
+            gradient_group((x, dy), dx, &g, mean, [g.spread(a()), g.spread(b()), g.spread(k)]);
         });
     }
 }

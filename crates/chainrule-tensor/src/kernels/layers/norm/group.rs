@@ -1,7 +1,7 @@
 //! Group norm. A piece takes some groups through all its passes, so that they are read from memory once.
 
 use super::{
-    batch::{gradient_row, normalize_group, part, statistics},
+    batch::{gradient_group, gradient_sums, normalize_group, part, statistics},
     channels::{Affine, Channels, WIDE},
     mean::Mean,
 };
@@ -99,12 +99,8 @@ compiled! {
             let all = parts(base..base + dw.len(), channels.per_group());
             for at in all.clone() {
                 let (g, own) = (channels.group(at.clone()), at.start - base..at.end - base);
-                let (dw, db) = (&mut dw[own.clone()], &mut db[own]);
-                let m = g.spread(mean[at.clone()].iter().map(|&[high, _]| high));
-                g.sums((x, dy), &m, [&mut *dw, &mut *db], |x, dy, m| [dy * (x - m), dy]);
-                for (((dw, &db), &[_, low]), &r) in dw.iter_mut().zip(&*db).zip(&mean[at.clone()]).zip(&rstd[at]) {
-                    *dw = (*dw - low * db) * r;
-                }
+                let statistics = (&mean[at.clone()], &rstd[at]);
+                gradient_sums((x, dy), &g, statistics, &mut dw[own.clone()], &mut db[own]);
             }
             let Some(dx) = &dx else { return };
             let (mut mean_h, mut mean_hx) = ([T::ZERO; WIDE], [T::ZERO; WIDE]);
@@ -125,11 +121,8 @@ compiled! {
                 let b = |c: usize| -rstd[c] * rstd[c] * mean_hx[group(c)];
                 let k = |c: usize| -rstd[c] * mean_h[group(c)] - b(c) * mean[c][1];
                 let a = part(weight, &at, T::ONE).zip(rstd).map(|(w, &r)| w * r);
-                let (m, n) = (g.spread(mean.iter().map(|&[high, _]| high)), mean.len());
-                let abk = [g.spread(a), g.spread((0..n).map(b)), g.spread((0..n).map(k))];
-                // SAFETY: pieces are of different channels, so no other has a part of this row.
-                let dx = unsafe { dx.part(g.start(0), g.width) };
-                gradient_row(g.row(x, 0), g.row(dy, 0), dx, &g, &m, &abk);
+                let (b, k) = ((0..mean.len()).map(b), (0..mean.len()).map(k));
+                gradient_group((x, dy), dx, &g, mean, [g.spread(a), g.spread(b), g.spread(k)]);
             }
         });
     }
