@@ -34,6 +34,7 @@ fn trajectory<T: Scalar>(registry: &Registry<T>, file: &File<'_>, name: &str, ca
             .child("fast", inner(args, "fast")?),
         // Its state of the base is never reset here: the base steps at every second call only.
         "SAM" => plain("Sam", args, &["rho"])?.child("base", inner(args, "base")?),
+        "Adafactor" => adafactor(args)?,
         _ => flat(name, args)?,
     };
     let mut optimizer = registry.build_optimizer(&spec)?;
@@ -69,6 +70,19 @@ fn plain(kind: &str, args: &Value, same: &[&str]) -> Step<Spec> {
             _ => spec.with(*name, number(args, name)?),
         })
     })
+}
+
+/// optax's Adafactor. A rate that is not given leaves updates as they are.
+fn adafactor(args: &Value) -> Step<Spec> {
+    let same = ["min_dim_size_to_factor", "decay_rate", "multiply_by_parameter_scale", "eps", "factored"];
+    let spec = plain("OptaxAdafactor", args, &same)?
+        .with("clipping_threshold", args["clipping_threshold"].as_f64())
+        .with("momentum", args["momentum"].as_f64())
+        .with("lr", args["learning_rate"].as_f64().unwrap_or(1.0));
+    if args["decay_offset"].as_f64().is_some_and(|offset| offset != 0.0) {
+        return Err(Stop::Skip("decay_offset".into()));
+    }
+    Ok(spec.with("weight_decay_rate", args["weight_decay_rate"].as_f64().unwrap_or(0.0)))
 }
 
 /// The optimizer inside another one, whose arguments begin with a prefix.
