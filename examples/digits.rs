@@ -1,10 +1,17 @@
 //! The main job: a convolutional network learns the 1,797 handwritten digits that come with chainrule-data.
 //!
-//! `cargo run --release --example digits [-- SEED]` writes learning curves, the misclassified images and the model to
-//! `target/digits/`; `predict` reads it.
+//! `cargo run --release --example digits [-- SEED] [--resume]` writes learning curves, the misclassified images and the model to
+//! `target/digits/`; `predict` reads it. Ctrl-C ends it with a checkpoint, from which `--resume` goes on, as it does after a crash.
 
 use chainrule::{io, optim::schedule::Cosine, prelude::*, registry, train::pictures};
-use std::path::Path;
+use std::{
+    env, fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 /// Three convolutions, each normalised, over images that shrink from 8×8 to 2×2.
 fn network() -> Sequential {
@@ -26,10 +33,14 @@ fn network() -> Sequential {
 }
 
 fn main() -> Result<()> {
-    let seed = std::env::args().nth(1).and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let seed = env::args().skip(1).find_map(|seed| seed.parse().ok()).unwrap_or(1);
+    let resume = env::args().any(|argument| argument == "--resume");
     let folder = Path::new("target/digits");
-    std::fs::create_dir_all(folder)
-        .map_err(|e| Error::io(e, format!("make the folder {}", folder.display())))?;
+    let run = folder.join("run");
+    if run.exists() && !resume {
+        fs::remove_dir_all(&run).map_err(|e| Error::io(e, format!("remove {}", run.display())))?;
+    }
+    fs::create_dir_all(folder).map_err(|e| Error::io(e, format!("make the folder {}", folder.display())))?;
 
     // The weights are chosen by the validation part; the test part is looked at once, at the end.
     let (rest, test) = digits().split_stratified(0.2, seed)?;
@@ -45,8 +56,17 @@ fn main() -> Result<()> {
         .seed(seed)
         .schedule(Cosine::new(steps as u64))
         .validation(validation)
-        .early_stopping(epochs); // never, but the weights of the best epoch are kept
+        .early_stopping(epochs) // never, but the weights of the best epoch are kept
+        .checkpoint(Checkpoint::new(&run))
+        .stop_on(on_ctrl_c());
+    if resume && trainer.resume(&run)? {
+        println!("goes on after epoch {}", trainer.history().last().map_or(0, |epoch| epoch.number));
+    }
     let history = trainer.fit(&train)?;
+    if history.ended == Ended::Stopped {
+        println!("stopped: `--resume` goes on from {}", run.display());
+        return Ok(());
+    }
     println!("trained for {:.1} s, weights of epoch {}", history.seconds(), history.best.unwrap_or(epochs));
 
     let report = trainer.evaluate(&test)?;
@@ -69,6 +89,16 @@ fn main() -> Result<()> {
     let accuracy = report.accuracy().unwrap_or(0.0);
     println!("test accuracy: {accuracy:.3} ({} of {})", test.len() - wrong, test.len());
     Ok(())
+}
+
+/// A flag that Ctrl-C sets.
+fn on_ctrl_c() -> Arc<AtomicBool> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let set = Arc::clone(&flag);
+    if let Err(error) = ctrlc::set_handler(move || set.store(true, Ordering::Relaxed)) {
+        eprintln!("Ctrl-C ends the program without a checkpoint: {error}");
+    }
+    flag
 }
 
 /// A hash of the bits of a tensor (FNV-1a); `predict` prints that of the model it read.

@@ -19,7 +19,25 @@ pub struct Context {
     purpose: Purpose,
     key: u64,
     check_finite: bool,
+    noise_scale: Scale,
 }
+
+/// The noise of a layer in a training pass.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Noise {
+    /// [`Context::noise_key`].
+    pub key: u64,
+    /// The factor in [0, 1] of its probability or deviation; see [`Context::scale_noise`].
+    pub scale: f64,
+}
+
+/// A factor in [0, 1].
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Scale(f32);
+
+// Never NaN.
+impl Eq for Scale {}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
@@ -43,7 +61,7 @@ pub enum Mode {
 impl Context {
     #[inline]
     fn new(purpose: Purpose, key: u64) -> Self {
-        Self { purpose, key, check_finite: false }
+        Self { purpose, key, check_finite: false, noise_scale: Scale(1.0) }
     }
 
     /// Training: noise and batch statistics, recorded for backward.
@@ -100,6 +118,20 @@ impl Context {
     #[must_use]
     pub fn check_finite(self) -> Self {
         Self { check_finite: true, ..self }
+    }
+
+    /// The same context with weaker noise: the probability of every dropout of the pass, and the deviation of every other noise, is
+    /// multiplied by a factor in [0, 1]; what lies outside counts as the nearer end, NaN as 1. A schedule of dropout is this factor of each step.
+    #[must_use]
+    pub fn scale_noise(self, by: f64) -> Self {
+        let by = if by.is_nan() { 1.0 } else { by.clamp(0.0, 1.0) };
+        Self { noise_scale: Scale(by as f32), ..self }
+    }
+
+    /// The noise to be drawn here: none outside training.
+    #[inline]
+    pub fn noise(self) -> Option<Noise> {
+        self.training().then(|| Noise { key: self.key, scale: f64::from(self.noise_scale.0) })
     }
 
     /// Whether finite checks are on.

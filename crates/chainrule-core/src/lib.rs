@@ -65,12 +65,14 @@ pub use boxed::{AnyState, BoxModule};
 pub use chainrule_tensor::{
     self as tensor, Error, Fan, Init, Kind, Result, Rng, Scalar, Shape, Tensor, text,
 };
-pub use context::{Context, Mode};
+pub use context::{Context, Mode, Noise};
 pub use grads::Grads;
 pub use layer::{Call, InPlace, Layer};
 pub use loss::{Loss, Objective, Reduction};
 pub use module::{InputShapes, Inputs, Module, ModuleCall};
-pub use optimizer::{Closure, Evaluation, Optimizer, OptimizerState, Schedule, StateValue, StateVisitor};
+pub use optimizer::{
+    Closure, Evaluation, Optimizer, OptimizerState, Schedule, StateValue, StateVisitor, unknown_setting,
+};
 pub use param::{Learning, Param, ParamId, Params, ParamsMut, Path, freezes};
 pub use parameters::Parameters;
 pub use pass::Pass;

@@ -1,7 +1,7 @@
 //! The contract of optimizers and of schedules.
 
 use crate::{Grads, Parameters, Result, Spec};
-use chainrule_tensor::{Error, Scalar, Tensor};
+use chainrule_tensor::{Error, Scalar, Tensor, text};
 use std::collections::BTreeMap;
 
 /// Moves the parameters of a model along their gradients, one step at a time.
@@ -33,6 +33,20 @@ pub trait Optimizer<T: Scalar>: Send {
 
     /// Sets the learning rate; schedules call this before a step.
     fn set_learning_rate(&mut self, rate: f64);
+
+    /// The value of a setting that may change while it runs, by its name: `lr`, `weight_decay`, `momentum` (β₁ where there are betas, as
+    /// PyTorch's cyclic schedules have it), `beta2`. `None` if there is no such.
+    fn setting(&mut self, _name: &str) -> Option<f64> {
+        None
+    }
+
+    /// Changes a setting that [`Optimizer::setting`] has; what it leads to is checked at the next step.
+    ///
+    /// # Errors
+    /// There is no such setting.
+    fn set_setting(&mut self, name: &str, _value: f64) -> Result<()> {
+        Err(unknown_setting(name))
+    }
 
     /// Whether the hyper-parameters make sense together.
     ///
@@ -100,6 +114,14 @@ impl<T: Scalar, O: Optimizer<T> + ?Sized> Optimizer<T> for Box<O> {
         (**self).set_learning_rate(rate);
     }
 
+    fn setting(&mut self, name: &str) -> Option<f64> {
+        (**self).setting(name)
+    }
+
+    fn set_setting(&mut self, name: &str, value: f64) -> Result<()> {
+        (**self).set_setting(name, value)
+    }
+
     fn check(&self) -> Result<()> {
         (**self).check()
     }
@@ -123,6 +145,14 @@ impl<T: Scalar, O: Optimizer<T> + ?Sized> Optimizer<T> for Box<O> {
     fn spec(&self) -> Spec {
         (**self).spec()
     }
+}
+
+/// The error of a setting that an optimizer does not have.
+pub fn unknown_setting(name: &str) -> Error {
+    Error::value(format!(
+        "expected the name of a setting that may change while training runs, got {}",
+        text::quote(name)
+    ))
 }
 
 /// A loss over the parameters of a model, to be evaluated as often as an optimizer needs.

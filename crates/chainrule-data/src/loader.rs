@@ -92,6 +92,35 @@ impl<T: Scalar, S: Source<T>> Loader<S, T> {
         }
     }
 
+    /// Goes past so many samples of the epoch, as if they had been read: a run continues within an epoch. Those of a stream are read.
+    ///
+    /// # Errors
+    /// The source fails, or the epoch has fewer samples.
+    pub fn skip(&mut self, samples: usize) -> Result<()> {
+        if self.stage != Stage::Within {
+            self.source.start_epoch(self.epoch)?;
+            self.stage = Stage::Within;
+        }
+        if self.source.samples().is_some() {
+            if samples > self.order.len() - self.next.min(self.order.len()) {
+                return Err(few(samples, self.order.len() - self.next));
+            }
+            self.next += samples;
+            return Ok(());
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        let mut left = samples;
+        while left > 0 {
+            match self.source.fill(Pick::Next(left.min(self.batch_size)), &mut batch)? {
+                0 => return Err(few(samples, samples - left)),
+                n => left -= n.min(left),
+            }
+        }
+        self.batch = batch;
+        self.next += samples;
+        Ok(())
+    }
+
     /// The next batch of this epoch; `None` after the last, and then the first of the next epoch.
     ///
     /// # Errors
@@ -168,6 +197,11 @@ impl<T: Scalar, S: Source<T>> Loader<S, T> {
     pub fn source(&self) -> &S {
         &self.source
     }
+}
+
+#[cold]
+fn few(expected: usize, got: usize) -> Error {
+    Error::value(format!("loader: expected {expected} more samples in the epoch, got {got}"))
 }
 
 /// The batches of one epoch, each a copy of its own: for threads and collections. [`Loader::next_batch`] reuses its memory.
@@ -274,6 +308,26 @@ mod tests {
         assert_eq!(a.order(), b.order());
         assert_ne!(a.order(), first);
         assert_ne!(Loader::new(&data, 7).unwrap().shuffle(4).order(), first);
+    }
+
+    #[test]
+    fn what_is_skipped_is_as_if_it_had_been_read() {
+        let data = numbered(20);
+        let rest = |loader: &mut Loader<_, f64>| -> Vec<f64> {
+            loader.into_iter().flat_map(|b| values(&b.unwrap()).to_vec()).collect()
+        };
+        let mut whole = Loader::new(&data, 3).unwrap().shuffle(2);
+        whole.start_epoch(4);
+        let all = rest(&mut whole);
+        for n in 0..=20 {
+            let mut loader = Loader::new(&data, 3).unwrap().shuffle(2);
+            loader.start_epoch(4);
+            loader.skip(n).unwrap();
+            assert_eq!(rest(&mut loader), all[n..]);
+        }
+        let mut loader = Loader::new(&data, 3).unwrap();
+        assert!(loader.skip(21).is_err());
+        assert!(loader.skip(20).is_ok() && loader.skip(1).is_err());
     }
 
     #[test]

@@ -30,6 +30,7 @@
 //! # Ok::<(), Error>(())
 //! ```
 
+mod archive;
 mod atomic;
 mod dtype;
 mod header;
@@ -41,6 +42,7 @@ mod rule;
 mod save;
 mod source;
 
+pub use archive::Archive;
 pub use atomic::{check_writable, write_atomically};
 pub use chainrule_core as core;
 pub use load::{Load, from_bytes, load};

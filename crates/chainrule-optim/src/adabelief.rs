@@ -11,7 +11,7 @@
 use crate::{
     Driver, Rule, Settings, StateTensor, Update,
     check::{below_one, bias, not_negative, not_zero},
-    rule::{betas, settings},
+    rule::{beta, betas, settings},
 };
 use chainrule_core::{Args, Example, Facts, FromSpec, Result, Scalar, Shape, Spec};
 use chainrule_tensor::kernels::layers::optim::{MomentsStep, adabelief};
@@ -65,6 +65,10 @@ settings! { AdaBeliefRule {
 impl<T: Scalar> Rule<T> for AdaBeliefRule {
     const KIND: &'static str = "AdaBelief";
     const FUSED: bool = true;
+
+    fn setting(&mut self, name: &str) -> Option<&mut f64> {
+        beta(&mut self.betas, name)
+    }
 
     fn check(&self) -> Result<()> {
         below_one("AdaBelief", "β₁", self.betas[0])?;

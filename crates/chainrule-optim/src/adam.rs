@@ -12,6 +12,7 @@
 use crate::{
     Driver, Rule, Settings, StateTensor, Update,
     check::{below_one, not_negative, not_zero},
+    rule::beta,
 };
 use chainrule_core::{Args, Example, Facts, FromSpec, Result, Scalar, Shape, Spec};
 use chainrule_tensor::kernels::layers::optim::{AdamStep, adam, amsgrad};
@@ -82,6 +83,10 @@ impl<const DECOUPLED: bool, T: Scalar> Rule<T> for AdamRule<DECOUPLED> {
     const KIND: &'static str = if DECOUPLED { "AdamW" } else { "Adam" };
     const DECOUPLED: bool = DECOUPLED;
     const FUSED: bool = true;
+
+    fn setting(&mut self, name: &str) -> Option<&mut f64> {
+        beta(&mut self.betas, name)
+    }
 
     fn check(&self) -> Result<()> {
         let kind = <Self as Rule<T>>::KIND;

@@ -11,7 +11,7 @@
 use crate::{
     Driver, Rule, Settings, StateTensor, Update,
     check::{below_one, bias, not_negative, not_zero},
-    rule::{betas, settings},
+    rule::{beta, betas, settings},
 };
 use chainrule_core::{Args, Example, Facts, FromSpec, Result, Scalar, Shape, Spec};
 use chainrule_tensor::kernels::layers::optim::{AdamaxStep, adamax};
@@ -59,6 +59,10 @@ settings! { AdamaxRule {
 impl<T: Scalar> Rule<T> for AdamaxRule {
     const KIND: &'static str = "Adamax";
     const FUSED: bool = true;
+
+    fn setting(&mut self, name: &str) -> Option<&mut f64> {
+        beta(&mut self.betas, name)
+    }
 
     fn check(&self) -> Result<()> {
         below_one("Adamax", "β₁", self.betas[0])?;

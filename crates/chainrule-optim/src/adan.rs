@@ -12,7 +12,7 @@
 use crate::{
     Driver, Rule, Settings, StateTensor, Update,
     check::{below_one, bias, not_negative, not_zero},
-    rule::settings,
+    rule::{beta, settings},
 };
 use chainrule_core::{Args, Example, Facts, FromSpec, Result, Scalar, Shape, Spec};
 use chainrule_tensor::kernels::layers::optim::{AdanStep, adan};
@@ -70,6 +70,10 @@ impl<T: Scalar> Rule<T> for AdanRule {
     const KIND: &'static str = "Adan";
     const DECOUPLED: bool = true;
     const FUSED: bool = true;
+
+    fn setting(&mut self, name: &str) -> Option<&mut f64> {
+        beta(&mut self.betas, name)
+    }
 
     fn check(&self) -> Result<()> {
         for (name, beta) in ["β₁", "β₂", "β₃"].into_iter().zip(self.betas) {

@@ -11,7 +11,7 @@
 use crate::{
     Driver, Rule, Settings, StateTensor, Update,
     check::{below_one, bias, not_negative, not_zero},
-    rule::settings,
+    rule::{beta, settings},
 };
 use chainrule_core::{Args, Example, Facts, FromSpec, Result, Scalar, Shape, Spec};
 use chainrule_tensor::kernels::layers::optim::{AdemamixStep, ademamix};
@@ -72,6 +72,10 @@ impl<T: Scalar> Rule<T> for AdEMAMixRule {
     const KIND: &'static str = "AdEMAMix";
     const DECOUPLED: bool = true;
     const FUSED: bool = true;
+
+    fn setting(&mut self, name: &str) -> Option<&mut f64> {
+        beta(&mut self.betas, name)
+    }
 
     fn check(&self) -> Result<()> {
         for (name, beta) in ["β₁", "β₂", "β₃"].into_iter().zip(self.betas) {

@@ -6,7 +6,7 @@ use crate::{
 };
 use chainrule_core::{
     Args, Error, Grads, Optimizer, OptimizerState, Param, ParamId, Parameters, Path, Result, Scalar, Spec,
-    StateValue, StateVisitor, Tensor, text,
+    StateValue, StateVisitor, Tensor, text, unknown_setting,
 };
 use std::{
     collections::{BTreeMap, HashSet},
@@ -198,6 +198,17 @@ impl<R: Rule<T>, T: Scalar> Driver<R, T> {
         })
     }
 
+    fn slot(&mut self, name: &str) -> Option<&mut f64>
+    where
+        R: Rule<T>,
+    {
+        match name {
+            "lr" => Some(&mut self.settings.rate),
+            "weight_decay" => Some(&mut self.settings.weight_decay),
+            _ => self.rule.setting(name),
+        }
+    }
+
     /// The rule, to be changed without a change of its state.
     pub(crate) fn rule_mut(&mut self) -> &mut R {
         &mut self.rule
@@ -303,6 +314,22 @@ impl<R: Rule<T>, T: Scalar> Optimizer<T> for Driver<R, T> {
 
     fn set_learning_rate(&mut self, rate: f64) {
         self.settings.rate = rate;
+    }
+
+    fn setting(&mut self, name: &str) -> Option<f64> {
+        self.slot(name).copied()
+    }
+
+    fn set_setting(&mut self, name: &str, value: f64) -> Result<()> {
+        let slot = self.slot(name).ok_or_else(|| unknown_setting(name))?;
+        let old = std::mem::replace(slot, value);
+        if old != value {
+            self.checked = f64::NAN;
+        }
+        if (old == 0.0) != (value == 0.0) {
+            self.laid_out = None; // state may come or go
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<()> {

@@ -11,7 +11,7 @@
 use crate::{
     Driver, Rule, Settings, StateTensor, Terms, Update,
     check::{below_one, bias, not_negative, not_zero, trust},
-    rule::{betas, settings},
+    rule::{beta, betas, settings},
 };
 use chainrule_core::{Args, Example, Facts, FromSpec, Result, Scalar, Shape, Spec};
 use chainrule_tensor::kernels::layers::optim::{LambStep, lamb, lamb_moments, lamb_norms};
@@ -62,6 +62,10 @@ settings! { LambRule {
 impl<T: Scalar> Rule<T> for LambRule {
     const KIND: &'static str = "Lamb";
     const FUSED: bool = true;
+
+    fn setting(&mut self, name: &str) -> Option<&mut f64> {
+        beta(&mut self.betas, name)
+    }
 
     fn check(&self) -> Result<()> {
         below_one("Lamb", "β₁", self.betas[0])?;

@@ -67,6 +67,13 @@ impl<T: Scalar> Rule<T> for LarsRule {
     const KIND: &'static str = "Lars";
     const FUSED: bool = true;
 
+    fn setting(&mut self, name: &str) -> Option<&mut f64> {
+        match name {
+            "momentum" => Some(&mut self.momentum),
+            _ => None,
+        }
+    }
+
     fn check(&self) -> Result<()> {
         not_negative::<T>("Lars", "momentum", self.momentum)?;
         not_negative::<T>("Lars", "trust coefficient", self.trust_coefficient)?;

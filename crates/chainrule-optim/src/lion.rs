@@ -8,7 +8,11 @@
 //!
 //! Derivation: docs/optimizers/lion.md.
 
-use crate::{Driver, Rule, Settings, StateTensor, Update, check::below_one, rule::betas};
+use crate::{
+    Driver, Rule, Settings, StateTensor, Update,
+    check::below_one,
+    rule::{beta, betas},
+};
 use chainrule_core::{Args, Example, Facts, FromSpec, Result, Scalar, Shape, Spec};
 use chainrule_tensor::kernels::layers::optim::{LionStep, lion};
 
@@ -50,6 +54,10 @@ impl<T: Scalar> Rule<T> for LionRule {
     const KIND: &'static str = "Lion";
     const DECOUPLED: bool = true;
     const FUSED: bool = true;
+
+    fn setting(&mut self, name: &str) -> Option<&mut f64> {
+        beta(&mut self.betas, name)
+    }
 
     fn check(&self) -> Result<()> {
         below_one("Lion", "β₁", self.betas[0])?;

@@ -140,6 +140,14 @@ impl<T: Scalar, O: Optimizer<T>> Optimizer<T> for Lookahead<T, O> {
         self.fast.set_learning_rate(rate);
     }
 
+    fn setting(&mut self, name: &str) -> Option<f64> {
+        self.fast.setting(name)
+    }
+
+    fn set_setting(&mut self, name: &str, value: f64) -> Result<()> {
+        self.fast.set_setting(name, value)
+    }
+
     fn check(&self) -> Result<()> {
         let alpha = self.slow.rule().step_size;
         if self.period == 0 || !(0.0..=1.0).contains(&alpha) {

@@ -138,6 +138,13 @@ impl<T: Scalar> Rule<T> for MuonRule<T> {
     const DECOUPLED: bool = true;
     const FUSED: bool = true;
 
+    fn setting(&mut self, name: &str) -> Option<&mut f64> {
+        match name {
+            "momentum" => Some(&mut self.momentum),
+            _ => None,
+        }
+    }
+
     fn check(&self) -> Result<()> {
         below_one("Muon", "momentum", self.momentum)?;
         not_negative::<T>("Muon", "ε", self.eps)?;

@@ -12,7 +12,7 @@
 use crate::{
     Driver, Rule, Settings, StateTensor, Terms, Update,
     check::{below_one, not_negative},
-    rule::{betas, settings},
+    rule::{beta, betas, settings},
 };
 use chainrule_core::{Args, Example, Facts, FromSpec, Result, Scalar, Shape, Spec};
 use chainrule_tensor::kernels::layers::optim::{NovogradStep, novograd, sum_of_squares};
@@ -63,6 +63,10 @@ settings! { NovoGradRule {
 impl<T: Scalar> Rule<T> for NovoGradRule {
     const KIND: &'static str = "NovoGrad";
     const FUSED: bool = true;
+
+    fn setting(&mut self, name: &str) -> Option<&mut f64> {
+        beta(&mut self.betas, name)
+    }
 
     fn check(&self) -> Result<()> {
         below_one("NovoGrad", "β₁", self.betas[0])?;

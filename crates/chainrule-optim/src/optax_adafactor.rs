@@ -119,6 +119,14 @@ impl<T: Scalar> Rule<T> for OptaxAdafactorRule {
     const DECOUPLED: bool = true;
     const FUSED: bool = true;
 
+    fn setting(&mut self, name: &str) -> Option<&mut f64> {
+        match name {
+            "momentum" => self.momentum.as_mut(),
+            "weight_decay_rate" => Some(&mut self.weight_decay_rate),
+            _ => None,
+        }
+    }
+
     fn check(&self) -> Result<()> {
         const NAME: &str = "OptaxAdafactor";
         if self.min_dim_size_to_factor == 0 {

@@ -12,7 +12,7 @@
 use crate::{
     Driver, Rule, Settings, StateTensor, Update,
     check::{below_one, bias, not_negative, not_zero},
-    rule::{betas, settings},
+    rule::{beta, betas, settings},
 };
 use chainrule_core::{Args, Example, Facts, FromSpec, Result, Scalar, Shape, Spec};
 use chainrule_tensor::kernels::layers::optim::{RadamStep, radam};
@@ -60,6 +60,10 @@ settings! { RAdamRule {
 impl<T: Scalar> Rule<T> for RAdamRule {
     const KIND: &'static str = "RAdam";
     const FUSED: bool = true;
+
+    fn setting(&mut self, name: &str) -> Option<&mut f64> {
+        beta(&mut self.betas, name)
+    }
 
     fn check(&self) -> Result<()> {
         below_one("RAdam", "β₁", self.betas[0])?;

@@ -69,6 +69,14 @@ impl<T: Scalar> Rule<T> for RmsPropRule {
     const KIND: &'static str = "RmsProp";
     const FUSED: bool = true;
 
+    fn setting(&mut self, name: &str) -> Option<&mut f64> {
+        match name {
+            "momentum" => Some(&mut self.momentum),
+            "alpha" => Some(&mut self.alpha),
+            _ => None,
+        }
+    }
+
     fn check(&self) -> Result<()> {
         if !(0.0..=1.0).contains(&self.alpha) {
             return Err(Error::value(format!("RmsProp: expected α in [0, 1], got {}", self.alpha)));

@@ -58,6 +58,12 @@ pub trait Rule<T: Scalar>: Send {
         Ok(())
     }
 
+    /// A setting that may change between steps, by its name; see [`Optimizer::setting`](chainrule_core::Optimizer::setting). State is kept
+    /// for it or not by whether it is 0.
+    fn setting(&mut self, _name: &str) -> Option<&mut f64> {
+        None
+    }
+
     /// The state that is kept for a tensor of this shape under the present settings; each name once. A rule that keeps none
     /// has no step count to save either.
     fn state(&self, _shape: &Shape) -> Vec<StateTensor> {
@@ -170,6 +176,17 @@ macro_rules! betas {
     };
 }
 pub(crate) use betas;
+
+/// A β by its name; the first is the momentum too.
+pub(crate) fn beta<'a>(betas: &'a mut [f64], name: &str) -> Option<&'a mut f64> {
+    let at = match name {
+        "momentum" | "beta1" => 0,
+        "beta2" => 1,
+        "beta3" => 2,
+        _ => return None,
+    };
+    betas.get_mut(at)
+}
 
 /// The settings that every optimizer has.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -148,6 +148,14 @@ impl<T: Scalar, O: Optimizer<T>> Optimizer<T> for Sam<T, O> {
         self.base.set_learning_rate(rate);
     }
 
+    fn setting(&mut self, name: &str) -> Option<f64> {
+        self.base.setting(name)
+    }
+
+    fn set_setting(&mut self, name: &str, value: f64) -> Result<()> {
+        self.base.set_setting(name, value)
+    }
+
     fn check(&self) -> Result<()> {
         not_negative::<T>("Sam", "ρ", self.rho)?;
         self.base.check()

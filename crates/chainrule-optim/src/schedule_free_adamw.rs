@@ -11,7 +11,7 @@
 use crate::{
     Driver, Rule, Settings, StateTensor, Terms, Update,
     check::{above_zero, below_one, bias, not_negative, not_zero},
-    rule::{betas, settings},
+    rule::{beta, betas, settings},
     schedule_free::Warmup,
 };
 use chainrule_core::{Args, Example, Facts, FromSpec, Parameters, Result, Scalar, Shape, Spec};
@@ -105,6 +105,10 @@ impl<T: Scalar> ScheduleFreeAdamW<T> {
 impl<T: Scalar> Rule<T> for ScheduleFreeAdamWRule {
     const KIND: &'static str = "ScheduleFreeAdamW";
     const FUSED: bool = true;
+
+    fn setting(&mut self, name: &str) -> Option<&mut f64> {
+        beta(&mut self.betas, name)
+    }
 
     fn check(&self) -> Result<()> {
         below_one("ScheduleFreeAdamW", "β₁", self.betas[0])?;

@@ -96,6 +96,13 @@ impl<T: Scalar> Rule<T> for ScheduleFreeSgdRule {
     const KIND: &'static str = "ScheduleFreeSgd";
     const FUSED: bool = true;
 
+    fn setting(&mut self, name: &str) -> Option<&mut f64> {
+        match name {
+            "momentum" => Some(&mut self.momentum),
+            _ => None,
+        }
+    }
+
     fn check(&self) -> Result<()> {
         if !(0.0..=1.0).contains(&self.momentum) {
             return Err(Error::value(format!(

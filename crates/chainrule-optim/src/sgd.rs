@@ -63,6 +63,14 @@ impl<T: Scalar> Rule<T> for SgdRule {
     const KIND: &'static str = "Sgd";
     const FUSED: bool = true;
 
+    fn setting(&mut self, name: &str) -> Option<&mut f64> {
+        match name {
+            "momentum" => Some(&mut self.momentum),
+            "dampening" => Some(&mut self.dampening),
+            _ => None,
+        }
+    }
+
     fn check(&self) -> Result<()> {
         not_negative::<T>("Sgd", "momentum", self.momentum)?;
         representable::<T>("Sgd", "dampening", self.dampening)?;

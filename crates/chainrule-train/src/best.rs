@@ -1,7 +1,8 @@
 //! The best epoch so far.
 
 use crate::Epoch;
-use chainrule_core::{Error, Result};
+use chainrule_core::{Error, Result, Scalar};
+use chainrule_io::Archive;
 
 /// A score that is watched, and the epoch in which it was best.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +61,21 @@ impl Best {
             self.best = Some((epoch.number, score));
         }
         better
+    }
+
+    /// Adds the best epoch and its score to a checkpoint.
+    pub(crate) fn save<T: Scalar>(&self, archive: &mut Archive<T>, key: &str) {
+        archive.set_list(key, self.best.map_or(Vec::new(), |(epoch, score)| vec![epoch as f64, score]));
+    }
+
+    /// Goes on from there.
+    pub(crate) fn restore<T: Scalar>(&mut self, archive: &Archive<T>, key: &str) -> Result<()> {
+        self.best = match archive.list(key)?[..] {
+            [] => None,
+            [epoch, score] => Some((epoch as usize, score)),
+            _ => return Err(Error::format(format!("checkpoint: expected an epoch and a score as `{key}`"))),
+        };
+        Ok(())
     }
 
     /// The number of the best epoch.

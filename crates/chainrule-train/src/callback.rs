@@ -1,12 +1,9 @@
 //! What a program does between epochs.
 
-use crate::{Epoch, History, best::Best};
-use chainrule_core::{Error, Grads, Parameters, Result};
-use std::{
-    fs,
-    ops::ControlFlow,
-    path::{Path, PathBuf},
-};
+use crate::{Epoch, History};
+use chainrule_core::{Grads, Parameters, Result};
+use chainrule_io::Archive;
+use std::ops::ControlFlow;
 
 /// Called while a model is trained. It may look, save, change the model, and stop the training.
 ///
@@ -45,6 +42,22 @@ pub trait Callback<M: Parameters>: Send {
         Ok(ControlFlow::Continue(()))
     }
 
+    /// Adds what it needs to go on in another process to a checkpoint, under names and keys that begin with the prefix.
+    ///
+    /// # Errors
+    /// As [`Callback::on_fit_start`].
+    fn save(&self, _archive: &mut Archive<M::T>, _prefix: &str) -> Result<()> {
+        Ok(())
+    }
+
+    /// Goes on from there: after [`Callback::on_fit_start`], with the weights of the checkpoint.
+    ///
+    /// # Errors
+    /// As [`Callback::on_fit_start`].
+    fn restore(&mut self, _archive: &mut Archive<M::T>, _prefix: &str, _model: &M) -> Result<()> {
+        Ok(())
+    }
+
     /// At the end, with the best weights restored. Not after an error.
     ///
     /// # Errors
@@ -70,80 +83,4 @@ impl<M: Parameters, F: FnMut(u64, &M, &mut Grads<M::T>) -> Result<()> + Send> Ca
     fn on_gradients(&mut self, step: u64, model: &M, grads: &mut Grads<M::T>) -> Result<()> {
         (self.0)(step, model, grads)
     }
-}
-
-/// Saves the weights as safetensors after every N epochs, or after each that is the best so far. The folder is made before
-/// the first epoch.
-///
-/// ```
-/// use chainrule_train::Checkpoint;
-/// let each = Checkpoint::new("target/run/epoch-{epoch}.safetensors").every(5);
-/// let best = Checkpoint::new("target/run/best.safetensors").best_only("loss");
-/// ```
-#[derive(Clone, Debug)]
-pub struct Checkpoint {
-    path: PathBuf,
-    every: usize,
-    best: Option<Best>,
-}
-
-impl Checkpoint {
-    /// After every epoch, into this file; `{epoch}` in its name is replaced by the number of the epoch, and without it
-    /// the newest weights replace the older ones.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), every: 1, best: None }
-    }
-
-    /// After every `n` epochs.
-    #[must_use]
-    pub fn every(mut self, n: usize) -> Self {
-        self.every = n;
-        self
-    }
-
-    /// Only after an epoch that is better than all before in `"loss"` or a metric, on the validation data if there are any.
-    #[must_use]
-    pub fn best_only(mut self, monitor: impl Into<String>) -> Self {
-        self.best = Some(Best::new(monitor));
-        self
-    }
-
-    fn path(&self, epoch: usize) -> PathBuf {
-        match self.path.file_name().and_then(|name| name.to_str()) {
-            Some(name) => self.path.with_file_name(name.replace("{epoch}", &epoch.to_string())),
-            None => self.path.clone(),
-        }
-    }
-}
-
-impl<M: Parameters> Callback<M> for Checkpoint {
-    fn on_fit_start(&mut self, scores: &[String], _: &mut M) -> Result<()> {
-        if self.every == 0 {
-            return Err(Error::value("checkpoint: expected every 1 epoch or more, got 0"));
-        }
-        if let Some(best) = &mut self.best {
-            best.check("checkpoint", scores)?;
-            best.reset();
-        }
-        make_writable(&self.path(1))
-    }
-
-    fn on_epoch_end(&mut self, epoch: &Epoch, model: &mut M) -> Result<ControlFlow<()>> {
-        let due = epoch.number.is_multiple_of(self.every);
-        if due && self.best.as_mut().is_none_or(|best| best.improves(epoch)) {
-            chainrule_io::save(model, self.path(epoch.number))?;
-        }
-        Ok(ControlFlow::Continue(()))
-    }
-}
-
-/// Makes the folder of a file, and finds out whether the file can be written there.
-fn make_writable(path: &Path) -> Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)
-        .map_err(|e| Error::io(e, format!("checkpoint: write into {}", folder.display())))?;
-    if path.file_name().is_none() || path.is_dir() {
-        return Err(Error::value(format!("checkpoint: expected the name of a file, got {}", path.display())));
-    }
-    chainrule_io::check_writable(path)
 }

@@ -1,7 +1,8 @@
 //! Stops when nothing improves any more, and restores the best weights.
 
 use crate::{Epoch, best::Best, snapshot::Snapshot};
-use chainrule_core::{Error, Parameters, Result, Scalar};
+use chainrule_core::{Error, Parameters, Result, Scalar, Tensor};
+use chainrule_io::Archive;
 
 /// When to stop: after `patience` epochs without improvement. The best weights are restored at the end, or after an error.
 ///
@@ -72,7 +73,31 @@ impl<T: Scalar> Watch<T> {
             return Ok(false);
         }
         self.waited += 1;
-        Ok(self.waited >= self.patience)
+        Ok(self.is_over())
+    }
+
+    /// Whether nothing has improved for long enough.
+    pub(crate) fn is_over(&self) -> bool {
+        self.waited >= self.patience
+    }
+
+    /// Adds what it has seen to a checkpoint.
+    pub(crate) fn save(&self, archive: &mut Archive<T>) -> Result<()> {
+        self.best.save(archive, "stopping.best");
+        archive.set("stopping.waited", self.waited);
+        let values = self.weights.values().to_vec();
+        archive.insert("stopping", Tensor::from_vec([values.len()], values)?)
+    }
+
+    /// Goes on from there.
+    pub(crate) fn go_on(&mut self, archive: &mut Archive<T>, model: &dyn Parameters<T = T>) -> Result<()> {
+        self.best.restore(archive, "stopping.best")?;
+        self.waited = archive.number("stopping.waited")?;
+        let values = archive.take("stopping")?.into_vec();
+        if self.best.epoch().is_some() {
+            self.weights = Snapshot::of(model, values)?;
+        }
+        Ok(())
     }
 
     /// The number of the best epoch so far.

@@ -1,12 +1,17 @@
 //! Epochs.
 
 use crate::{
-    Ended, Epoch, History, Scores, Trainer, clock::Moment, early_stopping::Watch, evaluate::not_reduced,
+    Ended, Epoch, History, Scores, Trainer,
+    checkpoint::{Part, UnderWay, archive, prefix},
+    clock::Moment,
+    early_stopping::Watch,
+    evaluate::not_reduced,
     progress::Reporter,
 };
 use chainrule_core::{Error, Module, Objective, Optimizer, Reduction, Result, Scalar};
 use chainrule_data::{Loader, Source};
-use std::ops::ControlFlow;
+use chainrule_io::Archive;
+use std::{ops::ControlFlow, sync::atomic::Ordering};
 
 impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<M, L, O> {
     /// Goes through the data, epoch by epoch: a reference to a [`chainrule_data::Dataset`], or any other source. Called again it
@@ -17,10 +22,13 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
     /// weights are then those from before the step in which it happened, or the best ones if early stopping watched;
     /// [`Trainer::history`] has the epochs until then. The optimizer's own state may have moved.
     pub fn fit(&mut self, mut train: impl Source<T>) -> Result<History> {
-        self.history = History::default();
-        let mut watch = None;
-        let result = self.all_epochs(&mut train, &mut watch);
-        if let Some(watch) = &watch {
+        let resumed = self.under_way.resumed.take();
+        if resumed.is_none() {
+            self.history = History::default();
+            self.under_way = UnderWay::new(self.learner.run.epochs);
+        }
+        let result = self.all_epochs(&mut train, resumed);
+        if let Some(watch) = &self.under_way.watch {
             let restored = watch.restore(&mut self.learner.model);
             self.history.best = if result.is_ok() { restored? } else { restored.unwrap_or(None) };
         }
@@ -33,11 +41,14 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
         Ok(self.history.clone())
     }
 
-    fn all_epochs(&mut self, train: &mut dyn Source<T>, watch: &mut Option<Watch<T>>) -> Result<Ended> {
+    fn all_epochs(&mut self, train: &mut dyn Source<T>, resumed: Option<Archive<T>>) -> Result<Ended> {
         self.check(train)?;
         self.panel.suit(train.schema(), &self.learner.loss);
         let scores = self.panel.names();
-        *watch = self.stopping.as_ref().map(|rule| Watch::new(rule, &scores)).transpose()?;
+        self.under_way.watch = self.stopping.as_ref().map(|rule| Watch::new(rule, &scores)).transpose()?;
+        if let Some(checkpoint) = &mut self.checkpoint {
+            checkpoint.prepare(&scores, resumed.is_some())?;
+        }
         let settings = self.learner.settings.clone();
         let mut loader = Loader::new(train, settings.batch_size)?.drop_last(settings.drop_last);
         if settings.shuffle {
@@ -54,9 +65,18 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
             self.learner.run.touched = true;
             callback.on_fit_start(&scores, &mut self.learner.model)?;
         }
-        let last = self.learner.run.epochs + settings.epochs;
-        for _ in 0..settings.epochs {
+        if let Some(archive) = resumed {
+            self.go_on(archive)?;
+            if self.under_way.watch.as_ref().is_some_and(Watch::is_over) {
+                return Ok(Ended::NoImprovement);
+            }
+        }
+        let last = self.under_way.first + settings.epochs;
+        while self.learner.run.epochs < last {
             let (epoch, mut flow) = self.epoch(&mut loader, last)?;
+            if self.under_way.stopped {
+                return Ok(Ended::Stopped);
+            }
             self.history.epochs.push(epoch.clone());
             for callback in &mut self.callbacks {
                 self.learner.run.touched = true;
@@ -64,15 +84,16 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
                     flow = ControlFlow::Break(());
                 }
             }
-            let stop = match watch {
+            let stop = match &mut self.under_way.watch {
                 Some(watch) => watch.stop_after(&epoch, &self.learner.model)?,
                 None => false,
             };
+            self.write_after(&epoch)?;
             if flow.is_break() {
                 return Ok(Ended::Callback);
             }
             if stop {
-                if let Some(best) = watch.as_ref().and_then(Watch::best) {
+                if let Some(best) = self.under_way.watch.as_ref().and_then(Watch::best) {
                     self.reporter(last)
                         .note(&format!("no improvement since epoch {best}: its weights are restored"));
                 }
@@ -90,8 +111,16 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
     ) -> Result<(Epoch, ControlFlow<()>)> {
         let begun = Moment::now();
         loader.start_epoch(self.learner.run.epochs as u64);
+        match self.under_way.part.seen {
+            0 => self.panel.reset(),
+            seen => loader.skip(seen)?,
+        }
         let (train, flow) = self.pass_over(loader, last, begun)?;
+        if self.under_way.stopped {
+            return Ok((self.unfinished(train), flow));
+        }
         self.learner.run.epochs += 1;
+        self.under_way.part = Part::default();
         let validation = match &mut self.validation {
             Some(data) => Some(self.learner.measure(&mut **data, &mut self.panel, |_, _| Ok(()))?.0),
             None => None,
@@ -114,21 +143,20 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
         last: usize,
         begun: Moment,
     ) -> Result<(Scores, ControlFlow<()>)> {
-        let Self { learner, panel, callbacks, out, .. } = self;
+        let Self { learner, panel, callbacks, out, history, checkpoint, stop, under_way, .. } = self;
         let mut reporter = Reporter::new(learner.settings.progress, out, last);
         let (number, all, reduction) = (learner.run.epochs + 1, loader.samples(), learner.loss.reduced_by());
-        let (mut seen, mut sum, mut weight) = (0, 0.0, 0.0);
-        let mean = |sum: f64, weight: f64, seen: usize| {
+        let mean = |Part { seen, sum, weight }: Part| {
             sum / if reduction == Reduction::Sum { seen as f64 } else { weight }
         };
-        panel.reset();
         loop {
             let step = learner.step_from(loader, panel, callbacks)?;
             if step.samples > 0 {
-                seen += step.samples;
-                sum += step.sum;
-                weight += step.weight;
-                reporter.step(number, seen, all, mean(sum, weight, seen), begun);
+                let part = &mut under_way.part;
+                part.seen += step.samples;
+                part.sum += step.sum;
+                part.weight += step.weight;
+                reporter.step(number, part.seen, all, mean(*part), begun);
             }
             if step.weight > 0.0 {
                 let mut flow = ControlFlow::Continue(());
@@ -140,18 +168,74 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
                     }
                 }
                 if flow.is_break() {
-                    return Ok((panel.read(mean(sum, weight, seen)), flow));
+                    return Ok((panel.read(mean(under_way.part)), flow));
                 }
             }
+            under_way.stopped = stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed));
+            if let Some(checkpoint) = checkpoint.as_ref().filter(|checkpoint| {
+                under_way.stopped || (step.weight > 0.0 && checkpoint.is_due(learner.run.steps))
+            }) {
+                let archive = archive(learner, panel, callbacks, history, under_way, checkpoint)?;
+                checkpoint.write(&archive, learner.run.steps)?;
+            }
+            if under_way.stopped {
+                return Ok((panel.read(mean(under_way.part)), ControlFlow::Break(())));
+            }
             // A source with a length needs no further look.
-            if step.ended || Some(seen) == all {
+            if step.ended || Some(under_way.part.seen) == all {
                 break;
             }
         }
-        if seen == 0 {
+        if under_way.part.seen == 0 {
             return Err(Error::value("trainer: expected a batch in each epoch, got none from the source"));
         }
-        Ok((panel.read(mean(sum, weight, seen)), ControlFlow::Continue(())))
+        Ok((panel.read(mean(under_way.part)), ControlFlow::Continue(())))
+    }
+
+    /// Gives what has come to be since [`Trainer::resume`] its part of the checkpoint.
+    fn go_on(&mut self, mut archive: Archive<T>) -> Result<()> {
+        let Self { learner, panel, callbacks, checkpoint, under_way, .. } = self;
+        if under_way.part.seen > 0 {
+            panel.restore(&archive)?;
+        }
+        if let Some(watch) = &mut under_way.watch {
+            watch.go_on(&mut archive, &learner.model)?;
+        }
+        if let Some(checkpoint) = checkpoint {
+            checkpoint.restore(&archive)?;
+        }
+        for (i, callback) in callbacks.iter_mut().enumerate() {
+            callback.restore(&mut archive, &prefix(i), &learner.model)?;
+        }
+        Ok(())
+    }
+
+    /// The checkpoints of the end of an epoch.
+    fn write_after(&mut self, epoch: &Epoch) -> Result<()> {
+        let Self { learner, panel, callbacks, history, checkpoint, under_way, .. } = self;
+        let Some(checkpoint) = checkpoint else { return Ok(()) };
+        let (due, best) = (checkpoint.is_due_after(epoch.number), checkpoint.improves(epoch));
+        if due || best {
+            let archive = archive(learner, panel, callbacks, history, under_way, checkpoint)?;
+            if due {
+                checkpoint.write(&archive, learner.run.steps)?;
+            }
+            if best {
+                checkpoint.write_best(&archive)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An epoch that was stopped; it does not enter the history.
+    fn unfinished(&self, train: Scores) -> Epoch {
+        Epoch {
+            number: self.learner.run.epochs + 1,
+            train,
+            validation: None,
+            learning_rate: self.learner.optimizer.learning_rate(),
+            seconds: 0.0,
+        }
     }
 
     fn reporter(&mut self, last: usize) -> Reporter<'_> {
@@ -164,7 +248,7 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
         learner.loss.verify()?;
         learner.optimizer.check()?;
         learner.settings.check()?;
-        learner.scheduled.clone()?;
+        learner.check_schedules()?;
         if learner.loss.reduced_by() == Reduction::None {
             return Err(not_reduced());
         }

@@ -97,6 +97,8 @@ pub enum Ended {
     NoImprovement,
     /// A callback stopped it.
     Callback,
+    /// It was asked to stop; see [`crate::Trainer::stop_on`].
+    Stopped,
     /// An error.
     Error,
 }

@@ -20,8 +20,10 @@
 //!
 //! The guide is docs/training.md.
 
+mod averaging;
 mod best;
 mod callback;
+mod checkpoint;
 mod clock;
 mod confusion;
 mod early_stopping;
@@ -32,20 +34,24 @@ mod history;
 mod metric;
 pub mod pictures;
 mod progress;
+mod save_weights;
 mod settings;
 mod snapshot;
 mod step;
 mod trainer;
 
-pub use callback::{Callback, Checkpoint};
+pub use averaging::Averaging;
+pub use callback::Callback;
 pub use chainrule_core as core;
 pub use chainrule_core::{Error, Result};
+pub use checkpoint::Checkpoint;
 pub use confusion::Confusion;
 pub use early_stopping::EarlyStopping;
 pub use evaluate::Report;
 pub use history::{Ended, Epoch, History, Score, Scores};
 pub use metric::{Accuracy, BinaryAccuracy, MeanAbsoluteError, Metric, RSquared};
 pub use progress::Progress;
+pub use save_weights::SaveWeights;
 pub use settings::Settings;
 pub use trainer::Trainer;
 

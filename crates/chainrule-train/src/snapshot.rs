@@ -70,6 +70,30 @@ impl<T: Scalar> Snapshot<T> {
         })
     }
 
+    /// The values of all parameters, one behind the other.
+    pub(crate) fn values(&self) -> &[T] {
+        &self.values
+    }
+
+    /// A copy of a model of these parameters with other values.
+    ///
+    /// # Errors
+    /// There are more or fewer values, or a parameter is not initialised.
+    pub(crate) fn of(model: &dyn Parameters<T = T>, values: Vec<T>) -> Result<Self> {
+        let mut snapshot = Self { values: Vec::new(), entries: Vec::new() };
+        snapshot.take(model)?;
+        if snapshot.values.len() != values.len() {
+            return Err(Error::state(format!(
+                "expected {} values of the model, got {}",
+                snapshot.values.len(),
+                values.len()
+            )));
+        }
+        // No parameter has these values by its version.
+        snapshot.entries.iter_mut().for_each(|entry| entry.version = [u64::MAX; 2]);
+        Ok(Self { values, ..snapshot })
+    }
+
     /// Calls `f` with every parameter whose values may have changed since the copy, until it gives something.
     pub(crate) fn find_changed<R>(
         &self,

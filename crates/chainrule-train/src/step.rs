@@ -2,14 +2,35 @@
 
 use crate::{Callback, Settings, finite, metric::Panel, snapshot::Snapshot};
 use chainrule_core::{
-    Context, Error, Inputs, Module, Objective, Optimizer, Pass, Reduction, Result, Scalar, Target,
-    TargetList, Tensor,
+    Context, Error, Inputs, Module, Objective, Optimizer, Pass, Reduction, Result, Scalar, Schedule, Target,
+    TargetList, Tensor, unknown_setting,
 };
 use chainrule_data::{Batch, Loader, Source};
 use chainrule_optim::{clip_norm, clip_value};
 
 /// The learning rate of a step.
 pub(crate) type Rate = Box<dyn FnMut(u64) -> f64 + Send>;
+
+/// A setting of the optimizer that follows a schedule of its own value.
+pub(crate) struct Scheduled {
+    pub(crate) name: String,
+    pub(crate) schedule: Box<dyn Schedule>,
+    /// Its value before the first step.
+    pub(crate) base: Option<f64>,
+}
+
+impl Scheduled {
+    fn apply<T: Scalar>(&mut self, optimizer: &mut impl Optimizer<T>, step: u64) -> Result<()> {
+        let base = match self.base {
+            Some(base) => base,
+            None => {
+                let base = optimizer.setting(&self.name).ok_or_else(|| unknown_setting(&self.name))?;
+                *self.base.insert(base)
+            }
+        };
+        optimizer.set_setting(&self.name, base * self.schedule.factor(step))
+    }
+}
 
 /// A model, its loss and its optimizer at work.
 pub(crate) struct Learner<M: Module, L, O> {
@@ -20,6 +41,10 @@ pub(crate) struct Learner<M: Module, L, O> {
     pub(crate) rate: Option<Rate>,
     /// Whether the schedule makes sense.
     pub(crate) scheduled: Result<()>,
+    /// Other settings of the optimizer that follow a schedule.
+    pub(crate) others: Vec<Scheduled>,
+    /// The factor of all noise.
+    pub(crate) noise: Option<Box<dyn Schedule>>,
     pub(crate) run: Run<M>,
 }
 
@@ -35,7 +60,7 @@ pub(crate) struct Run<M: Module> {
     pub(crate) touched: bool,
     pub(crate) batch: Batch<M::T>,
     pub(crate) loss_value: Tensor<M::T>,
-    passes: u64,
+    pub(crate) passes: u64,
     pub(crate) steps: u64,
     pub(crate) epochs: usize,
 }
@@ -139,7 +164,7 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Learner<
         callbacks: &mut [Box<dyn Callback<M>>],
         add: impl FnOnce(&mut Self, &mut Step) -> Result<R>,
     ) -> Result<(R, Step)> {
-        self.scheduled.clone()?;
+        self.check_schedules()?;
         self.renew();
         self.run.pass.zero();
         self.run.moved = false;
@@ -154,6 +179,13 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Learner<
             self.run.before.restore(&mut self.model)?;
         }
         result.map(|r| (r, step))
+    }
+
+    /// Whether all schedules make sense.
+    pub(crate) fn check_schedules(&self) -> Result<()> {
+        self.scheduled.clone()?;
+        self.others.iter().try_for_each(|other| other.schedule.check())?;
+        self.noise.as_ref().map_or(Ok(()), |noise| noise.check())
     }
 
     /// Adds the gradients of a batch, and returns E; nothing of a batch whose targets are all ignored.
@@ -174,6 +206,9 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Learner<
             self.model.fold(self.run.pass.state());
         }
         let mut cx = Context::train(self.settings.seed).step(self.run.passes);
+        if let Some(noise) = &self.noise {
+            cx = cx.scale_noise(noise.factor(self.run.steps));
+        }
         if self.settings.check_layers {
             cx = cx.check_finite();
         }
@@ -218,6 +253,9 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Learner<
         }
         if let Some(rate) = &mut self.rate {
             self.optimizer.set_learning_rate(rate(self.run.steps));
+        }
+        for other in &mut self.others {
+            other.apply(&mut self.optimizer, self.run.steps)?;
         }
         self.guard()?;
         self.run.pass.update(&mut self.model, &mut self.optimizer)?;

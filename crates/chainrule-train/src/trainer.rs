@@ -1,17 +1,22 @@
 //! The trainer: a model, a loss, an optimizer, and how they work together.
 
 use crate::{
-    Callback, EarlyStopping, Epoch, History, Metric, Progress, Settings,
+    Callback, Checkpoint, EarlyStopping, Epoch, History, Metric, Progress, Settings,
     callback::{OnEpoch, OnGradients},
+    checkpoint::UnderWay,
     metric::Panel,
     progress::Output,
-    step::{Learner, Run},
+    step::{Learner, Run, Scheduled},
 };
 use chainrule_core::{
     Grads, Inputs, Module, Objective, Optimizer, Result, Scalar, Schedule, TargetList, Tensor,
 };
 use chainrule_data::Source;
-use std::{fmt, io, ops::ControlFlow};
+use std::{
+    fmt, io,
+    ops::ControlFlow,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 /// Trains a model on data, and measures it: any module, any objective, any optimizer, any source.
 ///
@@ -27,6 +32,10 @@ pub struct Trainer<M: Module, L, O> {
     pub(crate) callbacks: Vec<Box<dyn Callback<M>>>,
     pub(crate) out: Output,
     pub(crate) history: History,
+    pub(crate) checkpoint: Option<Checkpoint>,
+    /// Set from elsewhere to end the fit after the step in hand.
+    pub(crate) stop: Option<Arc<AtomicBool>>,
+    pub(crate) under_way: UnderWay<M::T>,
 }
 
 impl<M: Module, L: fmt::Debug, O: fmt::Debug> fmt::Debug for Trainer<M, L, O> {
@@ -55,6 +64,8 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
                 settings: Settings::default(),
                 rate: None,
                 scheduled: Ok(()),
+                others: Vec::new(),
+                noise: None,
                 run,
             },
             validation: None,
@@ -63,6 +74,9 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
             callbacks: Vec::new(),
             out: Output::Stderr,
             history: History::default(),
+            checkpoint: None,
+            stop: None,
+            under_way: UnderWay::new(0),
         }
     }
 
@@ -173,6 +187,37 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
         trainer
     }
 
+    /// Lets another setting of the optimizer follow a schedule of its own value: `weight_decay`, or `momentum`, which is β₁ where there
+    /// are betas; see [`Optimizer::setting`]. A name that the optimizer does not have is an error of the first step. A later schedule of
+    /// a name takes the place of an earlier one.
+    ///
+    /// ```
+    /// # use chainrule_train::Trainer;
+    /// # use chainrule_layers::Linear;
+    /// # use chainrule_losses::Mse;
+    /// # use chainrule_core::Parameters;
+    /// use chainrule_optim::{AdamW, schedule::Cosine};
+    /// # let model = Linear::<f32>::new(2, 1).init(0)?;
+    /// let optimizer = AdamW::new(1e-3).weight_decay(0.1);
+    /// let trainer = Trainer::new(model, Mse::new(), optimizer).schedule_setting("weight_decay", Cosine::new(1000));
+    /// # Ok::<(), chainrule_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn schedule_setting(mut self, name: impl Into<String>, schedule: impl Schedule + 'static) -> Self {
+        let other = Scheduled { name: name.into(), schedule: Box::new(schedule), base: None };
+        self.learner.others.retain(|earlier| earlier.name != other.name);
+        self.learner.others.push(other);
+        self
+    }
+
+    /// Multiplies the probability of every dropout, and the deviation of every other noise, by a schedule in [0, 1]: dropout that
+    /// grows over the first epochs, or that stops after them. See [`chainrule_core::Context::scale_noise`].
+    #[must_use]
+    pub fn schedule_noise(mut self, schedule: impl Schedule + 'static) -> Self {
+        self.learner.noise = Some(Box::new(schedule));
+        self
+    }
+
     /// Whether the output of every layer is checked for infinities and NaN in every pass. Without it the layer is searched for
     /// only once the loss or a gradient has one.
     #[must_use]
@@ -232,6 +277,21 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
     #[must_use]
     pub fn on_gradients(self, f: impl FnMut(u64, &M, &mut Grads<T>) -> Result<()> + Send + 'static) -> Self {
         self.callback(OnGradients(f))
+    }
+
+    /// Writes what the run goes on from; see [`Trainer::resume`].
+    #[must_use]
+    pub fn checkpoint(mut self, checkpoint: Checkpoint) -> Self {
+        self.checkpoint = Some(checkpoint);
+        self
+    }
+
+    /// Ends [`Trainer::fit`] after the step in hand once the flag is set, as a handler of Ctrl-C does it: with a checkpoint if
+    /// there is a [`Checkpoint`], and [`crate::Ended::Stopped`].
+    #[must_use]
+    pub fn stop_on(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.stop = Some(flag);
+        self
     }
 
     /// How progress is reported.

@@ -8,7 +8,7 @@ use chainrule_core::{
 use chainrule_data::{Dataset, Targets};
 use chainrule_layers::{BatchNorm1d, Linear, Sequential, Tanh};
 use chainrule_losses::{CrossEntropy, Mse};
-use chainrule_train::{Checkpoint, EarlyStopping, Ended, Progress, Trainer};
+use chainrule_train::{EarlyStopping, Ended, Progress, SaveWeights, Trainer};
 use common::{Broken, Sgd, iris, mlp, values};
 use std::sync::{
     Arc,
@@ -40,20 +40,20 @@ fn settings_that_make_no_sense_are_errors() {
     assert!(text(flowers().early_stopping(EarlyStopping::new(1).min_delta(f64::NAN))).contains("min_delta"));
     let monitor = text(flowers().early_stopping(EarlyStopping::new(1).monitor("speed")));
     assert!(monitor.contains(r#"`loss` or one of ["accuracy"], got `speed`"#), "{monitor}");
-    assert!(text(flowers().callback(Checkpoint::new("x").every(0))).contains("every 1 epoch or more"));
-    let unknown = text(flowers().callback(Checkpoint::new("x").best_only("speed")));
+    assert!(text(flowers().callback(SaveWeights::new("x").every(0))).contains("every 1 epoch or more"));
+    let unknown = text(flowers().callback(SaveWeights::new("x").best_only("speed")));
     assert!(unknown.contains(r#"`loss` or one of ["accuracy"], got `speed`"#), "{unknown}");
     // A folder that cannot be made, and a file that cannot be written, are found before the first epoch.
     let file = std::env::temp_dir().join(format!("chainrule-train-file-{}", std::process::id()));
     std::fs::write(&file, "").unwrap();
     assert!(
-        text(flowers().callback(Checkpoint::new(file.join("x.safetensors"))))
+        text(flowers().callback(SaveWeights::new(file.join("x.safetensors"))))
             .contains("checkpoint: write into")
     );
     std::fs::remove_file(file).unwrap();
-    assert!(text(flowers().callback(Checkpoint::new(std::env::temp_dir()))).contains("the name of a file"));
+    assert!(text(flowers().callback(SaveWeights::new(std::env::temp_dir()))).contains("the name of a file"));
     #[cfg(unix)]
-    assert!(text(flowers().callback(Checkpoint::new("/dev/null"))).contains("expected a regular file"));
+    assert!(text(flowers().callback(SaveWeights::new("/dev/null"))).contains("expected a regular file"));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use chainrule_layers::{BatchNorm1d, Dropout, Linear, Sequential, Tanh};
 use chainrule_losses::{CrossEntropy, Mse};
 use chainrule_optim::schedule::Step;
 use chainrule_tensor::par;
-use chainrule_train::{Callback, Checkpoint, EarlyStopping, Ended, Epoch, Progress, Trainer};
+use chainrule_train::{Callback, EarlyStopping, Ended, Epoch, Progress, SaveWeights, Trainer};
 use common::{Counting, Sgd, iris, mlp, values};
 use std::{
     io,
@@ -306,7 +306,7 @@ fn checkpoints_hold_the_weights_of_their_epoch() {
     let log = Arc::clone(&seen);
     let mut trainer = flowers::<f32>(1)
         .epochs(5)
-        .callback(Checkpoint::new(folder.join("epoch-{epoch}.safetensors")).every(2))
+        .callback(SaveWeights::new(folder.join("epoch-{epoch}.safetensors")).every(2))
         .on_epoch(move |_, model| {
             log.lock().unwrap().push(values(model));
             Ok(ControlFlow::Continue(()))
@@ -342,7 +342,7 @@ fn the_best_weights_alone_are_saved() {
         .epochs(12)
         .validation(iris())
         .early_stopping(100)
-        .callback(Checkpoint::new(&path).best_only("loss"))
+        .callback(SaveWeights::new(&path).best_only("loss"))
         .progress(Progress::Silent);
     let history = trainer.fit(&iris()).unwrap();
     assert!(history.best.unwrap() < 12);

@@ -84,7 +84,9 @@ pub mod prelude {
         Quantile, SmoothL1, SoftMargin, SquaredHinge, TripletMargin, Tversky, WeightedSum,
     };
     pub use chainrule_optim::{Adam, AdamW, Group, Sgd};
-    pub use chainrule_train::{Callback, Checkpoint, EarlyStopping, Ended, History, Progress, Trainer};
+    pub use chainrule_train::{
+        Callback, Checkpoint, EarlyStopping, Ended, History, Progress, SaveWeights, Trainer,
+    };
 }
 
 /// The README's example, run as a test.

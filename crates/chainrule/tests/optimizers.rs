@@ -22,6 +22,7 @@ const ALL: &[(&str, Make, f64)] = &[
     ("Lookahead", |rate| Box::new(Lookahead::new(Adam::new(rate))), 3e-2),
     ("Muon", |rate| Box::new(Muon::new(rate)), 1e-2),
     ("NAdam", |rate| Box::new(NAdam::new(rate)), 1e-2),
+    ("OptaxAdafactor", |rate| Box::new(OptaxAdafactor::new(rate)), 3e-2),
     ("NovoGrad", |rate| Box::new(NovoGrad::new(rate)), 0.1),
     ("RAdam", |rate| Box::new(RAdam::new(rate)), 3e-2),
     ("RmsProp", |rate| Box::new(RmsProp::new(rate)), 1e-2),
@@ -80,6 +81,64 @@ fn optimizers_of_a_closure_learn_the_digits() {
         let share = right as f64 / test.len() as f64;
         assert!(share >= 0.94, "{}: expected 0.94 of the digits, got {share:.3}", optimizer.spec().kind());
     }
+}
+
+/// The weights after some steps on the digits, and what the optimizer's setting is then.
+fn trained(trainer: Trainer<Sequential, CrossEntropy, Sgd>, setting: &str) -> (Vec<f32>, Option<f64>) {
+    let mut trainer = trainer.epochs(1).batch_size(64).seed(1).progress(Progress::Silent);
+    trainer.fit(&digits()).unwrap();
+    let mut values = Vec::new();
+    trainer.model().visit(&mut |_, p| values.extend_from_slice(p.value().unwrap()));
+    let value = trainer.optimizer_mut().setting(setting);
+    (values, value)
+}
+
+#[test]
+fn settings_of_an_optimizer_follow_schedules() {
+    let new = |sgd: Sgd| Trainer::new(network().init(1).unwrap(), CrossEntropy::new(), sgd);
+    let sgd = || Sgd::new(0.05).momentum(0.8).weight_decay(0.01);
+    let half = || schedule::Constant::new().at_first(0.5, u64::MAX);
+    let (scheduled, momentum) = trained(new(sgd()).schedule_setting("momentum", half()), "momentum");
+    assert_eq!(momentum, Some(0.4));
+    assert_eq!(scheduled, trained(new(sgd().momentum(0.4)), "momentum").0);
+    let (scheduled, decay) = trained(new(sgd()).schedule_setting("weight_decay", half()), "weight_decay");
+    assert_eq!(decay, Some(0.005));
+    assert_eq!(scheduled, trained(new(sgd().weight_decay(0.005)), "lr").0);
+    // Momentum that comes to nothing takes its state with it.
+    let off = || schedule::Constant::new().at_first(0.0, u64::MAX);
+    let (scheduled, _) = trained(new(sgd()).schedule_setting("momentum", off()), "momentum");
+    assert_eq!(scheduled, trained(new(sgd().momentum(0.0)), "momentum").0);
+    let mut unknown = new(sgd()).schedule_setting("speed", half());
+    let text = unknown.fit(&digits()).unwrap_err().to_string();
+    assert!(text.contains("`speed`"), "{text}");
+}
+
+#[test]
+fn every_setting_with_a_beta_is_known_as_momentum() {
+    for &(kind, make, rate) in ALL {
+        let mut optimizer = make(rate);
+        assert_eq!(optimizer.setting("lr"), Some(rate), "{kind}");
+        assert_eq!(optimizer.setting("none"), None, "{kind}");
+        assert!(optimizer.set_setting("none", 0.1).is_err(), "{kind}");
+        let text = optimizer.spec().to_string();
+        let has = text.contains("betas=") || text.contains("momentum=");
+        let none = ["NAdam", "OptaxAdafactor"].contains(&kind); // momentum_decay; none kept
+        assert!(optimizer.setting("momentum").is_some() == has || none, "{kind}: {text}");
+        optimizer.set_setting("weight_decay", 0.25).unwrap();
+        assert_eq!(optimizer.setting("weight_decay"), Some(0.25), "{kind}");
+    }
+}
+
+#[test]
+fn dropout_follows_a_schedule() {
+    let dropout = |p| network().add(Dropout::new(p)).init(1).unwrap();
+    let new = |p| Trainer::new(dropout(p), CrossEntropy::new(), Sgd::new(0.05));
+    let by = |by| schedule::Constant::new().at_first(by, u64::MAX);
+    let plain = |p| trained(new(p), "lr").0;
+    assert_ne!(plain(0.5), plain(0.25));
+    assert_eq!(trained(new(0.5).schedule_noise(by(0.5)), "lr").0, plain(0.25));
+    assert_eq!(trained(new(0.5).schedule_noise(by(0.0)), "lr").0, plain(0.0));
+    assert_eq!(trained(new(0.5).schedule_noise(by(1.0)), "lr").0, plain(0.5));
 }
 
 #[test]

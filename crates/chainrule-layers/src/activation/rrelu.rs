@@ -100,7 +100,9 @@ impl<T: Scalar> Layer for RRelu<T> {
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, cache: &mut NoiseCache, cx: Context) -> Result<()> {
         let shape = self.output_shape(x.shape())?;
         match cache.record(&shape, cx) {
-            Some(key) => random_slopes(x.data(), x.data(), y.reset(shape), key, self.lower, self.upper),
+            Some(noise) => {
+                random_slopes(x.data(), x.data(), y.reset(shape), noise.key, self.lower, self.upper)
+            }
             None => self.mean().forward(x, y, &mut (), cx)?,
         }
         Ok(())
@@ -113,12 +115,12 @@ impl<T: Scalar> Layer for RRelu<T> {
         _: &mut Grads<T>,
         dx: Option<&mut Tensor<T>>,
     ) -> Result<()> {
-        let key = cache.recorded("RRelu", call.x.shape())?;
+        let noise = cache.recorded("RRelu", call.x.shape())?;
         let Some(dx) = dx else { return Ok(()) };
-        match key {
-            Some(key) => {
+        match noise {
+            Some(noise) => {
                 let (x, dy, dx) = (call.x.data(), call.dy.data(), dx.reset(*call.x.shape()));
-                random_slopes(x, dy, dx, key, self.lower, self.upper); // dx = dy (1 for x > 0, a otherwise)
+                random_slopes(x, dy, dx, noise.key, self.lower, self.upper); // dx = dy (1 for x > 0, a otherwise)
             }
             None => mean_gradient(self.mean(), call, dx),
         }

@@ -68,6 +68,10 @@ impl<T: Scalar> Noisy<T> for AlphaDropout<T> {
         self.p == 0.0
     }
 
+    fn scaled(&self, by: f64) -> Self {
+        Self { p: self.p * by, ..*self }
+    }
+
     fn noise(&self, _: &Shape, x: &[T], y: &mut [T], key: u64) {
         mask(x, y, key, self.p, affine(self.p)); // y = a (x ⊙ m + α′ (1 − m)) + b
     }

@@ -59,6 +59,10 @@ impl<T: Scalar> Noisy<T> for DropPath<T> {
         self.p == 0.0
     }
 
+    fn scaled(&self, by: f64) -> Self {
+        Self { p: self.p * by, ..*self }
+    }
+
     fn noise(&self, shape: &Shape, x: &[T], y: &mut [T], key: u64) {
         mask_planes(x, y, shape[1..].iter().product(), key, self.p, scaled(self.p)); // y = x ⊙ m/(1 − p), dx = dy ⊙ m/(1 − p)
     }

@@ -50,6 +50,10 @@ impl<T: Scalar> Noisy<T> for Dropout<T> {
         self.p == 0.0
     }
 
+    fn scaled(&self, by: f64) -> Self {
+        Self { p: self.p * by, ..*self }
+    }
+
     fn noise(&self, _: &Shape, x: &[T], y: &mut [T], key: u64) {
         dropout(x, y, key, self.p); // y = x ⊙ m/(1 − p), dx = dy ⊙ m/(1 − p)
     }

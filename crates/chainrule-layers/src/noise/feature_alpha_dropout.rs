@@ -57,6 +57,10 @@ impl<T: Scalar> Noisy<T> for FeatureAlphaDropout<T> {
         self.p == 0.0
     }
 
+    fn scaled(&self, by: f64) -> Self {
+        Self { p: self.p * by, ..*self }
+    }
+
     fn noise(&self, shape: &Shape, x: &[T], y: &mut [T], key: u64) {
         mask_planes(x, y, shape[2..].iter().product(), key, self.p, affine(self.p)); // y = a (x ⊙ m + α′ (1 − m)) + b
     }

@@ -52,6 +52,10 @@ impl<T: Scalar> Noisy<T> for GaussianDropout<T> {
         self.rate == 0.0
     }
 
+    fn scaled(&self, by: f64) -> Self {
+        Self { rate: self.rate * by, ..*self }
+    }
+
     fn noise(&self, _: &Shape, x: &[T], y: &mut [T], key: u64) {
         normal(x, y, key, (self.rate / (1.0 - self.rate)).sqrt(), true); // y = x ⊙ (1 + s n), dx = dy ⊙ (1 + s n)
     }

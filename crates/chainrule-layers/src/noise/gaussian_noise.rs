@@ -51,6 +51,10 @@ impl<T: Scalar> Noisy<T> for GaussianNoise<T> {
         self.std == 0.0
     }
 
+    fn scaled(&self, by: f64) -> Self {
+        Self { std: self.std * by, ..*self }
+    }
+
     fn noise(&self, _: &Shape, x: &[T], y: &mut [T], key: u64) {
         normal(x, y, key, self.std, false); // y = x + σ n
     }

@@ -1,9 +1,9 @@
 //! Layers of noise, each written as what its key does to x and to ∂E/∂y.
 
-use chainrule_core::{Call, Context, Error, Result, Scalar, Shape, Spec, Tensor};
+use chainrule_core::{Call, Context, Error, Noise, Result, Scalar, Shape, Spec, Tensor};
 use chainrule_tensor::kernels::elementwise::copy;
 
-/// What forward keeps for backward: the key of the noise, if the pass was recorded.
+/// What forward keeps for backward: the noise, if the pass was recorded.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoiseCache(Option<Recorded>);
 
@@ -11,22 +11,22 @@ pub struct NoiseCache(Option<Recorded>);
 struct Recorded {
     /// The shape of x: noise belongs to it.
     shape: Shape,
-    /// The key of the noise; none outside training.
-    key: Option<u64>,
+    /// None outside training.
+    noise: Option<Noise>,
 }
 
 impl NoiseCache {
-    /// The key of the noise, if there is to be any. It is kept if the pass is recorded.
-    pub(crate) fn record(&mut self, shape: &Shape, cx: Context) -> Option<u64> {
-        let key = cx.training().then(|| cx.noise_key());
-        self.0 = cx.recording().then_some(Recorded { shape: *shape, key });
-        key
+    /// The noise, if there is to be any. It is kept if the pass is recorded.
+    pub(crate) fn record(&mut self, shape: &Shape, cx: Context) -> Option<Noise> {
+        let noise = cx.noise();
+        self.0 = cx.recording().then_some(Recorded { shape: *shape, noise });
+        noise
     }
 
-    /// The key of the recorded forward of an input of this shape.
-    pub(crate) fn recorded(&self, layer: &str, shape: &Shape) -> Result<Option<u64>> {
+    /// The noise of the recorded forward of an input of this shape.
+    pub(crate) fn recorded(&self, layer: &str, shape: &Shape) -> Result<Option<Noise>> {
         match self.0.filter(|recorded| recorded.shape == *shape) {
-            Some(Recorded { key, .. }) => Ok(key),
+            Some(Recorded { noise, .. }) => Ok(noise),
             None => Err(Error::not_recorded(format!(
                 "{layer}: expected the cache of a recorded forward of this input"
             ))),
@@ -35,7 +35,7 @@ impl NoiseCache {
 }
 
 /// A layer of noise that is y = x outside training.
-pub(super) trait Noisy<T: Scalar> {
+pub(super) trait Noisy<T: Scalar>: Sized {
     /// Whether the hyper-parameters are valid.
     fn check_settings(&self) -> Result<()>;
 
@@ -46,6 +46,10 @@ pub(super) trait Noisy<T: Scalar> {
 
     /// Whether there is no noise in training either.
     fn is_off(&self) -> bool;
+
+    /// The same layer with its probability or deviation multiplied by a factor in [0, 1].
+    #[must_use]
+    fn scaled(&self, by: f64) -> Self;
 
     /// y for x of a shape, by the noise of a key.
     fn noise(&self, shape: &Shape, x: &[T], y: &mut [T], key: u64);
@@ -59,25 +63,35 @@ pub(super) trait Noisy<T: Scalar> {
     fn settings(&self) -> Spec;
 }
 
-/// y = x with the noise of a key.
-pub(super) fn forward<T: Scalar>(layer: &impl Noisy<T>, x: &Tensor<T>, y: &mut Tensor<T>, key: Option<u64>) {
+/// The layer as strong as the noise of a pass is, and its key; none if there is no noise.
+fn active<T: Scalar, L: Noisy<T>>(layer: &L, noise: Option<Noise>) -> Option<(L, u64)> {
+    noise.map(|noise| (layer.scaled(noise.scale), noise.key)).filter(|(layer, _)| !layer.is_off())
+}
+
+/// y = x with the noise of a pass.
+pub(super) fn forward<T: Scalar>(
+    layer: &impl Noisy<T>,
+    x: &Tensor<T>,
+    y: &mut Tensor<T>,
+    noise: Option<Noise>,
+) {
     let y = y.reset(*x.shape());
-    match key.filter(|_| !layer.is_off()) {
-        Some(key) => layer.noise(x.shape(), x.data(), y, key),
+    match active(layer, noise) {
+        Some((layer, key)) => layer.noise(x.shape(), x.data(), y, key),
         None => copy(x.data(), y),
     }
 }
 
-/// ∂E/∂x by the noise of a key.
+/// ∂E/∂x by the noise of a pass.
 pub(super) fn backward<T: Scalar>(
     layer: &impl Noisy<T>,
     call: Call<'_, T>,
     dx: &mut Tensor<T>,
-    key: Option<u64>,
+    noise: Option<Noise>,
 ) {
     let dx = dx.reset(*call.x.shape());
-    match key.filter(|_| !layer.is_off()) {
-        Some(key) => layer.noise_gradient(call.x.shape(), call.dy.data(), dx, key),
+    match active(layer, noise) {
+        Some((layer, key)) => layer.noise_gradient(call.x.shape(), call.dy.data(), dx, key),
         None => copy(call.dy.data(), dx),
     }
 }
@@ -128,9 +142,9 @@ macro_rules! noisy {
                 dx: Option<&mut chainrule_core::Tensor<T>>,
             ) -> chainrule_core::Result<()> {
                 let name = <Self as chainrule_core::FromSpec<T>>::FACTS.kind;
-                let key = cache.recorded(name, call.x.shape())?;
+                let noise = cache.recorded(name, call.x.shape())?;
                 if let Some(dx) = dx {
-                    $crate::noise::noisy::backward(self, call, dx, key);
+                    $crate::noise::noisy::backward(self, call, dx, noise);
                 }
                 Ok(())
             }

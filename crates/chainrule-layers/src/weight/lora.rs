@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{Conv2d, Linear};
 use chainrule_core::{
-    Args, BoxModule, Context, Error, Example, Facts, FromSpec, Grads, Init, Module, Param, Parameters,
+    Args, BoxModule, Context, Error, Example, Facts, FromSpec, Grads, Init, Module, Noise, Param, Parameters,
     Params, ParamsMut, Result, Scalar, Shape, Spec,
 };
 use chainrule_tensor::{
@@ -230,20 +230,20 @@ impl<T: Scalar> WeightRule<T> for LoraRule<T> {
         out.add_as(&self.names[1], &mut self.b);
     }
 
-    fn noise(&self, cx: Context) -> Option<u64> {
-        (cx.training() && self.dropout > 0.0).then(|| cx.child(1).noise_key())
+    fn noise(&self, cx: Context) -> Option<Noise> {
+        cx.child(1).noise().filter(|noise| self.dropout * noise.scale > 0.0)
     }
 
-    fn weight(&self, v: &Param<T>, w: &mut [T], cache: &mut Self::Cache, noise: Option<u64>) -> Result<()> {
+    fn weight(&self, v: &Param<T>, w: &mut [T], cache: &mut Self::Cache, noise: Option<Noise>) -> Result<()> {
         let (a, (_, i)) = (self.a.value()?, self.sizes());
         let LoraCache { columns, ones, dropped, .. } = cache;
         let a = match noise {
             None => a,
-            Some(key) => {
+            Some(Noise { key, scale, .. }) => {
                 ones.resize(i, T::ONE);
                 columns.resize(i, T::ZERO);
                 dropped.resize(a.len(), T::ZERO);
-                dropout(ones, columns, key, self.dropout);
+                dropout(ones, columns, key, self.dropout * scale);
                 scale_slices(a, columns, dropped, 1);
                 dropped
             }
@@ -257,7 +257,7 @@ impl<T: Scalar> WeightRule<T> for LoraRule<T> {
         v: &Param<T>,
         dw: &[T],
         cache: &mut Self::Cache,
-        noise: Option<u64>,
+        noise: Option<Noise>,
         grads: &mut Grads<T>,
     ) -> Result<()> {
         let ((o, i), r, s) = (self.sizes(), self.rank, self.scale());

@@ -12,7 +12,7 @@
 use super::rule::WeightRule;
 use crate::container::bounded;
 use chainrule_core::{
-    AnyState, Args, BoxModule, Call, Context, Error, Grads, Mode, Module, ModuleCall, Param, ParamId,
+    AnyState, Args, BoxModule, Call, Context, Error, Grads, Mode, Module, ModuleCall, Noise, Param, ParamId,
     Parameters, Params, ParamsMut, Result, Rng, Scalar, Shape, Spec, Summary, Tensor,
 };
 use chainrule_tensor::kernels::elementwise::add_assign;
@@ -348,7 +348,7 @@ pub struct ParametrizedState<R: WeightRule<T>, T: Scalar> {
     rule: R::Cache,
     /// Of V and θ, when W was computed.
     versions: Vec<[u64; 2]>,
-    noise: Option<u64>,
+    noise: Option<Noise>,
     /// Of the inner module's parameters, when they were copied.
     seen: Vec<Seen>,
     /// The twin's.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{Conv2d, Linear};
 use chainrule_core::{
-    Args, BoxModule, Error, Example, Facts, FromSpec, Grads, Init, Module, Param, ParamId, Parameters,
+    Args, BoxModule, Error, Example, Facts, FromSpec, Grads, Init, Module, Noise, Param, ParamId, Parameters,
     Params, ParamsMut, Result, Rng, Scalar, Shape, Tensor,
 };
 use chainrule_tensor::{compiled, kernels::elementwise::map2, par};
@@ -103,7 +103,7 @@ impl<T: Scalar> WeightRule<T> for MaskRule<T> {
         out.add_as(&self.names[1], &mut self.mask);
     }
 
-    fn weight(&self, v: &Param<T>, w: &mut [T], _: &mut (), _: Option<u64>) -> Result<()> {
+    fn weight(&self, v: &Param<T>, w: &mut [T], _: &mut (), _: Option<Noise>) -> Result<()> {
         product(v.value()?, self.mask.value()?, w); // W = V ⊙ M
         Ok(())
     }
@@ -113,7 +113,7 @@ impl<T: Scalar> WeightRule<T> for MaskRule<T> {
         v: &Param<T>,
         dw: &[T],
         _: &mut (),
-        _: Option<u64>,
+        _: Option<Noise>,
         grads: &mut Grads<T>,
     ) -> Result<()> {
         let mask = self.mask.value()?;

@@ -1,6 +1,6 @@
 //! What a computed weight is made of: the contract of a rule.
 
-use chainrule_core::{Context, Grads, Param, Params, ParamsMut, Result, Scalar, Shape, Spec};
+use chainrule_core::{Context, Grads, Noise, Param, Params, ParamsMut, Result, Scalar, Shape, Spec};
 
 /// How a weight W comes from the inner layer's parameter V and the rule's own θ.
 pub trait WeightRule<T: Scalar>: Clone + Send + Sync + 'static {
@@ -29,7 +29,7 @@ pub trait WeightRule<T: Scalar>: Clone + Send + Sync + 'static {
     fn start(&mut self, _v: &Param<T>) {}
 
     /// The noise of a pass, if W has noise in this context.
-    fn noise(&self, _cx: Context) -> Option<u64> {
+    fn noise(&self, _cx: Context) -> Option<Noise> {
         None
     }
 
@@ -37,7 +37,7 @@ pub trait WeightRule<T: Scalar>: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// A parameter is not initialised.
-    fn weight(&self, v: &Param<T>, w: &mut [T], cache: &mut Self::Cache, noise: Option<u64>) -> Result<()>;
+    fn weight(&self, v: &Param<T>, w: &mut [T], cache: &mut Self::Cache, noise: Option<Noise>) -> Result<()>;
 
     /// Given ∂E/∂W, adds ∂E/∂V and ∂E/∂θ to `grads`. The cache is that of the last `weight`.
     ///
@@ -48,7 +48,7 @@ pub trait WeightRule<T: Scalar>: Clone + Send + Sync + 'static {
         v: &Param<T>,
         dw: &[T],
         cache: &mut Self::Cache,
-        noise: Option<u64>,
+        noise: Option<Noise>,
         grads: &mut Grads<T>,
     ) -> Result<()>;
 

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{Conv2d, ConvTranspose2d, Linear};
 use chainrule_core::{
-    Args, BoxModule, Error, Example, Facts, FromSpec, Grads, Init, Module, Param, Params, ParamsMut, Result,
-    Scalar, Shape, Spec,
+    Args, BoxModule, Error, Example, Facts, FromSpec, Grads, Init, Module, Noise, Param, Params, ParamsMut,
+    Result, Scalar, Shape, Spec,
 };
 use chainrule_tensor::kernels::{
     elementwise::add_scaled,
@@ -233,7 +233,7 @@ impl<T: Scalar> WeightRule<T> for SpectralRule<T> {
         }
     }
 
-    fn weight(&self, v: &Param<T>, w: &mut [T], cache: &mut Self::Cache, _: Option<u64>) -> Result<()> {
+    fn weight(&self, v: &Param<T>, w: &mut [T], cache: &mut Self::Cache, _: Option<Noise>) -> Result<()> {
         let (slices, matrix, u) = (self.slices(v.shape()), v.value()?, self.u.value()?);
         let SpectralCache { sigma, product } = cache;
         product.resize(slices.n, T::ZERO);
@@ -248,7 +248,7 @@ impl<T: Scalar> WeightRule<T> for SpectralRule<T> {
         v: &Param<T>,
         dw: &[T],
         cache: &mut Self::Cache,
-        _: Option<u64>,
+        _: Option<Noise>,
         grads: &mut Grads<T>,
     ) -> Result<()> {
         let (slices, matrix, sigma) = (self.slices(v.shape()), v.value()?, cache.sigma);

@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{Conv1d, Conv2d, Linear};
 use chainrule_core::{
-    Args, Error, Example, Facts, FromSpec, Grads, Init, Module, Param, Params, ParamsMut, Result, Scalar,
-    Shape, Spec,
+    Args, Error, Example, Facts, FromSpec, Grads, Init, Module, Noise, Param, Params, ParamsMut, Result,
+    Scalar, Shape, Spec,
 };
 
 /// A layer whose weight is W = g v/‖v‖: a learned length g for each slice along an axis of the weight, and a direction
@@ -141,7 +141,7 @@ impl<T: Scalar> WeightRule<T> for NormRule<T> {
         }
     }
 
-    fn weight(&self, v: &Param<T>, w: &mut [T], cache: &mut Self::Cache, _: Option<u64>) -> Result<()> {
+    fn weight(&self, v: &Param<T>, w: &mut [T], cache: &mut Self::Cache, _: Option<Noise>) -> Result<()> {
         let (slices, values) = (self.slices(v.shape()), v.value()?);
         let NormCache { norms, parts, a, .. } = cache;
         slices.dots(values, values, parts, norms);
@@ -157,7 +157,7 @@ impl<T: Scalar> WeightRule<T> for NormRule<T> {
         v: &Param<T>,
         dw: &[T],
         cache: &mut Self::Cache,
-        _: Option<u64>,
+        _: Option<Noise>,
         grads: &mut Grads<T>,
     ) -> Result<()> {
         let (slices, values) = (self.slices(v.shape()), v.value()?);

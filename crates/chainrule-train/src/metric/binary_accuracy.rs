@@ -56,6 +56,16 @@ impl<T: Scalar> Metric<T> for BinaryAccuracy {
         Ok(())
     }
 
+    fn sums(&self) -> Vec<f64> {
+        vec![self.right as f64, self.all as f64]
+    }
+
+    fn set_sums(&mut self, sums: &[f64]) {
+        if let [right, all] = *sums {
+            (self.right, self.all) = (right as usize, all as usize);
+        }
+    }
+
     fn value(&self) -> f64 {
         self.right as f64 / self.all.max(1) as f64
     }

@@ -55,6 +55,16 @@ impl<T: Scalar> Metric<T> for MeanAbsoluteError {
         Ok(())
     }
 
+    fn sums(&self) -> Vec<f64> {
+        vec![self.sum, self.all as f64]
+    }
+
+    fn set_sums(&mut self, sums: &[f64]) {
+        if let [sum, all] = *sums {
+            (self.sum, self.all) = (sum, all as usize);
+        }
+    }
+
     fn value(&self) -> f64 {
         self.sum / self.all.max(1) as f64
     }

@@ -70,6 +70,15 @@ pub trait Metric<T: Scalar>: Send {
     /// Predictions and targets are not of the kind or the shape that it measures.
     fn add(&mut self, y: &Tensor<T>, target: Target<'_, T>) -> Result<()>;
 
+    /// What it has added up since the reset, for a run that goes on in another process in the middle of an epoch. A metric
+    /// without them measures the batches after that alone.
+    fn sums(&self) -> Vec<f64> {
+        Vec::new()
+    }
+
+    /// Goes on from [`Metric::sums`].
+    fn set_sums(&mut self, _sums: &[f64]) {}
+
     /// The value over all batches since the reset.
     fn value(&self) -> f64;
 

@@ -4,6 +4,7 @@ use super::{Accuracy, Classes, MeanAbsoluteError, Metric, RSquared};
 use crate::{Score, Scores};
 use chainrule_core::{Error, Objective, Result, Scalar, Target, Tensor};
 use chainrule_data::{Schema, TargetSchema};
+use chainrule_io::Archive;
 
 /// All metrics, and whether they were chosen by the user.
 pub(crate) struct Panel<T> {
@@ -75,6 +76,22 @@ impl<T: Scalar> Panel<T> {
                 )));
             };
             metric.add(y, self.mask.apply(*t, loss.ignored_class_of(target)))?;
+        }
+        Ok(())
+    }
+
+    /// Adds what the metrics have added up to a checkpoint.
+    pub(crate) fn save(&self, archive: &mut Archive<T>) {
+        for (i, metric) in self.metrics.iter().enumerate() {
+            archive.set_list(format!("metric.{i}"), metric.sums());
+        }
+    }
+
+    /// Goes on from there.
+    pub(crate) fn restore(&mut self, archive: &Archive<T>) -> Result<()> {
+        for (i, metric) in self.metrics.iter_mut().enumerate() {
+            metric.reset();
+            metric.set_sums(&archive.list(&format!("metric.{i}"))?);
         }
         Ok(())
     }

@@ -68,6 +68,16 @@ impl<T: Scalar> Metric<T> for RSquared {
         Ok(())
     }
 
+    fn sums(&self) -> Vec<f64> {
+        vec![self.residual, self.mean, self.spread, self.all as f64]
+    }
+
+    fn set_sums(&mut self, sums: &[f64]) {
+        if let [residual, mean, spread, all] = *sums {
+            (self.residual, self.mean, self.spread, self.all) = (residual, mean, spread, all as usize);
+        }
+    }
+
     fn value(&self) -> f64 {
         // A residual that is NaN stays one: a broken model is not a perfect one.
         if self.spread > 0.0 { 1.0 - self.residual / self.spread } else { self.residual * 0.0 }
