@@ -55,6 +55,12 @@ pub trait Source<T: Scalar = f32> {
         Ok(())
     }
 
+    /// Changes the order of an epoch, which [`Loader`](crate::Loader) has shuffled, to one that suits the source, such as
+    /// samples of about one length in a batch. A loader that does not shuffle does not call it, nor does one of a stream.
+    ///
+    /// `order` holds the positions, of which each `batch_size` become a batch; they must stay the same positions.
+    fn arrange(&self, _order: &mut [usize], _batch_size: usize, _rng: &mut Rng) {}
+
     /// Overwrites a batch with the samples picked, and returns how many they are: fewer than picked only at the end of a
     /// stream. The buffers of the batch are reused.
     ///
@@ -149,6 +155,9 @@ macro_rules! forwarded {
             }
             fn start_epoch(&mut self, epoch: u64) -> Result<()> {
                 (**self).start_epoch(epoch)
+            }
+            fn arrange(&self, order: &mut [usize], batch_size: usize, rng: &mut Rng) {
+                (**self).arrange(order, batch_size, rng);
             }
             fn fill(&mut self, pick: Pick<'_>, batch: &mut Batch<T>) -> Result<usize> {
                 (**self).fill(pick, batch)

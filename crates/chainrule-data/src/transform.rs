@@ -37,6 +37,10 @@ impl<T: Scalar, S: Source<T>, F: FnMut(&mut Batch<T>) -> Result<()>> Source<T> f
         self.source.start_epoch(epoch)
     }
 
+    fn arrange(&self, order: &mut [usize], batch_size: usize, rng: &mut Rng) {
+        self.source.arrange(order, batch_size, rng);
+    }
+
     fn fill(&mut self, pick: Pick<'_>, batch: &mut Batch<T>) -> Result<usize> {
         let n = self.source.fill(pick, batch)?;
         if n > 0 {
@@ -80,6 +84,10 @@ where
     fn start_epoch(&mut self, epoch: u64) -> Result<()> {
         (self.key, self.streamed) = (noise_key(self.seed, epoch), 0);
         self.source.start_epoch(epoch)
+    }
+
+    fn arrange(&self, order: &mut [usize], batch_size: usize, rng: &mut Rng) {
+        self.source.arrange(order, batch_size, rng);
     }
 
     fn fill(&mut self, pick: Pick<'_>, batch: &mut Batch<T>) -> Result<usize> {
