@@ -47,6 +47,12 @@ pub trait Source<T: Scalar = f32> {
     /// What a sample looks like.
     fn schema(&self) -> &Schema;
 
+    /// Whether batches differ in their shapes beyond the batch axis, as sequences padded to the longest of a batch do. The schema
+    /// is then that of the last batch.
+    fn shapes_vary(&self) -> bool {
+        false
+    }
+
     /// Goes to the start of an epoch: a stream begins again, random transforms draw other noise.
     ///
     /// # Errors
@@ -152,6 +158,9 @@ macro_rules! forwarded {
             }
             fn schema(&self) -> &Schema {
                 (**self).schema()
+            }
+            fn shapes_vary(&self) -> bool {
+                (**self).shapes_vary()
             }
             fn start_epoch(&mut self, epoch: u64) -> Result<()> {
                 (**self).start_epoch(epoch)

@@ -33,6 +33,10 @@ impl<T: Scalar, S: Source<T>, F: FnMut(&mut Batch<T>) -> Result<()>> Source<T> f
         self.schema.as_ref().unwrap_or_else(|| self.source.schema())
     }
 
+    fn shapes_vary(&self) -> bool {
+        self.source.shapes_vary()
+    }
+
     fn start_epoch(&mut self, epoch: u64) -> Result<()> {
         self.source.start_epoch(epoch)
     }
@@ -79,6 +83,10 @@ where
 
     fn schema(&self) -> &Schema {
         self.source.schema()
+    }
+
+    fn shapes_vary(&self) -> bool {
+        self.source.shapes_vary()
     }
 
     fn start_epoch(&mut self, epoch: u64) -> Result<()> {

@@ -73,10 +73,8 @@ impl<T: Scalar> Layer for CumulativeMean<T> {
 
 /// A causal model with memory, of v tokens and the width d, whose weights are large enough that tokens differ in probability.
 pub(super) fn causal<T: Scalar>(v: usize, d: usize, seed: u64) -> Sequential<T> {
-    let model = Sequential::<T>::of()
-        .add(Embedding::new(v, d))
-        .add(CumulativeMean::default())
-        .add(Linear::new(d, v));
+    let model =
+        Sequential::<T>::of().add(Embedding::new(v, d)).add(CumulativeMean::default()).add(Linear::new(d, v));
     let mut model = model.init(seed).unwrap();
     model.visit_mut(&mut |_, p| p.value_mut().unwrap().iter_mut().for_each(|w| *w *= T::from_f64(3.0)));
     model

@@ -168,6 +168,10 @@ impl<T: Scalar> Source<T> for Padded {
         &self.schema
     }
 
+    fn shapes_vary(&self) -> bool {
+        true
+    }
+
     fn arrange(&self, order: &mut [usize], batch_size: usize, rng: &mut Rng) {
         if self.pool == 1 || batch_size == 0 {
             return;

@@ -116,7 +116,9 @@ fn rows_of<T: Scalar>(y: &Tensor<T>, labels: &Shape, last: bool) -> Result<(usiz
         _ => false,
     };
     match y.shape()[..] {
-        [ref rest @ .., classes] if classes > 0 && !rest.is_empty() && (last || (fits_last && !fits_second)) => {
+        [ref rest @ .., classes]
+            if classes > 0 && !rest.is_empty() && (last || (fits_last && !fits_second)) =>
+        {
             Ok((rest.iter().product(), classes, 1))
         }
         _ => rows(y),
