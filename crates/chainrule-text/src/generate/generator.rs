@@ -15,8 +15,8 @@ use std::{fmt, ops::Deref};
 /// and layers with memory keep what they need. As [`Session`], it holds a reference to the model, or shares or owns it.
 ///
 /// Several prompts are one batch. They are aligned at their first tokens, and those of a longer prompt are fed one by one while shorter
-/// ones are being continued; nothing is padded, so that each gives what it gives alone, as long as the model computes each row of
-/// a batch by itself. Row i draws from the stream of random numbers (seed, i), a single prompt from (seed, 0), whatever else is in the
+/// ones are being continued; nothing is padded, so that each gives what it gives alone, up to the rounding of the logits, as long as the
+/// model computes each row of a batch by itself. Row i draws from the stream of random numbers (seed, i), a single prompt from (seed, 0), whatever else is in the
 /// batch: [`Generator::first`] sets the number of the first.
 ///
 /// # Errors
@@ -386,7 +386,8 @@ mod tests {
             let piece = Tensor::from_vec([1, piece.len()], piece.to_vec()).unwrap();
             pieces.extend_from_slice(session.stream(&piece).unwrap().data());
         }
-        assert_eq!(pieces, whole.data());
+        // The product of the last layer takes its sums in an order that depends on the number of rows.
+        assert!(pieces.iter().zip(whole.data()).all(|(a, b)| (a - b).abs() < 1e-12 * (1.0 + b.abs())));
         let mut pass = chainrule_core::Pass::new(&model);
         pass.forward(&model, &x, Context::frozen()).unwrap();
     }

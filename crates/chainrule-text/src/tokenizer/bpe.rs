@@ -15,8 +15,8 @@ use super::{
 use chainrule_core::{Error, Result, text::quote};
 use std::{borrow::Cow, collections::HashMap, path::Path};
 
-/// The longest token, in characters of the file.
-const LONGEST_TOKEN: usize = 1 << 16;
+/// The longest token, in bytes of the file.
+pub(super) const LONGEST_TOKEN: usize = 1 << 16;
 
 /// Byte-pair encoding (Sennrich, Haddow and Birch, 2016) of bytes, as in GPT-2 (Radford and others, 2019): every text has tokens.
 ///

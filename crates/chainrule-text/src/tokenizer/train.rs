@@ -2,7 +2,7 @@
 
 use super::{
     MOST_TOKENS,
-    bpe::{Bpe, Settings, char_of},
+    bpe::{Bpe, LONGEST_TOKEN, Settings, char_of},
     special::{Part, Special},
     split,
     vocabulary::Vocabulary,
@@ -87,6 +87,10 @@ impl BpeTrainer {
             }
             let name = |id| vocabulary.token(id).unwrap_or_default();
             let token = [name(pair.0), name(pair.1)].concat();
+            if token.len() > LONGEST_TOKEN {
+                corpus.leave(pair);
+                continue;
+            }
             // Two ways to one token share its id, and so do a merge and a special token of the same text.
             let id = match vocabulary.id(&token) {
                 Some(id) => id,
@@ -177,7 +181,9 @@ impl Corpus {
             pairs: HashMap::new(),
             queue: BinaryHeap::new(),
         };
-        (0..n).for_each(|at| drop(corpus.add(at)));
+        (0..n).for_each(|at| {
+            corpus.add(at);
+        });
         let all = corpus.pairs.iter().map(|(&pair, found)| (found.count, Reverse(pair)));
         corpus.queue = all.collect();
         Ok(corpus)
@@ -216,6 +222,11 @@ impl Corpus {
             }
         }
         None
+    }
+
+    /// Leaves a pair as it is, for good.
+    fn leave(&mut self, pair: Pair) {
+        self.pairs.insert(pair, Occurrences::default());
     }
 
     /// Merges a pair wherever it stands, from left to right.
