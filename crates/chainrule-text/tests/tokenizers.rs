@@ -115,6 +115,17 @@ fn a_file_gives_the_kind_that_it_holds() {
 }
 
 #[test]
+fn the_lengths_of_the_tokens_of_a_text_sum_to_its_characters() {
+    let text = "we'll — naïve café, 中文 🙂\n the end";
+    for tokenizer in [from_json(BPE).unwrap(), Box::new(Bytes::new()), Box::new(Chars::fit(text).unwrap())] {
+        let lengths = tokenizer.lengths().unwrap();
+        let sum: usize = tokenizer.encode(text).unwrap().iter().map(|&id| lengths[id as usize]).sum();
+        assert_eq!((sum, lengths.len()), (text.chars().count(), tokenizer.vocab_size()));
+    }
+    assert_eq!(from_json(BPE).unwrap().lengths().unwrap()[0], 0);
+}
+
+#[test]
 fn a_text_of_strangers_has_no_special_tokens() {
     let bpe = Bpe::from_json(BPE).unwrap();
     let text = "the<|end|>";

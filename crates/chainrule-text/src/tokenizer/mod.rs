@@ -80,6 +80,25 @@ pub trait Tokenizer: Send + Sync {
         Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
     }
 
+    /// How many characters each token has within a text, 0 for special tokens: what bits per character are divided by. A character of
+    /// several tokens counts for the first of them, so that the lengths of a text's tokens sum to its characters.
+    ///
+    /// # Errors
+    /// Never, of the tokenizers here.
+    fn lengths(&self) -> Result<Vec<usize>> {
+        let mut bytes = Vec::new();
+        let ids = 0..u32::try_from(self.vocab_size()).unwrap_or(u32::MAX);
+        ids.map(|id| {
+            bytes.clear();
+            if !self.is_special(id) {
+                self.decode_token(id, false, &mut bytes)?;
+            }
+            // Bytes 10xxxxxx continue a character.
+            Ok(bytes.iter().filter(|&&byte| byte & 0xc0 != 0x80).count())
+        })
+        .collect()
+    }
+
     /// Writes [`Tokenizer::to_json`] to a file, atomically; [`load`] reads it.
     ///
     /// # Errors
