@@ -81,7 +81,7 @@ impl<T: Scalar> Metric<T> for BitsPerCharacter {
 
     fn add(&mut self, y: &Tensor<T>, target: Target<'_, T>) -> Result<()> {
         let Self { nats, lengths, .. } = self;
-        nats.add("bits_per_character", y, target, |token| match lengths {
+        nats.add("bits_per_character", y, target, |token| match &*lengths {
             None => Ok(1),
             Some(lengths) => lengths.get(token).copied().ok_or_else(|| {
                 Error::index(format!(
