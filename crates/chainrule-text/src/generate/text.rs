@@ -106,9 +106,7 @@ impl<P: Deref<Target: Module>> Iterator for Text<'_, P> {
             if !new.is_empty() {
                 return Some(Ok(new));
             }
-            if more.is_none() {
-                return None;
-            }
+            more.as_ref()?;
         }
     }
 }

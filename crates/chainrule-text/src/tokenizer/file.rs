@@ -304,7 +304,7 @@ impl Parts {
             value.is_null() || value.as_f64() == Some(0.0)
         })?;
         for name in ["continuing_subword_prefix", "end_of_word_suffix"] {
-            refuse(name, model.small.remove(name), |value| value.is_null() || *value == Value::from(""))?;
+            refuse(name, model.small.remove(name), |value| value.is_null() || value == "")?;
         }
         contents.vocab = model
             .vocab
