@@ -88,7 +88,9 @@ impl<T: Scalar, S: Source<T>> Loader<S, T> {
         if let Some(seed) = self.seed {
             // From the same start each time: the order depends on seed and epoch, not on epochs before.
             self.order.iter_mut().enumerate().for_each(|(i, o)| *o = i);
-            Rng::new(noise_key(seed, epoch)).shuffle(&mut self.order);
+            let mut rng = Rng::new(noise_key(seed, epoch));
+            rng.shuffle(&mut self.order);
+            self.source.arrange(&mut self.order, self.batch_size, &mut rng);
         }
     }
 

@@ -47,6 +47,12 @@ pub trait Source<T: Scalar = f32> {
     /// What a sample looks like.
     fn schema(&self) -> &Schema;
 
+    /// Whether batches differ in their shapes beyond the batch axis, as sequences padded to the longest of a batch do. The schema
+    /// is then that of the last batch.
+    fn shapes_vary(&self) -> bool {
+        false
+    }
+
     /// Goes to the start of an epoch: a stream begins again, random transforms draw other noise.
     ///
     /// # Errors
@@ -54,6 +60,12 @@ pub trait Source<T: Scalar = f32> {
     fn start_epoch(&mut self, _epoch: u64) -> Result<()> {
         Ok(())
     }
+
+    /// Changes the order of an epoch, which [`Loader`](crate::Loader) has shuffled, to one that suits the source, such as
+    /// samples of about one length in a batch. A loader that does not shuffle does not call it, nor does one of a stream.
+    ///
+    /// `order` holds the positions, of which each `batch_size` become a batch; they must stay the same positions.
+    fn arrange(&self, _order: &mut [usize], _batch_size: usize, _rng: &mut Rng) {}
 
     /// Overwrites a batch with the samples picked, and returns how many they are: fewer than picked only at the end of a
     /// stream. The buffers of the batch are reused.
@@ -147,8 +159,14 @@ macro_rules! forwarded {
             fn schema(&self) -> &Schema {
                 (**self).schema()
             }
+            fn shapes_vary(&self) -> bool {
+                (**self).shapes_vary()
+            }
             fn start_epoch(&mut self, epoch: u64) -> Result<()> {
                 (**self).start_epoch(epoch)
+            }
+            fn arrange(&self, order: &mut [usize], batch_size: usize, rng: &mut Rng) {
+                (**self).arrange(order, batch_size, rng);
             }
             fn fill(&mut self, pick: Pick<'_>, batch: &mut Batch<T>) -> Result<usize> {
                 (**self).fill(pick, batch)

@@ -33,8 +33,16 @@ impl<T: Scalar, S: Source<T>, F: FnMut(&mut Batch<T>) -> Result<()>> Source<T> f
         self.schema.as_ref().unwrap_or_else(|| self.source.schema())
     }
 
+    fn shapes_vary(&self) -> bool {
+        self.source.shapes_vary()
+    }
+
     fn start_epoch(&mut self, epoch: u64) -> Result<()> {
         self.source.start_epoch(epoch)
+    }
+
+    fn arrange(&self, order: &mut [usize], batch_size: usize, rng: &mut Rng) {
+        self.source.arrange(order, batch_size, rng);
     }
 
     fn fill(&mut self, pick: Pick<'_>, batch: &mut Batch<T>) -> Result<usize> {
@@ -77,9 +85,17 @@ where
         self.source.schema()
     }
 
+    fn shapes_vary(&self) -> bool {
+        self.source.shapes_vary()
+    }
+
     fn start_epoch(&mut self, epoch: u64) -> Result<()> {
         (self.key, self.streamed) = (noise_key(self.seed, epoch), 0);
         self.source.start_epoch(epoch)
+    }
+
+    fn arrange(&self, order: &mut [usize], batch_size: usize, rng: &mut Rng) {
+        self.source.arrange(order, batch_size, rng);
     }
 
     fn fill(&mut self, pick: Pick<'_>, batch: &mut Batch<T>) -> Result<usize> {

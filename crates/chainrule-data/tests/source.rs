@@ -178,3 +178,55 @@ fn the_noise_of_a_stream_counts_its_samples() {
     };
     assert_eq!(seen(3), seen(10));
 }
+
+/// The numbers below `self.0`, sorted by their last digit in each pool of two batches.
+struct ByLastDigit(usize, Schema);
+
+impl Source for ByLastDigit {
+    fn samples(&self) -> Option<usize> {
+        Some(self.0)
+    }
+    fn schema(&self) -> &Schema {
+        &self.1
+    }
+    fn shapes_vary(&self) -> bool {
+        true
+    }
+    fn arrange(&self, order: &mut [usize], batch_size: usize, rng: &mut chainrule_tensor::Rng) {
+        rng.bits();
+        order.chunks_mut(2 * batch_size).for_each(|pool| pool.sort_by_key(|number| number % 10));
+    }
+    fn fill(&mut self, pick: Pick<'_>, batch: &mut Batch) -> Result<usize> {
+        let positions = pick.positions()?;
+        // As wide as the batch.
+        self.1 = Schema::new([[positions.len()]], []);
+        batch.reset(&self.1, positions.len())?;
+        for (i, &position) in positions.iter().enumerate() {
+            batch.sample_mut(0, i).fill(position as f32);
+        }
+        Ok(positions.len())
+    }
+}
+
+#[test]
+fn a_source_arranges_what_was_shuffled_through_any_wrapper() {
+    let source = || ByLastDigit(25, Schema::new([[4]], []));
+    let plain = Loader::new(source(), 4).unwrap();
+    assert_eq!(plain.order(), (0..25).collect::<Vec<_>>());
+    let mut loader = plain.shuffle(3);
+    let order = loader.order().to_vec();
+    assert!(order.chunks(8).all(|pool| pool.is_sorted_by_key(|number| number % 10)));
+    let mut sorted = order.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, (0..25).collect::<Vec<_>>());
+    let seen: Vec<f32> =
+        batches(&mut loader).iter().flat_map(|b| b.x().data().chunks(b.len()).map(|x| x[0])).collect();
+    assert!(seen.iter().zip(&order).all(|(&x, &position)| x as usize == position));
+    loader.start_epoch(1);
+    assert_ne!(loader.order(), order);
+    loader.start_epoch(0);
+    assert_eq!(loader.order(), order);
+    let wrapped: Box<dyn Source> = Box::new(source().map(|_| Ok(())).augment(1, |_, _, _| Ok(())));
+    assert!(wrapped.shapes_vary());
+    assert_eq!(Loader::new(wrapped, 4).unwrap().shuffle(3).order(), order);
+}

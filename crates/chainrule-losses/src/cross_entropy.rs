@@ -25,7 +25,8 @@ use chainrule_tensor::{compiled, kernels::layers::loss::softmax_cross_entropy};
 /// Cross-entropy of logits against classes or probabilities.
 ///
 /// # Shapes
-/// y (N, C) or (N, C, d₁, …), or (C) for a single sample. Classes (N) or (N, d₁, …), one for a single sample.
+/// y (N, C) or (N, C, d₁, …), or (C) for a single sample. Classes (N) or (N, d₁, …), one for a single sample. With
+/// [`CrossEntropy::classes_last`], y (N, …, C) and classes (N, …).
 /// Probabilities: y's shape. The loss has no axes, or the shape of the classes (none).
 ///
 /// # Examples
@@ -42,12 +43,19 @@ pub struct CrossEntropy<T = f32> {
     label_smoothing: f64,
     ignore_index: Option<usize>,
     reduction: Reduction,
+    classes_last: bool,
 }
 
 impl<T: Scalar> CrossEntropy<T> {
     /// The mean over all rows, without weights or smoothing.
     pub fn new() -> Self {
-        Self { weights: None, label_smoothing: 0.0, ignore_index: None, reduction: Reduction::Mean }
+        Self {
+            weights: None,
+            label_smoothing: 0.0,
+            ignore_index: None,
+            reduction: Reduction::Mean,
+            classes_last: false,
+        }
     }
 
     /// A weight for each class.
@@ -76,6 +84,24 @@ impl<T: Scalar> CrossEntropy<T> {
     pub fn reduction(mut self, reduction: Reduction) -> Self {
         self.reduction = reduction;
         self
+    }
+
+    /// Whether the classes stand on the last axis, as in the logits (N, T, V) of a model of sequences, and not on axis 1.
+    #[must_use]
+    pub fn classes_last(mut self, last: bool) -> Self {
+        self.classes_last = last;
+        self
+    }
+
+    /// As [`Labels::rows`], of the axis on which the classes stand.
+    fn rows(&self, y: &[usize]) -> Result<(Rows, Shape)> {
+        match *y {
+            [ref rest @ .., classes] if self.classes_last && rest.len() > 1 => {
+                let labels = Shape::new(rest)?;
+                self.labels().rows(&[labels.volume(), classes]).map(|(rows, _)| (rows, labels))
+            }
+            _ => self.labels().rows(y),
+        }
     }
 
     fn labels(&self) -> Labels<'_, T> {
@@ -157,7 +183,7 @@ impl<T: Scalar> Default for CrossEntropy<T> {
 impl<T: Scalar> Rowwise<T> for CrossEntropy<T> {
     fn singles(&self, y: &[usize], target: Target<'_, T>) -> Result<Shape> {
         self.check()?;
-        let (rows, labels) = self.labels().rows(y)?;
+        let (rows, labels) = self.rows(y)?;
         match target {
             Target::Values(t) if t.shape()[..] != *y => Err(Error::shape(format!(
                 "CrossEntropy: expected probabilities of the prediction's shape {y:?}, got {}",
@@ -174,7 +200,7 @@ impl<T: Scalar> Rowwise<T> for CrossEntropy<T> {
     }
 
     fn fused(&self, y: &Tensor<T>, target: Target<'_, T>, dy: &mut [T], share: T) -> Option<f64> {
-        let rows = |y: &[usize]| self.labels().rows(y).ok().filter(|(rows, _)| rows.inner == 1);
+        let rows = |y: &[usize]| self.rows(y).ok().filter(|(rows, _)| rows.inner == 1);
         match target {
             Target::Classes(classes) if self.is_plain() && rows(y.shape()).is_some() => {
                 Some(softmax_cross_entropy(y.data(), &classes, dy, share))
@@ -188,7 +214,7 @@ impl<T: Scalar> Rowwise<T> for CrossEntropy<T> {
             Target::Values(t) => Some(Kind::Probabilities(t.data())),
             _ => target.classes().ok().map(Kind::Classes),
         };
-        if let (Some(kind), Ok((rows, _))) = (kind, self.labels().rows(y.shape())) {
+        if let (Some(kind), Ok((rows, _))) = (kind, self.rows(y.shape())) {
             pass(self, rows, y.data(), kind, out);
         }
     }
@@ -219,11 +245,13 @@ impl<T: Scalar> Loss for CrossEntropy<T> {
     forward_to_rowwise!();
 
     fn spec(&self) -> Spec {
-        Spec::new("CrossEntropy")
+        let spec = Spec::new("CrossEntropy")
             .with("weight", weights_as_attribute(&self.weights))
             .with("ignore_index", self.ignore_index.map(|class| class as i64))
             .with("reduction", self.reduction)
-            .with("label_smoothing", self.label_smoothing)
+            .with("label_smoothing", self.label_smoothing);
+        // PyTorch has no such argument.
+        if self.classes_last { spec.with("classes_last", true) } else { spec }
     }
 }
 
@@ -241,6 +269,7 @@ impl<T: Scalar> FromSpec<T> for CrossEntropy<T> {
             label_smoothing: args.or("label_smoothing", 0.0)?,
             ignore_index: args.optional::<i64>("ignore_index")?.map(|class| class as usize),
             reduction: reduction(args)?,
+            classes_last: args.or("classes_last", false)?,
         })
     }
 
@@ -250,6 +279,7 @@ impl<T: Scalar> FromSpec<T> for CrossEntropy<T> {
             Example::new(plain().spec(), [[4, 3]]).ids(3),
             Example::new(plain().weights([0.5, 2.0]).label_smoothing(0.25).spec(), [[2, 2, 3, 2]]).ids(2),
             Example::new(plain().ignore_index(1).reduction(Reduction::Sum).spec(), [[4, 3]]).ids(3),
+            Example::new(plain().classes_last(true).spec(), [[4, 3]]).ids(3),
             Example::bench(plain().spec(), [[4096, 10]]).ids(10),
         ]
     }
@@ -288,6 +318,17 @@ pub(crate) mod tests {
             wrong: [&[samples + 1, classes], &rest[..]].concat(),
             wrong: [],
         }
+        obeys_the_laws_with_classes_last(
+            samples in 1..5usize, rest in collection::vec(1..4usize, 0..3),
+            (classes, weights) in (2..6usize).prop_flat_map(|c| (Just(c), option::of(collection::vec(0.1..3.0f32, c)))),
+            smoothing in prop_oneof![Just(0.0), 0.0..1.0], ignored in option::of(prop_oneof![0..2usize, Just(99)]),
+        ) {
+            loss: |reduction| options::<T>(&weights, smoothing, ignored).classes_last(true).reduction(reduction),
+            prediction: [&[samples], &rest[..], &[classes]].concat(),
+            target: TargetKind::Classes { shape: [&[samples], &rest[..]].concat(), below: classes, ignored },
+            wrong: [&[samples + 1], &rest[..], &[classes]].concat(),
+            wrong: [],
+        }
         obeys_the_laws_with_probabilities(
             samples in 1..5usize, rest in collection::vec(1..4usize, 0..3),
             (classes, weights) in (1..6usize).prop_flat_map(|c| (Just(c), option::of(collection::vec(0.1..3.0f32, c)))),
@@ -312,6 +353,24 @@ pub(crate) mod tests {
 
     /// y = (0, ln 3): p = (¼, ¾). Class 0: e = ln 4, ∂y = (¼ − 1, ¾). Class 1: e = ln 4/3, ∂y = (¼, −¼).
     /// The mean over both rows is (ln 4 + ln 4/3)/2, with half of each slope.
+    #[test]
+    fn classes_last_gives_what_a_transposed_prediction_gives() {
+        // (N, T, C) = (2, 3, 4)
+        let y = Tensor::from_fn([2, 3, 4], |i| (i * 7 % 11) as f64 * 0.3);
+        let transposed = Tensor::from_fn([2, 4, 3], |i| y.data()[(i / 12 * 3 + i % 3) * 4 + i / 3 % 4]);
+        let labels = [0, 3, 1, 2, 2, 0];
+        let target = Classes::new(&labels, [2, 3]).unwrap();
+        let (mut dy, mut dt) = (Tensor::default(), Tensor::default());
+        for loss in [CrossEntropy::new(), CrossEntropy::new().label_smoothing(0.1).ignore_index(2)] {
+            let last = loss.clone().classes_last(true).gradient(&y, target, &mut dy).unwrap();
+            let second = loss.gradient(&transposed, target, &mut dt).unwrap();
+            assert!((last - second).abs() < 1e-12);
+            for i in 0..24 {
+                assert!((dt.data()[i] - dy.data()[(i / 12 * 3 + i % 3) * 4 + i / 3 % 4]).abs() < 1e-12);
+            }
+        }
+    }
+
     #[test]
     pub fn by_hand() {
         let l3 = 3f64.ln();

@@ -43,7 +43,7 @@ impl Report {
         self.samples
     }
 
-    /// Which classes are taken for which; `None` if the target is not made of classes.
+    /// Which classes are taken for which; `None` if the target is not made of classes, or of more than 4096.
     pub fn confusion(&self) -> Option<&Confusion> {
         self.confusion.as_ref()
     }
@@ -71,6 +71,9 @@ impl fmt::Display for Report {
     }
 }
 
+/// The most classes that a confusion matrix is made of; it has as many elements as their square.
+const MOST_CONFUSED: usize = 1 << 12;
+
 impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<M, L, O> {
     /// Measures the model by inference, in batches; nothing is learned.
     ///
@@ -88,16 +91,19 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
                 // A model may have outputs for classes that the data lack.
                 let outputs = y.shape().get(1).copied().unwrap_or(0);
                 let known = target.and_then(TargetSchema::class_count).unwrap_or(0);
-                Confusion::new(outputs.max(known))
-                    .with_names(target.map_or(&[][..], TargetSchema::class_names))
+                let names = target.map_or(&[][..], TargetSchema::class_names);
+                let classes = outputs.max(known);
+                (classes <= MOST_CONFUSED).then(|| Confusion::new(classes).with_names(names))
             });
             let labels = mask.apply(targets[0], ignored).classes()?;
-            for_each_class(y, &labels, |predicted, truth| {
-                confusion.add(truth, predicted);
+            for_each_class(y, labels, false, |predicted, truth| {
+                if let Some(confusion) = &mut *confusion {
+                    confusion.add(truth, predicted);
+                }
                 classes.push((truth, predicted));
             })
         })?;
-        Ok(Report { scores, samples, confusion, classes })
+        Ok(Report { scores, samples, confusion: confusion.flatten(), classes })
     }
 }
 

@@ -262,7 +262,9 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
                 schema.targets.len()
             )));
         }
+        let varied = train.shapes_vary() || self.validation.as_ref().is_some_and(|data| data.shapes_vary());
         match self.validation.as_ref().map(|data| data.schema()) {
+            Some(other) if other.inputs.len() == schema.inputs.len() && varied => Ok(()),
             Some(other) if other.inputs != schema.inputs => {
                 let place = other.inputs.iter().zip(&schema.inputs).position(|(a, b)| a != b);
                 Err(Error::shape(match place {

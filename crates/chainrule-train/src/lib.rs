@@ -49,7 +49,9 @@ pub use confusion::Confusion;
 pub use early_stopping::EarlyStopping;
 pub use evaluate::Report;
 pub use history::{Ended, Epoch, History, Score, Scores};
-pub use metric::{Accuracy, BinaryAccuracy, MeanAbsoluteError, Metric, RSquared};
+pub use metric::{
+    Accuracy, BinaryAccuracy, BitsPerCharacter, MeanAbsoluteError, Metric, Perplexity, RSquared,
+};
 pub use progress::Progress;
 pub use save_weights::SaveWeights;
 pub use settings::Settings;

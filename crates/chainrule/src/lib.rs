@@ -25,7 +25,7 @@
 //! ```
 //!
 //! The crates behind it can be used one by one; this one re-exports them:
-//! [`tensor`], [`core`], [`layers`], [`models`], [`losses`], [`optim`], [`gradcheck`], [`data`], [`io`], [`train`].
+//! [`tensor`], [`core`], [`layers`], [`models`], [`losses`], [`optim`], [`gradcheck`], [`data`], [`text`], [`io`], [`train`].
 
 pub use chainrule_core as core;
 pub use chainrule_core::parameters;
@@ -38,6 +38,7 @@ pub use chainrule_losses as losses;
 pub use chainrule_models as models;
 pub use chainrule_optim as optim;
 pub use chainrule_tensor as tensor;
+pub use chainrule_text as text;
 pub use chainrule_train as train;
 
 /// Everything in the workspace that can be built from a spec: layers, losses, optimizers and schedules. A kind from
@@ -84,6 +85,7 @@ pub mod prelude {
         Quantile, SmoothL1, SoftMargin, SquaredHinge, TripletMargin, Tversky, WeightedSum,
     };
     pub use chainrule_optim::{Adam, AdamW, Group, Sgd};
+    pub use chainrule_text::{Generator, Tokenizer, Windows};
     pub use chainrule_train::{
         Callback, Checkpoint, EarlyStopping, Ended, History, Progress, SaveWeights, Trainer,
     };

@@ -1,13 +1,14 @@
 //! The share of right classes.
 
-use super::{Classes, Head, Metric, class_of, for_each_class, rows};
-use chainrule_core::{Error, Result, Scalar, Target, Tensor};
+use super::{Classes, Head, Metric, class_of, for_each_class, rows_of};
+use chainrule_core::{Error, Result, Scalar, Shape, Target, Tensor};
 
 /// The share of samples, or of positions, whose largest output is their class, named `accuracy`. If the target is made of
 /// probabilities, their largest is the class.
 #[derive(Clone, Debug)]
 pub struct Accuracy {
     head: Head,
+    last: bool,
     right: usize,
     all: usize,
 }
@@ -26,7 +27,14 @@ impl Accuracy {
 
     /// Of an output, against the target of the same index.
     pub fn of(output: usize) -> Self {
-        Self { head: Head::new("accuracy", output), right: 0, all: 0 }
+        Self { head: Head::new("accuracy", output), last: false, right: 0, all: 0 }
+    }
+
+    /// Whether the classes stand on the last axis, (N, T, C) of a model of sequences, and not on axis 1. It need not be said unless the
+    /// labels (N, T) fit both.
+    #[must_use]
+    pub fn classes_last(self, last: bool) -> Self {
+        Self { last, ..self }
     }
 
     /// With another name.
@@ -51,13 +59,13 @@ impl<T: Scalar> Metric<T> for Accuracy {
     }
 
     fn add(&mut self, y: &Tensor<T>, target: Target<'_, T>) -> Result<()> {
-        let (count, classes, inner) = rows(y)?;
         match target {
-            Target::Classes(labels) => for_each_class(y, &labels, |predicted, label| {
+            Target::Classes(labels) => for_each_class(y, labels, self.last, |predicted, label| {
                 self.right += usize::from(predicted == label);
                 self.all += usize::from(label != Classes::IGNORED);
             }),
             Target::Values(t) if t.shape() == y.shape() => {
+                let (count, classes, inner) = rows_of(y, &Shape::default(), self.last)?;
                 let right = |&i: &usize| class_of(y, i, classes, inner) == class_of(t, i, classes, inner);
                 self.right += (0..count).filter(right).count();
                 self.all += count;
@@ -106,6 +114,23 @@ mod tests {
         assert_eq!(Metric::<f64>::value(&accuracy), 2.0 / 3.0);
         assert!(accuracy.add(&rows, (&planes).into()).is_err());
         assert!(accuracy.add(&Tensor::from([1.0]), (&[0]).into()).is_err());
+    }
+
+    #[test]
+    fn classes_on_the_last_axis_are_told_by_the_labels_or_the_caller() {
+        // (N, T, C) = (1, 2, 3)
+        let y = Tensor::from([[[0.0f64, 5.0, 1.0], [1.0, 2.0, 4.0]]]);
+        let mut accuracy = Accuracy::new();
+        let labels = |indices| Classes::new(indices, [1, 2]).unwrap();
+        accuracy.add(&y, labels(&[1, 0]).into()).unwrap();
+        assert_eq!(Metric::<f64>::value(&accuracy), 0.5);
+        // (1, 2, 2): both fit, axis 1 unless told otherwise. Axis 1 predicts 1, 0; the last axis 1, 1.
+        let y = Tensor::from([[[0.0f64, 5.0], [1.0, 4.0]]]);
+        for (last, value) in [(false, 0.5), (true, 1.0)] {
+            let mut accuracy = Accuracy::new().classes_last(last);
+            accuracy.add(&y, labels(&[1, 1]).into()).unwrap();
+            assert_eq!(Metric::<f64>::value(&accuracy), value);
+        }
     }
 
     #[test]

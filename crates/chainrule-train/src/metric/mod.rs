@@ -2,17 +2,21 @@
 
 mod accuracy;
 mod binary_accuracy;
+mod bits_per_character;
 mod mean_absolute_error;
 mod panel;
+mod perplexity;
 mod r_squared;
 
 pub use accuracy::Accuracy;
 pub use binary_accuracy::BinaryAccuracy;
+pub use bits_per_character::BitsPerCharacter;
 pub use mean_absolute_error::MeanAbsoluteError;
 pub(crate) use panel::{Mask, Panel};
+pub use perplexity::Perplexity;
 pub use r_squared::RSquared;
 
-use chainrule_core::{Classes, Error, Result, Scalar, Target, Tensor};
+use chainrule_core::{Classes, Error, Result, Scalar, Shape, Target, Tensor};
 use chainrule_tensor::kernels::reduce::{argmax, exceeds};
 
 /// A value measured over the batches of an epoch.
@@ -113,6 +117,23 @@ fn rows<T: Scalar>(y: &Tensor<T>) -> Result<(usize, usize, usize)> {
     }
 }
 
+/// [`rows`] of a prediction whose classes stand on the last axis if `last`, or if the labels fit that axis alone.
+fn rows_of<T: Scalar>(y: &Tensor<T>, labels: &Shape, last: bool) -> Result<(usize, usize, usize)> {
+    let fits_last = y.shape().split_last().is_some_and(|(_, rows)| labels[..] == *rows);
+    let fits_second = match (&y.shape()[..], &labels[..]) {
+        ([n, _, inner @ ..], [first, rest @ ..]) => n == first && inner == rest,
+        _ => false,
+    };
+    match y.shape()[..] {
+        [ref rest @ .., classes]
+            if classes > 0 && !rest.is_empty() && (last || (fits_last && !fits_second)) =>
+        {
+            Ok((rest.iter().product(), classes, 1))
+        }
+        _ => rows(y),
+    }
+}
+
 /// The class of a row's largest element, of NaN if there is one.
 fn class_of<T: Scalar>(y: &Tensor<T>, row: usize, classes: usize, inner: usize) -> usize {
     if inner == 1 {
@@ -126,16 +147,18 @@ fn class_of<T: Scalar>(y: &Tensor<T>, row: usize, classes: usize, inner: usize) 
 /// Calls `f(predicted, true)` with the classes of a batch, ignored ones included.
 ///
 /// # Shapes
-/// `y` (N, C) or (N, C, …) with the classes on axis 1, as in cross-entropy; `labels` N × ….
+/// `y` (N, C) or (N, C, …) with the classes on axis 1, as in cross-entropy, and `labels` (N, …); or (N, …, C) if `last`, or if the
+/// labels fit that alone.
 ///
 /// # Errors
 /// Another number of labels.
 pub(crate) fn for_each_class<T: Scalar>(
     y: &Tensor<T>,
-    labels: &[usize],
+    labels: Classes<'_>,
+    last: bool,
     mut f: impl FnMut(usize, usize),
 ) -> Result<()> {
-    let (count, classes, inner) = rows(y)?;
+    let (count, classes, inner) = rows_of(y, labels.shape(), last)?;
     if labels.len() != count {
         return Err(Error::shape(format!(
             "expected {count} labels for predictions {}, got {}",
