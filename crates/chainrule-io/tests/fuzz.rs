@@ -90,7 +90,7 @@ fn pickles() -> Vec<Vec<u8>> {
         .text("_metadata")
         .op(b"}sb")
         .text("n")
-        .op(b"]q\x05(K\x01h\x05e");
+        .op(b"q\x05](K\x01h\x05e");
     nested.text("args").global("argparse", "Namespace").op(b")\x81}").text("lr").op(b"G\0\0\0\0\0\0\0\0sb");
     nested.op(b"\x8a\x0a\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x8c\x01x\x94u");
     let mut listed = Pickle::new();
