@@ -23,7 +23,7 @@ pub(crate) const LONGEST_HEADER: u64 = 16 << 20;
 /// A file of named tensors that is read tensor by tensor: what it holds, and the values themselves.
 ///
 /// Its first bytes tell the form: safetensors; the index of weights in several files; what `torch.save` writes, as a zip
-/// archive or in the form before; NumPy's `.npz` and `.npy`. Of pickles nothing is run. [`load`](crate::load()) and
+/// archive or in the form before; NumPy's `.npz` and `.npy`; with the feature `keras` HDF5. Of pickles nothing is run. [`load`](crate::load()) and
 /// [`Load`](crate::Load) read the same forms into a model.
 ///
 /// Names are those in the file: of nested dicts and lists those on the way, `state_dict.fc.weight`; of an `.npz` those of its
@@ -186,6 +186,7 @@ impl<'a> TensorFile<'a> {
             Form::Zip => self.zip(length)?,
             Form::Legacy => (self.entries, self.root) = torch::legacy(&mut self.reader, length)?,
             Form::Npy => self.npy(length)?,
+            Form::Hdf5 => self.hdf5(length)?,
             Form::Index => match beside {
                 Beside::Folder(folder) => self.index(length, folder)?,
                 Beside::Nowhere => {
@@ -261,12 +262,10 @@ impl<'a> TensorFile<'a> {
         }
         let arrays = members.iter().filter(|member| member.name.ends_with(".npy")).count();
         if arrays == 0 && !members.is_empty() {
-            return Err(match members.iter().any(|member| member.name.ends_with(".weights.h5")) {
-                true => "expected weights of PyTorch or NumPy, got a model of Keras, whose weights are HDF5: in Python, \
-                         save `{v.path: v.numpy() for v in model.variables}` with `numpy.savez`"
-                    .into(),
-                false => "expected a zip archive of torch.save or numpy.savez, got another".into(),
-            });
+            return match members.into_iter().find(|member| member.name.ends_with(".weights.h5")) {
+                Some(member) => self.keras(member.record, length),
+                None => Err("expected a zip archive of torch.save or numpy.savez, got another".into()),
+            };
         }
         for member in members {
             // What else there is is no array.
@@ -276,6 +275,38 @@ impl<'a> TensorFile<'a> {
             self.array(number, name).map_err(|fault| fault.within(&quote(&member.name)))?;
         }
         Ok(())
+    }
+
+    /// An HDF5 file that an archive of Keras holds.
+    #[cfg(feature = "keras")]
+    fn keras(&mut self, record: Record, length: u64) -> Outcome<()> {
+        let size = record.size;
+        if size > (1 << 20) + 16 * length {
+            return Err(format!("expected weights of an archive of {length} bytes, got {size} bytes").into());
+        }
+        self.reader.records.push(record);
+        let bytes = self.reader.whole(0)?;
+        self.reader.records.clear();
+        self.reader.files = vec![Source::owned(bytes)];
+        self.hdf5(size)
+    }
+
+    #[cfg(feature = "keras")]
+    fn hdf5(&mut self, length: u64) -> Outcome<()> {
+        let stream = self.reader.files[0].stream()?;
+        let (entries, records) = crate::keras::tensors(stream, length)?;
+        (self.entries, self.reader.records) = (entries, records);
+        Ok(())
+    }
+
+    #[cfg(not(feature = "keras"))]
+    fn keras(&mut self, _: Record, _: u64) -> Outcome<()> {
+        Err(KERAS.into())
+    }
+
+    #[cfg(not(feature = "keras"))]
+    fn hdf5(&mut self, _: u64) -> Outcome<()> {
+        Err(KERAS.into())
     }
 
     fn npy(&mut self, length: u64) -> Outcome<()> {
@@ -510,6 +541,11 @@ impl<'a> TensorFile<'a> {
     }
 }
 
+/// What to do with weights of Keras without the feature that reads them.
+#[cfg(not(feature = "keras"))]
+const KERAS: &str = "expected weights of PyTorch or NumPy, got HDF5, as Keras writes it: turn on the feature `keras`, or in \
+                     Python save `{v.path: v.numpy() for v in model.variables}` with `numpy.savez`";
+
 /// Why reading stopped.
 enum Stopped {
     Fault(Fault),
@@ -531,6 +567,7 @@ enum Form {
     Zip,
     Legacy,
     Npy,
+    Hdf5,
 }
 
 impl Form {
@@ -551,11 +588,7 @@ impl Form {
             [0x80, 2..=5, ..] if length > LONGEST_HEADER => Self::Legacy,
             _ if bytes.starts_with(npy::MAGIC) => Self::Npy,
             [b'{' | b' ' | b'\n', ..] if length > LONGEST_HEADER && !prefix.contains(&0) => Self::Index,
-            [0x89, b'H', b'D', b'F', ..] => {
-                return Err("expected weights of PyTorch or NumPy, got an HDF5 file, as Keras writes it: in Python, save \
-                            `{v.path: v.numpy() for v in model.variables}` with `numpy.savez`"
-                    .into());
-            }
+            [0x89, b'H', b'D', b'F', b'\r', b'\n', 0x1a, b'\n'] => Self::Hdf5,
             [b'G', b'G', b'U', b'F', ..] => {
                 return Err("expected weights of PyTorch or NumPy, got a GGUF file, which is not read".into());
             }

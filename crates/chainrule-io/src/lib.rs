@@ -40,6 +40,8 @@ mod file;
 mod header;
 mod index;
 mod json;
+#[cfg(feature = "keras")]
+mod keras;
 mod load;
 mod model;
 mod npy;

@@ -36,6 +36,8 @@ pub(crate) struct Source<'a> {
 pub(crate) enum Stream<'a> {
     File(BufReader<File>),
     Bytes(Cursor<&'a [u8]>),
+    #[cfg(feature = "keras")]
+    Owned(Cursor<Vec<u8>>),
 }
 
 impl<'a> Source<'a> {
@@ -46,6 +48,12 @@ impl<'a> Source<'a> {
 
     pub fn bytes(bytes: &'a [u8]) -> (Self, u64) {
         (Self { path: None, stream: Some(Stream::Bytes(Cursor::new(bytes))) }, bytes.len() as u64)
+    }
+
+    /// A file inside of another.
+    #[cfg(feature = "keras")]
+    pub fn owned(bytes: Vec<u8>) -> Self {
+        Self { path: None, stream: Some(Stream::Owned(Cursor::new(bytes))) }
     }
 
     pub fn stream(&mut self) -> io::Result<&mut Stream<'a>> {
@@ -79,6 +87,8 @@ impl Read for Stream<'_> {
         match self {
             Self::File(file) => file.read(bytes),
             Self::Bytes(all) => all.read(bytes),
+            #[cfg(feature = "keras")]
+            Self::Owned(all) => all.read(bytes),
         }
     }
 }
@@ -88,6 +98,8 @@ impl Seek for Stream<'_> {
         match self {
             Self::File(file) => file.seek(to),
             Self::Bytes(all) => all.seek(to),
+            #[cfg(feature = "keras")]
+            Self::Owned(all) => all.seek(to),
         }
     }
 }

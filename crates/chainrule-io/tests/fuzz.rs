@@ -127,6 +127,14 @@ fn seeds(form: &str) -> Vec<Vec<u8>> {
         "zip" => pickles().into_iter().map(|pickle| torch_zip(pickle, &storage, false)).collect(),
         "deflated zip" => pickles().into_iter().map(|pickle| torch_zip(pickle, &storage, true)).collect(),
         "legacy" => pickles().into_iter().map(|pickle| torch_legacy(pickle, &storage)).collect(),
+        #[cfg(feature = "keras")]
+        "keras" => {
+            let mut builder = hdf5_pure::FileBuilder::new();
+            builder.create_dataset("a").with_f32_data(&[1.0, 2.0, 3.0, 4.0]).with_shape(&[2, 2]);
+            builder.create_dataset("b").with_i64_data(&[5]).with_shape(&[1]);
+            let file = builder.finish().unwrap();
+            vec![file.clone(), zip(&[("model.weights.h5", file)], false)]
+        }
         "npz" => vec![zip(&arrays, false), zip(&arrays, true), zip(&[], false)],
         _ => arrays.iter().map(|(_, bytes)| bytes.clone()).collect(),
     }
@@ -235,4 +243,10 @@ forms! {
     a_damaged_legacy_file_of_torch "legacy",
     a_damaged_npz "npz",
     a_damaged_npy "npy",
+}
+
+#[cfg(feature = "keras")]
+#[test]
+fn a_damaged_file_of_keras() {
+    fuzz("keras");
 }
