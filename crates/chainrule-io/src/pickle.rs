@@ -422,22 +422,22 @@ impl Machine<'_> {
                     self.container(Node::Tuple(items))?
                 }
                 b't' => {
-                    let items = self.to_mark()?;
+                    let items = self.since_mark()?;
                     self.container(Node::Tuple(items))?
                 }
                 b'l' => {
-                    let items = self.to_mark()?;
+                    let items = self.since_mark()?;
                     self.container(Node::List(items))?
                 }
                 b'd' => {
-                    let items = self.to_mark()?;
+                    let items = self.since_mark()?;
                     let dict = self.pickle.make(Node::Dict(Vec::new()))?;
                     self.set(dict, &items)?;
                     dict
                 }
                 // FROZENSET
                 0x91 => {
-                    self.to_mark()?;
+                    self.since_mark()?;
                     Value::Opaque
                 }
                 b'a' => {
@@ -446,13 +446,13 @@ impl Machine<'_> {
                     continue;
                 }
                 b'e' => {
-                    let items = self.to_mark()?;
+                    let items = self.since_mark()?;
                     self.append(&items)?;
                     continue;
                 }
                 // ADDITEMS
                 0x90 => {
-                    self.to_mark()?;
+                    self.since_mark()?;
                     self.top()?;
                     continue;
                 }
@@ -463,7 +463,7 @@ impl Machine<'_> {
                     continue;
                 }
                 b'u' => {
-                    let items = self.to_mark()?;
+                    let items = self.since_mark()?;
                     let dict = self.top()?;
                     self.set(dict, &items)?;
                     continue;
@@ -484,7 +484,7 @@ impl Machine<'_> {
                     continue;
                 }
                 b'1' => {
-                    self.to_mark()?;
+                    self.since_mark()?;
                     continue;
                 }
                 b'2' => self.top()?,
@@ -533,13 +533,13 @@ impl Machine<'_> {
                 },
                 b'i' => {
                     let [module, name] = [self.input.line()?, self.input.line()?];
-                    let items = self.to_mark()?;
+                    let items = self.since_mark()?;
                     let args = self.container(Node::Tuple(items))?;
                     let global = self.global(&module, &name)?;
                     self.call(global, args)?
                 }
                 b'o' => {
-                    let mut items = self.to_mark()?;
+                    let mut items = self.since_mark()?;
                     if items.is_empty() {
                         return Err("expected a class before its arguments, got none".into());
                     }
@@ -609,7 +609,7 @@ impl Machine<'_> {
         }
     }
 
-    fn to_mark(&mut self) -> Outcome<Vec<Value>> {
+    fn since_mark(&mut self) -> Outcome<Vec<Value>> {
         let mark = self.marks.pop().ok_or("expected a mark on the stack, got none")?;
         Ok(self.stack.split_off(mark as usize))
     }

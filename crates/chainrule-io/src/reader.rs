@@ -1,9 +1,6 @@
 //! Records of a file, stored or deflated, and tensors that lie in them in any order.
 
-use crate::{
-    crc::Crc,
-    fault::{Fault, Outcome},
-};
+use crate::{crc::Crc, fault::Outcome};
 use safetensors::Dtype;
 use std::{
     fs::{self, File},
@@ -461,7 +458,7 @@ impl Inflating {
             let (taken, made) = (self.state.total_in(), self.state.total_out());
             let input = &self.input[self.have.clone()];
             let status = self.state.decompress(input, bytes, FlushDecompress::None);
-            let status = status.map_err(|e| Fault::Text(format!("deflated bytes: {e}")))?;
+            let status = status.map_err(|e| format!("deflated bytes: {e}"))?;
             let taken = (self.state.total_in() - taken) as usize;
             let made = (self.state.total_out() - made) as usize;
             self.have.start += taken;

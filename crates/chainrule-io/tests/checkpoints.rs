@@ -108,7 +108,7 @@ fn rounded(dtype: &str, value: f32) -> u16 {
         _ => {
             let exponent = ((value.to_bits() >> 23 & 0xff) as i32 - 127).max(-14);
             let units = (f64::from(value.abs()) * 2f64.powi(10 - exponent)).round_ties_even() as u32;
-            (value.to_bits() >> 31 << 15 | (((exponent + 14) as u32) << 10) + units) as u16
+            ((value.to_bits() >> 31 << 15) | ((((exponent + 14) as u32) << 10) + units)) as u16
         }
     }
 }
