@@ -8,7 +8,10 @@ use crate::{
     reader::{Place, Reader, Record, Source},
     torch, zip,
 };
-use chainrule_core::{Error, Result, Scalar, Shape, Tensor, text::quote};
+use chainrule_core::{
+    Error, Result, Scalar, Shape, Tensor,
+    text::{self, quote},
+};
 use safetensors::Dtype;
 use std::{
     collections::HashMap,
@@ -131,7 +134,8 @@ impl TensorFile<'static> {
     }
 
     fn at(path: &Path, shard: bool) -> Result<Self> {
-        let name = path.display().to_string();
+        // An index may have named it.
+        let name = text::message(&path.display().to_string());
         let (file, length) = Source::open(path).map_err(|e| Error::io(e, format!("read {name}")))?;
         let beside = match shard {
             true => Beside::Shard,

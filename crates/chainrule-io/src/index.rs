@@ -33,7 +33,7 @@ pub(crate) fn parse(json: &[u8]) -> Outcome<Index> {
         // A name in the folder of the index, on any system.
         let mut parts = Path::new(&**name).components();
         let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
-        if !plain || name.contains(['/', '\\', ':', '\0']) {
+        if !plain || name.contains(['/', '\\', ':']) || name.contains(char::is_control) {
             return Err(format!("index: expected files beside the index, got {}", quote(name)).into());
         }
     }

@@ -142,12 +142,15 @@ fn seeds(form: &str) -> Vec<Vec<u8>> {
 
 /// Cases that once failed.
 fn found(form: &str) -> Vec<Vec<u8>> {
-    let _ = form;
-    Vec::new()
+    match form {
+        // Its name stood in the message of the operating system's error.
+        "index" => vec![b"{\"weight_map\":{\"weight\":\"a.safetens\x7frs\"}}".to_vec()],
+        _ => Vec::new(),
+    }
 }
 
 /// Opens a file and reads all of it.
-fn case(form: &str, bytes: &[u8], index: Option<&PathBuf>) -> Result<bool, String> {
+fn case(form: &str, bytes: &[u8], index: Option<&PathBuf>, again: bool) -> Result<bool, String> {
     // Not to be counted: the file itself.
     if let Some(index) = index {
         fs::write(index, bytes).unwrap();
@@ -173,7 +176,11 @@ fn case(form: &str, bytes: &[u8], index: Option<&PathBuf>) -> Result<bool, Strin
         Ok(Err(text)) if text.chars().count() > 8100 || text.contains(char::is_control) => {
             fault(format!("message {text:?}"))
         }
-        _ if time > TIME => fault(format!("took {time:?}")),
+        // On a machine that does other things too it counts if it does so again.
+        _ if time > TIME => match again {
+            true => fault(format!("took {time:?}")),
+            false => case(form, bytes, index, true),
+        },
         _ if took > MEMORY + 32 * bytes.len() + 8 * size => fault(format!("took {took} bytes")),
         Ok(outcome) => Ok(outcome.is_ok()),
     }
@@ -195,10 +202,10 @@ fn fuzz(form: &str) {
     let index = (form == "index").then_some(&index);
     let seeds = seeds(form);
     for seed in &seeds[..if form == "index" { 1 } else { seeds.len() }] {
-        assert_eq!(case(form, seed, index), Ok(true), "{:?}", TensorFile::from_bytes(seed));
+        assert_eq!(case(form, seed, index, false), Ok(true), "{:?}", TensorFile::from_bytes(seed));
     }
     let mut faults: Vec<String> =
-        found(form).iter().filter_map(|bytes| case(form, bytes, index).err()).collect();
+        found(form).iter().filter_map(|bytes| case(form, bytes, index, false).err()).collect();
     let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(0);
     let begun = Instant::now();
     let (mut cases, mut loaded) = (0, 0);
@@ -209,7 +216,7 @@ fn fuzz(form: &str) {
         let mut bytes = corpus[numbers.below(corpus.len())].clone();
         let other = corpus[numbers.below(corpus.len())].clone();
         damage(&mut numbers, &mut bytes, &other);
-        match case(form, &bytes, index) {
+        match case(form, &bytes, index, false) {
             Err(fault) => faults.push(format!("case {cases}: {fault}")),
             Ok(read) => {
                 loaded += u64::from(read);
