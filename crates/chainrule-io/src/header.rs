@@ -19,15 +19,15 @@ pub(crate) const METADATA: &str = "__metadata__";
 pub(crate) const ARCHITECTURE: &str = "chainrule.model";
 
 /// How many axes a tensor may have: as many as PyTorch's.
-const MOST_AXES: usize = 64;
+pub(crate) const MOST_AXES: usize = 64;
 
 /// What a header says.
 #[derive(Debug, Default)]
 pub(crate) struct Header {
     /// By name.
     tensors: Vec<Entry>,
-    /// The text of the architecture.
-    pub architecture: Option<String>,
+    /// The metadata.
+    metadata: Metadata,
     /// How many bytes of values follow.
     pub length: u64,
 }
@@ -51,9 +51,24 @@ impl Header {
         parsed.map_err(|e| format!("header: {e}"))?.checked()
     }
 
+    /// The text of the architecture, taken out.
+    pub(crate) fn architecture(&mut self) -> Option<String> {
+        self.metadata.architecture.take()
+    }
+
+    /// Other names of tensors, each with the name under which the tensor stands: `safetensors.torch.save_model` writes tied
+    /// ones once.
+    pub(crate) fn aliases(&self) -> impl Iterator<Item = (&str, &Entry)> {
+        let find = |name: &str| self.tensors.binary_search_by(|entry| (*entry.name).cmp(name)).ok();
+        self.metadata.texts().filter_map(move |(alias, name)| match (find(alias), find(name)) {
+            (None, Some(at)) => Some((alias, &self.tensors[at])),
+            _ => None,
+        })
+    }
+
     /// The tensors, by name.
-    pub(crate) fn tensors(&self) -> &[Entry] {
-        &self.tensors
+    pub(crate) fn into_tensors(self) -> Vec<Entry> {
+        self.tensors
     }
 
     fn checked(mut self) -> Result<Self, String> {
@@ -102,7 +117,7 @@ impl<'de> Visitor<'de> for Whole {
             } else if std::mem::replace(&mut metadata, true) {
                 return Err(de::Error::custom(twice(METADATA)));
             } else {
-                header.architecture = map.next_value_seed(Metadata)?;
+                header.metadata = map.next_value_seed(Metadata::default())?;
             }
         }
         Ok(header)
@@ -190,33 +205,58 @@ impl<'de> Visitor<'de> for Axes {
     }
 }
 
-/// The metadata: texts, of which one is kept.
-struct Metadata;
+/// The metadata: texts.
+#[derive(Debug, Default)]
+struct Metadata {
+    architecture: Option<String>,
+    /// Keys and values in turn, one after another, but for those without a value.
+    text: String,
+    /// Where each ends.
+    ends: Vec<u32>,
+}
+
+impl Metadata {
+    fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
+        let (pairs, _) = self.ends.as_chunks::<2>();
+        let mut begin = 0;
+        pairs.iter().map(move |&[middle, end]| {
+            let pair = (&self.text[begin..middle as usize], &self.text[middle as usize..end as usize]);
+            begin = end as usize;
+            pair
+        })
+    }
+}
 
 impl<'de> DeserializeSeed<'de> for Metadata {
-    type Value = Option<String>;
+    type Value = Self;
 
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self, D::Error> {
         json.deserialize_map(self)
     }
 }
 
 impl<'de> Visitor<'de> for Metadata {
-    type Value = Option<String>;
+    type Value = Self;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object of texts")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut kept = None;
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
         while let Some(key) = map.next_key::<String>()? {
             let value: String = map.next_value()?;
-            if key == ARCHITECTURE && kept.replace(value).is_some() {
-                return Err(de::Error::custom(twice(ARCHITECTURE)));
+            if key == ARCHITECTURE {
+                if self.architecture.replace(value).is_some() {
+                    return Err(de::Error::custom(twice(ARCHITECTURE)));
+                }
+            } else if !value.is_empty() {
+                for text in [key, value] {
+                    self.text.push_str(&text);
+                    self.ends.push(self.text.len() as u32);
+                }
             }
         }
-        Ok(kept)
+        Ok(self)
     }
 }
 
@@ -226,15 +266,26 @@ mod tests {
 
     #[test]
     fn a_header_is_read_in_any_order_of_its_fields() {
-        let header = Header::parse(
+        let mut header = Header::parse(
             br#" {"b":{"data_offsets":[8,12],"dtype":"F32","more":[{}],"shape":[]},
             "__metadata__":{"format":"pt","chainrule.model":"m"},"a":{"dtype":"F64","shape":[1,1],"data_offsets":[0,8]}} "#,
         )
         .unwrap();
-        assert_eq!((header.architecture.as_deref(), header.length), (Some("m"), 12));
-        let names: Vec<_> = header.tensors().iter().map(|e| (&*e.name, &*e.shape, e.place)).collect();
+        assert_eq!((header.architecture().as_deref(), header.length), (Some("m"), 12));
+        let names: Vec<_> = header.tensors.iter().map(|e| (&*e.name, &*e.shape, e.place)).collect();
         assert_eq!(names, [("a", &[1, 1][..], (0, 8)), ("b", &[][..], (8, 12))]);
-        assert_eq!(Header::parse(b"{}").unwrap().tensors().len(), 0);
+        assert_eq!(Header::parse(b"{}").unwrap().into_tensors().len(), 0);
+    }
+
+    #[test]
+    fn names_in_the_metadata_are_of_tensors_that_are_there() {
+        let header = Header::parse(
+            br#"{"__metadata__":{"tied":"a","format":"pt","a":"b","other":"tied"},
+            "a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#,
+        )
+        .unwrap();
+        let aliases: Vec<_> = header.aliases().map(|(alias, entry)| (alias, &*entry.name)).collect();
+        assert_eq!(aliases, [("tied", "a")]);
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! Weights and whole models in and out for [chainrule](https://docs.rs/chainrule): safetensors under PyTorch names.
+//! Weights and whole models in and out for [chainrule](https://docs.rs/chainrule): safetensors under PyTorch names, and the
+//! weights of PyTorch's and NumPy's own files.
 //!
 //! [`save`] writes every parameter and buffer of a model under its path, `encoder.0.weight`; [`load()`] reads them back, or
-//! reads a `state_dict` that PyTorch saved as safetensors. Loading is strict: all that is missing, unexpected or of another
-//! shape is listed in one error, and the model changes only if everything fits. [`Load`] loads a part, or under other names.
+//! reads what PyTorch saved: safetensors in one file or several, `.pt` of either form, and `.npz`. Loading is strict: all that is missing, unexpected or of another
+//! shape is listed in one error, and the model changes only if everything fits. [`Load`] loads a part, or under other names;
+//! [`Save`] saves a part, or in 16 bits; [`TensorFile`] says what is in a file.
 //! [`save_model`] adds the architecture, and [`load_model`] needs nothing else. Files are written atomically.
 //!
 //! ```
@@ -32,23 +34,34 @@
 
 mod archive;
 mod atomic;
+mod crc;
 mod dtype;
+mod fault;
+mod file;
 mod header;
+mod index;
 mod json;
+#[cfg(feature = "keras")]
+mod keras;
 mod load;
 mod model;
+mod npy;
+mod pickle;
+mod reader;
 mod report;
 mod rule;
 mod save;
-mod source;
+mod torch;
+mod zip;
 
 pub use archive::Archive;
 pub use atomic::{check_writable, write_atomically};
 pub use chainrule_core as core;
+pub use file::{TensorFile, TensorInfo};
 pub use load::{Load, from_bytes, load};
 pub use model::{load_model, model_from_bytes, model_to_bytes, save_model};
 pub use report::{Left, Reason, Report, Taken};
-pub use save::{part_to_bytes, save, save_part, to_bytes};
+pub use save::{Save, part_to_bytes, save, save_part, to_bytes};
 
 /// The README's example, run as a test.
 #[cfg(doctest)]

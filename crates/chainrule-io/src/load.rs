@@ -1,11 +1,10 @@
 //! From a file to a model: the header first, all names and shapes at once, then the values, and only then the model.
 
 use crate::{
-    dtype,
-    header::Entry,
+    TensorFile, dtype,
+    file::{Entry, Root},
     report::{Left, Reason, Report, Taken},
     rule::Rename,
-    source::{self, Source},
 };
 use chainrule_core::{Error, ParamId, Parameters, Result, Scalar, Shape, Tensor, text::quote};
 use safetensors::Dtype;
@@ -13,15 +12,16 @@ use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fmt,
-    io::{Read, Seek},
     path::Path,
 };
 
-/// Loads every parameter and buffer of a model from a safetensors file, which PyTorch may have written. [`Load`] loads a
-/// part, or under other names.
+/// Loads every parameter and buffer of a model from a file in any form that [`TensorFile`] reads: safetensors in one file or
+/// several, what `torch.save` writes, or NumPy's arrays. [`Load`] loads a part, or under other names.
 ///
-/// Values of type F64, F32, F16 and BF16 become the model's own, counters are read from I64. Of a parameter with several
-/// names one may be missing. The file is read tensor by tensor, after its header was found to fit.
+/// Floating-point values become the model's own, counters are read from I64. Of a parameter with several names one may be
+/// missing. Of a checkpoint that holds more than a `state_dict` its only one is taken, under the usual names or another, and
+/// the prefixes `module.` and `_orig_mod.` of all names are taken off if the model has none. The file is read tensor by
+/// tensor, after its header was found to fit.
 ///
 /// # Errors
 /// One error of kind [`State`](chainrule_core::Kind::State) lists the names that are missing, unexpected, of another shape
@@ -29,7 +29,7 @@ use std::{
 /// the model's scalar does not hold exactly and what the operating system reports are errors too. The model is as it was
 /// after any of them.
 pub fn load(model: &mut (impl Parameters + ?Sized), path: impl AsRef<Path>) -> Result<()> {
-    Load::strict().run(model, source::open(path.as_ref())?).map(drop)
+    strictly(model, &mut TensorFile::open(path)?)
 }
 
 /// [`load`] from the contents of a file.
@@ -37,14 +37,11 @@ pub fn load(model: &mut (impl Parameters + ?Sized), path: impl AsRef<Path>) -> R
 /// # Errors
 /// As [`load`].
 pub fn from_bytes(model: &mut (impl Parameters + ?Sized), bytes: &[u8]) -> Result<()> {
-    strictly(model, source::of_bytes(bytes)?)
+    strictly(model, &mut TensorFile::from_bytes(bytes)?)
 }
 
-pub(crate) fn strictly<R: Read + Seek>(
-    model: &mut (impl Parameters + ?Sized),
-    source: Source<R>,
-) -> Result<()> {
-    Load::strict().run(model, source).map(drop)
+pub(crate) fn strictly(model: &mut (impl Parameters + ?Sized), file: &mut TensorFile<'_>) -> Result<()> {
+    Load::strict().run(model, file).map(drop)
 }
 
 /// Loading for fine-tuning: a part of a file, or under other names.
@@ -87,6 +84,8 @@ pub struct Load<'a> {
     missing: Option<Which<'a>>,
     unexpected: Option<Which<'a>>,
     skip_mismatched: bool,
+    allow_not_finite: bool,
+    item: Option<String>,
     /// Counters may not be missing either.
     strict: bool,
 }
@@ -151,12 +150,23 @@ impl<'a> Load<'a> {
         Self { skip_mismatched: true, ..self }
     }
 
+    /// Takes the tensors below an item of a checkpoint, `item("ema")`, and names them without it. Without this the only
+    /// `state_dict` is taken; `item("")` takes all, under their whole names.
+    pub fn item(self, name: impl Into<String>) -> Self {
+        Self { item: Some(name.into()), ..self }
+    }
+
+    /// Takes infinities and NaN too.
+    pub fn allow_not_finite(self) -> Self {
+        Self { allow_not_finite: true, ..self }
+    }
+
     /// Loads from a file.
     ///
     /// # Errors
     /// As [`load`], unless a method allows it; two tensors are for the same parameter.
     pub fn load(&self, model: &mut (impl Parameters + ?Sized), path: impl AsRef<Path>) -> Result<Report> {
-        self.run(model, source::open(path.as_ref())?)
+        self.run(model, &mut TensorFile::open(path)?)
     }
 
     /// Loads from the contents of a file.
@@ -164,23 +174,33 @@ impl<'a> Load<'a> {
     /// # Errors
     /// As [`Load::load`].
     pub fn from_bytes(&self, model: &mut (impl Parameters + ?Sized), bytes: &[u8]) -> Result<Report> {
-        self.run(model, source::of_bytes(bytes)?)
+        self.run(model, &mut TensorFile::from_bytes(bytes)?)
     }
 
-    fn run<P: Parameters + ?Sized, R: Read + Seek>(
+    /// Loads from a file that is open.
+    ///
+    /// # Errors
+    /// As [`Load::load`].
+    pub fn from_file(
         &self,
-        model: &mut P,
-        mut source: Source<R>,
+        model: &mut (impl Parameters + ?Sized),
+        file: &mut TensorFile<'_>,
     ) -> Result<Report> {
-        let plan = self.plan(model, &source)?;
+        self.run(model, file)
+    }
+
+    fn run<P: Parameters + ?Sized>(&self, model: &mut P, file: &mut TensorFile<'_>) -> Result<Report> {
+        let mut plan = self.plan(model, file)?;
         let mut loaded: BTreeMap<ParamId, Tensor<P::T>> = BTreeMap::new();
-        for (Taken { from, .. }, target, stored) in &plan.taken {
-            let tensor = source.tensor(from, *stored, target.shape, target.counter)?;
+        let mut in_order: Vec<usize> = (0..plan.taken.len()).collect();
+        in_order.sort_by_key(|&i| file.order(plan.taken[i].2));
+        for (Taken { from, .. }, target, at) in in_order.into_iter().map(|i| &plan.taken[i]) {
+            let tensor = file.value(*at, target.shape, target.counter, !self.allow_not_finite)?;
             match loaded.get(&target.id) {
-                Some(other) if *other != tensor => {
+                Some(other) if !same(other, &tensor) => {
                     return Err(Error::state(format!(
                         "{}: expected the same values under all names of one parameter, got others in {}",
-                        source.name,
+                        file.name(),
                         quote(from)
                     )));
                 }
@@ -198,41 +218,87 @@ impl<'a> Load<'a> {
             }
         });
         result?;
-        Ok(Report { taken: plan.taken.into_iter().map(|(taken, ..)| taken).collect(), left: plan.left })
+        let taken = plan.taken.drain(..).map(|(taken, ..)| taken).collect();
+        Ok(Report { item: plan.item, taken, left: plan.left })
+    }
+
+    /// The item of the file that is loaded.
+    fn chosen(&self, file: &TensorFile<'_>) -> Result<Option<String>> {
+        match (&self.item, file.root()) {
+            (Some(name), _) if name.is_empty() => Ok(None),
+            (Some(name), _) => Ok(Some(name.clone())),
+            (None, Root::Whole) => Ok(None),
+            (None, Root::Item(name)) => Ok(Some(name.to_string())),
+            (None, Root::Several(names)) => {
+                let names: Vec<String> = names.iter().take(MOST_PROBLEMS).map(|name| quote(name)).collect();
+                Err(Error::state(format!(
+                    "{}: expected one state_dict, got several: name one by `Load::item`: {}",
+                    file.name(),
+                    names.join(", ")
+                )))
+            }
+        }
     }
 
     /// What goes where, if header and model fit together as far as they must.
-    fn plan<P: Parameters + ?Sized, R>(&self, model: &P, source: &Source<R>) -> Result<Plan> {
+    fn plan<P: Parameters + ?Sized>(&self, model: &P, file: &TensorFile<'_>) -> Result<Plan> {
         let mut problems = Problems::default();
         let targets = targets(model, &mut problems);
-        let mut plan = Plan::default();
+        let mut plan = Plan { item: self.chosen(file)?, ..Plan::default() };
         let mut leave = |name: &str, reason: Reason| plan.left.push(Left { name: name.into(), reason });
+        // The tensors, each under its name in the item and under that which the model should know.
+        let mut named: Vec<Named> = Vec::new();
+        for (at, entry) in file.entries().iter().enumerate() {
+            let name = match &plan.item {
+                None => &*entry.name,
+                Some(item) => {
+                    match entry.name.strip_prefix(&**item).and_then(|rest| rest.strip_prefix('.')) {
+                        Some(name) => name,
+                        None => continue,
+                    }
+                }
+            };
+            let rename = |name, rename: &Rename<'a>| Cow::Owned(rename.apply(Cow::into_owned(name)));
+            let path = self.renames.iter().fold(Cow::Borrowed(name), rename);
+            named.push(Named { name, path, at, entry });
+        }
+        if let (Some(item), true) = (&plan.item, named.is_empty()) {
+            return Err(Error::state(format!(
+                "{}: expected tensors below {}, got none",
+                file.name(),
+                quote(item)
+            )));
+        }
+        strip_wrappers(&mut named, &targets);
         // What keeps its values by the caller's word is not missing.
         let (mut found, mut kept) = (BTreeSet::new(), BTreeSet::new());
-        let mut tensors: BTreeMap<Cow<'_, str>, &Entry> = BTreeMap::new();
-        for entry in source.header.tensors() {
-            let name = &*entry.name;
-            let path = self
-                .renames
-                .iter()
-                .fold(Cow::Borrowed(name), |name, rename| Cow::Owned(rename.apply(name.into_owned())));
+        let mut tensors: BTreeMap<Cow<'_, str>, (&str, usize, &Entry)> = BTreeMap::new();
+        for Named { name, path, at, entry } in named {
             if self.skip.as_ref().is_some_and(|which| which(name)) {
                 leave(name, Reason::Skipped);
                 if let Some((path, _)) = targets.get_key_value(&*path) {
                     kept.insert(path.as_str());
                 }
-            } else if let Some(other) = tensors.get(&path) {
+            } else if let Some((other, ..)) = tensors.get(&path) {
                 problems.add(|| {
-                    let [path, other, name] = [&*path, &*other.name, name].map(quote);
+                    let [path, other, name] = [&*path, other, name].map(quote);
                     format!("expected one tensor for {path}, got {other} and {name}")
                 });
             } else {
-                tensors.insert(path, entry);
+                tensors.insert(path, (name, at, entry));
             }
         }
-        for (path, entry) in tensors {
-            let name = &*entry.name;
+        // Of tied tensors, of which a file names one and tells the other names, any name will do.
+        let aliases = tensors.iter().filter(|(_, (.., entry))| entry.alias);
+        let tied: BTreeSet<(u32, u64)> = aliases
+            .filter(|(path, _)| targets.contains_key(&***path))
+            .map(|(_, &(_, at, _))| file.order(at))
+            .collect();
+        for (path, (name, at, entry)) in tensors {
             let Some((path, target)) = targets.get_key_value(&*path) else {
+                if entry.alias || tied.contains(&file.order(at)) {
+                    continue;
+                }
                 if self.unexpected.as_ref().is_some_and(|which| which(name)) {
                     leave(name, Reason::Unexpected);
                 } else {
@@ -243,7 +309,7 @@ impl<'a> Load<'a> {
             let Some((expected, got)) = target.mismatch::<P::T>(entry) else {
                 found.insert(target.id);
                 let taken = Taken { path: path.clone(), from: name.into() };
-                plan.taken.push((taken, *target, (entry.dtype, entry.place)));
+                plan.taken.push((taken, *target, at));
                 continue;
             };
             kept.insert(path.as_str());
@@ -267,7 +333,7 @@ impl<'a> Load<'a> {
         match problems.finish() {
             None => Ok(plan),
             Some(problems) => {
-                Err(Error::state(format!("{} and the model do not fit: {problems}", source.name)))
+                Err(Error::state(format!("{} and the model do not fit: {problems}", file.name())))
             }
         }
     }
@@ -315,8 +381,45 @@ struct Target {
 
 #[derive(Default)]
 struct Plan {
-    taken: Vec<(Taken, Target, (Dtype, (usize, usize)))>,
+    item: Option<String>,
+    /// With the number of the tensor in the file.
+    taken: Vec<(Taken, Target, usize)>,
     left: Vec<Left>,
+}
+
+/// A tensor of the file.
+struct Named<'f> {
+    /// Its name there.
+    name: &'f str,
+    /// Its name for the model.
+    path: Cow<'f, str>,
+    at: usize,
+    entry: &'f Entry,
+}
+
+/// Takes off what `nn.DataParallel` and `torch.compile` put before all names, if the model has no such names.
+fn strip_wrappers(named: &mut [Named<'_>], targets: &BTreeMap<String, Target>) {
+    loop {
+        let wraps = |prefix: &&str| {
+            named.iter().all(|tensor| tensor.path.starts_with(*prefix))
+                && !targets.keys().any(|path| path.starts_with(*prefix))
+        };
+        let Some(prefix) = ["module.", "_orig_mod."].into_iter().find(wraps).filter(|_| !named.is_empty())
+        else {
+            return;
+        };
+        for tensor in &mut *named {
+            tensor.path = match &tensor.path {
+                Cow::Borrowed(path) => Cow::Borrowed(&path[prefix.len()..]),
+                Cow::Owned(path) => Cow::Owned(path[prefix.len()..].to_owned()),
+            };
+        }
+    }
+}
+
+/// Whether two tensors have the same values, NaN being itself.
+fn same<T: Scalar>(a: &Tensor<T>, b: &Tensor<T>) -> bool {
+    a.data().iter().zip(b.data()).all(|(a, b)| a == b || a.is_nan() && b.is_nan())
 }
 
 fn targets<P: Parameters + ?Sized>(model: &P, problems: &mut Problems) -> BTreeMap<String, Target> {

@@ -1,18 +1,8 @@
 //! Models with their architecture: files that load without the code that built them.
 
-use crate::{
-    header::ARCHITECTURE,
-    json,
-    load::strictly,
-    save,
-    source::{self, Source},
-    write_atomically,
-};
+use crate::{Save, TensorFile, header::ARCHITECTURE, json, load::strictly};
 use chainrule_core::{BoxModule, Error, Module, Registry, Result, Scalar};
-use std::{
-    io::{Read, Seek},
-    path::Path,
-};
+use std::path::Path;
 
 /// Saves a model, its architecture and its weights, in one safetensors file. [`load_model`] needs no more to build it again;
 /// [`load`](crate::load()) and PyTorch read the weights alone.
@@ -20,7 +10,7 @@ use std::{
 /// # Errors
 /// A part of the model does not say what it is ([`Layer::spec`](chainrule_core::Layer::spec)), or as [`save`](crate::save()).
 pub fn save_model(model: &(impl Module + ?Sized), path: impl AsRef<Path>) -> Result<()> {
-    write_atomically(path, &model_to_bytes(model)?)
+    Save::new().save_model(model, path)
 }
 
 /// The contents of the file that [`save_model`] writes.
@@ -28,7 +18,7 @@ pub fn save_model(model: &(impl Module + ?Sized), path: impl AsRef<Path>) -> Res
 /// # Errors
 /// As [`save_model`], the operating system aside.
 pub fn model_to_bytes(model: &(impl Module + ?Sized)) -> Result<Vec<u8>> {
-    save::with_metadata(model, |_| true, [(ARCHITECTURE.to_owned(), json::write(&model.to_spec())?)])
+    Save::new().model_to_bytes(model)
 }
 
 /// Loads a model that [`save_model`] saved, in either scalar type. The registry knows its kinds of layers, those from
@@ -38,7 +28,7 @@ pub fn model_to_bytes(model: &(impl Module + ?Sized)) -> Result<Vec<u8>> {
 /// The file has no architecture, one of another version, or a kind that the registry does not have; or as
 /// [`load`](crate::load()).
 pub fn load_model<T: Scalar>(registry: &Registry<T>, path: impl AsRef<Path>) -> Result<BoxModule<T>> {
-    build(registry, source::open(path.as_ref())?)
+    build(registry, TensorFile::open(path)?)
 }
 
 /// [`load_model`] from the contents of a file.
@@ -46,12 +36,13 @@ pub fn load_model<T: Scalar>(registry: &Registry<T>, path: impl AsRef<Path>) -> 
 /// # Errors
 /// As [`load_model`].
 pub fn model_from_bytes<T: Scalar>(registry: &Registry<T>, bytes: &[u8]) -> Result<BoxModule<T>> {
-    build(registry, source::of_bytes(bytes)?)
+    build(registry, TensorFile::from_bytes(bytes)?)
 }
 
-fn build<T: Scalar, R: Read + Seek>(registry: &Registry<T>, mut source: Source<R>) -> Result<BoxModule<T>> {
-    let entry = source.header.architecture.take();
-    let wrong = |text: String| Error::format(format!("{}: {text}", source.name));
+fn build<T: Scalar>(registry: &Registry<T>, mut file: TensorFile<'_>) -> Result<BoxModule<T>> {
+    let entry = file.architecture();
+    let name = file.name().to_owned();
+    let wrong = |text: String| Error::format(format!("{name}: {text}"));
     let text = entry.ok_or_else(|| {
         wrong(format!(
             "expected an entry `{ARCHITECTURE}` in the metadata, got none: the file holds weights alone, which `load` reads"
@@ -60,6 +51,6 @@ fn build<T: Scalar, R: Read + Seek>(registry: &Registry<T>, mut source: Source<R
     let spec = json::parse(&text).map_err(|e| wrong(e.to_string()))?;
     drop(text);
     let mut model = registry.build_module(&spec).map_err(|e| wrong(format!("architecture: {e}")))?;
-    strictly(&mut model, source)?;
+    strictly(&mut model, &mut file)?;
     Ok(model)
 }

@@ -7,6 +7,8 @@ use std::fmt;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
+    /// The item of a checkpoint in which the tensors were, such as `state_dict`.
+    pub item: Option<String>,
     /// The tensors that the model took.
     pub taken: Vec<Taken>,
     /// The tensors of the file that it did not take, and the parameters that found none.
@@ -62,6 +64,9 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} taken, {} left", self.taken.len(), self.left.len())?;
+        if let Some(item) = &self.item {
+            write!(f, " of {}", quote(item))?;
+        }
         for Taken { path, from } in &self.taken {
             write!(f, "\n  {}", quote(path))?;
             if path != from {
