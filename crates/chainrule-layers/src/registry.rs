@@ -85,6 +85,9 @@ mod tests {
     /// Layers for which PyTorch has no class, and what stands for them there.
     const NOT_IN_PYTORCH: &[(&str, &str)] = &[
         ("Add", "the operator +"),
+        ("LearnedPosition", "an Embedding of positions and the operator +"),
+        ("ScaledDotProductAttention", "the function of this name"),
+        ("SinusoidalPosition", "a table and the operator +"),
         ("Rope", "the sum of two products, with sines and cosines"),
         ("BilinearGlu", "the product of the halves"),
         ("Chunk", "the function torch.chunk"),

@@ -12,10 +12,11 @@ use chainrule_core::{
     AnyState, BoxModule, Classes, Context, Error, Grads, Module, ModuleCall, Objective, Registry, Result,
     Scalar, Spec, Target, Tensor,
 };
+use chainrule_layers::FeedForwardActivation;
 use chainrule_losses::{Bce, CrossEntropy, Mse};
 use chainrule_models::{
-    AutoEncoder, ConvNeXt, LeNet, Mlp, MobileNetV2, ResNet, Stage, Stem, UNet, Vae, VaeLoss, Vgg, WaveNet,
-    WganCritic,
+    AutoEncoder, Bert, ConvNeXt, LeNet, Mlp, MobileNetV2, ResNet, Stage, Stem, UNet, Vae, VaeLoss, Vgg,
+    VisionTransformer, WaveNet, WganCritic,
 };
 use serde_json::Value;
 use std::marker::PhantomData;
@@ -128,6 +129,34 @@ fn build<T: Scalar>(registry: &Registry<T>, arch: &str, config: &Value) -> Step<
             let net = classifier(BoxModule::new(net.build()));
             Net { inputs: &["levels"], of: (&["logits"], &["next"]), ..net }
         }
+        "BERT" => {
+            let (vocab, context, embed) = (size("vocab")?, size("context")?, size("embed")?);
+            let bert = Bert {
+                feed_forward: size("ff")?,
+                layers: size("layers")?,
+                eps: number("eps"),
+                activation: feed_forward(config)?,
+                dropout: 0.0,
+                ..Bert::new(vocab, context, embed, size("heads")?, size("classes")?)
+            };
+            let net = classifier(BoxModule::new(bert.build()));
+            Net { inputs: &["tokens", "types", "mask"], outputs: &["logits", "hidden"], ..net }
+        }
+        "ViT" => {
+            let (channels, image, patch) = (size("channels")?, array(sizes("size")?)?, size("patch")?);
+            let (embed, heads, classes) = (size("embed")?, size("heads")?, size("classes")?);
+            let vit = VisionTransformer {
+                feed_forward: size("ff")?,
+                layers: size("layers")?,
+                class_token: config["pool"] == "cls",
+                activation: feed_forward(config)?,
+                ..VisionTransformer::new(channels, image, patch, embed, heads, classes)
+            };
+            if !on("qkv_bias") {
+                return Err(Stop::Skip("qkv_bias = false".into()));
+            }
+            classifier(BoxModule::new(vit.build()))
+        }
         "AutoEncoder" => {
             let net = AutoEncoder {
                 width: array(sizes("width")?)?,
@@ -225,6 +254,15 @@ fn list(value: &Value, name: &str) -> Step<Vec<usize>> {
 
 fn array<const N: usize>(sizes: Vec<usize>) -> Step<[usize; N]> {
     sizes.try_into().map_err(|sizes| Stop::Fail(format!("expected {N} sizes, got {sizes:?}")))
+}
+
+fn feed_forward(config: &Value) -> Step<FeedForwardActivation> {
+    Ok(match config["act"].as_str() {
+        Some("relu") => FeedForwardActivation::Relu,
+        Some("gelu") => FeedForwardActivation::Gelu,
+        Some("gelu_tanh") => FeedForwardActivation::GeluTanh,
+        other => return Err(Stop::Skip(format!("activation {other:?}"))),
+    })
 }
 
 fn activation(name: &str) -> Step<Spec> {

@@ -23,15 +23,18 @@ pub enum FeedForwardActivation {
     Relu,
     /// x Φ(x)
     Gelu,
+    /// GELU by its approximation with tanh.
+    GeluTanh,
 }
 
 impl FromValue for FeedForwardActivation {
-    const WHAT: &'static str = "`relu` or `gelu`";
+    const WHAT: &'static str = "`relu`, `gelu` or `gelu_tanh`";
 
     fn from_value(value: &Value) -> Option<Self> {
         match value {
             Value::Text(text) if text == "relu" => Some(Self::Relu),
             Value::Text(text) if text == "gelu" => Some(Self::Gelu),
+            Value::Text(text) if text == "gelu_tanh" => Some(Self::GeluTanh),
             _ => None,
         }
     }
@@ -42,6 +45,7 @@ impl From<FeedForwardActivation> for Value {
         match activation {
             FeedForwardActivation::Relu => "relu",
             FeedForwardActivation::Gelu => "gelu",
+            FeedForwardActivation::GeluTanh => "gelu_tanh",
         }
         .into()
     }
@@ -95,6 +99,7 @@ impl<T: Scalar> FeedForward<T> {
         match self.activation {
             FeedForwardActivation::Relu => Relu::new().forward(a, u, &mut (), cx),
             FeedForwardActivation::Gelu => Gelu::new().forward(a, u, &mut (), cx),
+            FeedForwardActivation::GeluTanh => Gelu::new().approximate_tanh().forward(a, u, &mut (), cx),
         }
     }
 
@@ -102,6 +107,9 @@ impl<T: Scalar> FeedForward<T> {
         match self.activation {
             FeedForwardActivation::Relu => Relu::new().backward(call, &mut (), grads, Some(da)),
             FeedForwardActivation::Gelu => Gelu::new().backward(call, &mut (), grads, Some(da)),
+            FeedForwardActivation::GeluTanh => {
+                Gelu::new().approximate_tanh().backward(call, &mut (), grads, Some(da))
+            }
         }
     }
 }

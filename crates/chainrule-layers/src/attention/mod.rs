@@ -10,8 +10,11 @@ mod stream;
 mod sublayer;
 
 crate::registry::family! {
+    learned_position => LearnedPosition;
     multihead_attention => MultiheadAttention;
     rope => Rope;
+    scaled_dot_product_attention => ScaledDotProductAttention;
+    sinusoidal_position => SinusoidalPosition;
     transformer => Transformer;
     transformer_decoder => TransformerDecoder;
     transformer_decoder_layer => TransformerDecoderLayer;

@@ -85,6 +85,7 @@ pub struct MultiheadAttention<T = f32> {
     bias: bool,
     add_bias_kv: bool,
     add_zero_attn: bool,
+    separate: bool,
     batch_first: bool,
     sources: Sources,
     rules: Rules,
@@ -98,7 +99,8 @@ pub struct MultiheadAttention<T = f32> {
     slopes: Vec<T>,
     /// One weight for q, k and v, or one each.
     weights: Vec<Param<T>>,
-    in_bias: Option<Param<T>>,
+    /// One bias for q, k and v, one each, or none.
+    biases: Vec<Param<T>>,
     bias_kv: Option<[Param<T>; 2]>,
     out: Dense<T>,
 }
@@ -115,6 +117,7 @@ impl<T: Scalar> MultiheadAttention<T> {
             bias: true,
             add_bias_kv: false,
             add_zero_attn: false,
+            separate: false,
             batch_first: true,
             sources: Sources::Own,
             rules: Rules::default(),
@@ -126,7 +129,7 @@ impl<T: Scalar> MultiheadAttention<T> {
             average: true,
             slopes: Vec::new(),
             weights: Vec::new(),
-            in_bias: None,
+            biases: Vec::new(),
             bias_kv: None,
             out: Dense::new([0, 0], None),
         }
@@ -150,6 +153,13 @@ impl<T: Scalar> MultiheadAttention<T> {
     #[must_use]
     pub fn bias(self, bias: bool) -> Self {
         Self { bias, ..self }.built()
+    }
+
+    /// Whether q, k and v have a weight and a bias each, `q_proj_weight`, `q_proj_bias`, …, also where one weight would do: other
+    /// files' names and initialisers then fit.
+    #[must_use]
+    pub fn separate(self, separate: bool) -> Self {
+        Self { separate, ..self }.built()
     }
 
     /// With a learned key and value that every query sees.
@@ -253,7 +263,7 @@ impl<T: Scalar> MultiheadAttention<T> {
         let xavier = Init::xavier_uniform();
         let shape = |rows: usize, cols: usize| [rows, cols];
         let all = kv.saturating_mul(2).saturating_add(e);
-        self.weights = if self.joint() {
+        self.weights = if self.joint() && !self.separate {
             vec![Param::new("in_proj_weight", shape(all, e), xavier)]
         } else {
             vec![
@@ -262,7 +272,12 @@ impl<T: Scalar> MultiheadAttention<T> {
                 Param::new("v_proj_weight", shape(kv, self.vdim.unwrap_or(e)), xavier),
             ]
         };
-        self.in_bias = self.bias.then(|| Param::new("in_proj_bias", [all], Init::ZEROS));
+        let bias = |name, rows: usize| Param::new(name, [rows], Init::ZEROS);
+        self.biases = match (self.bias, self.separate) {
+            (false, _) => Vec::new(),
+            (true, false) => vec![bias("in_proj_bias", all)],
+            (true, true) => vec![bias("q_proj_bias", e), bias("k_proj_bias", kv), bias("v_proj_bias", kv)],
+        };
         let extra = |name| Param::new(name, [1, 1, kv], Init::xavier_normal());
         self.bias_kv = self.add_bias_kv.then(|| [extra("bias_k"), extra("bias_v")]);
         self.out = Dense::new([e, e], self.bias.then_some(Init::ZEROS));
@@ -288,6 +303,11 @@ impl<T: Scalar> MultiheadAttention<T> {
     /// D
     fn depth(&self) -> usize {
         self.embed_dim / self.num_heads
+    }
+
+    /// Whether it matters where a query stands.
+    fn placed(&self) -> bool {
+        self.rules.causal || self.rules.window.is_some() || self.alibi || self.rope.is_some()
     }
 
     /// Keys that are added.
@@ -337,10 +357,17 @@ impl<T: Scalar> MultiheadAttention<T> {
         }
     }
 
-    /// Where the bias of q, k or v stands.
-    fn bias_range(&self, part: usize) -> std::ops::Range<usize> {
-        let from = [0, self.embed_dim, self.embed_dim + self.kv_dim()][part];
-        from..from + self.widths()[part][1]
+    /// The bias that q, k or v has, if there is one, and where.
+    fn bias_of(&self, part: usize) -> Option<(&Param<T>, std::ops::Range<usize>)> {
+        let out = self.widths()[part][1];
+        match &self.biases[..] {
+            [] => None,
+            [all] => {
+                let from = [0, self.embed_dim, self.embed_dim + self.kv_dim()][part];
+                Some((all, from..from + out))
+            }
+            each => Some((&each[part], 0..out)),
+        }
     }
 
     /// N, T, S without added keys, and whether the mask of pairs has one for each head, for inputs behind `past` others.
@@ -500,13 +527,13 @@ impl<T: Scalar> Parameters for MultiheadAttention<T> {
     type T = T;
 
     fn list<'a>(&'a self, out: &mut Params<'_, 'a, T>) {
-        self.weights.iter().chain(&self.in_bias).for_each(|p| out.add(p));
+        self.weights.iter().chain(&self.biases).for_each(|p| out.add(p));
         self.bias_kv.iter().flatten().for_each(|p| out.add(p));
         self.out.list(&mut out.child("out_proj"));
     }
 
     fn list_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
-        self.weights.iter_mut().chain(&mut self.in_bias).for_each(|p| out.add(p));
+        self.weights.iter_mut().chain(&mut self.biases).for_each(|p| out.add(p));
         self.bias_kv.iter_mut().flatten().for_each(|p| out.add(p));
         self.out.list_mut(&mut out.child("out_proj"));
     }
@@ -611,7 +638,7 @@ impl<T: Scalar> Module for MultiheadAttention<T> {
             )));
         }
         let of = self.lengths(&few[..xs.len()], past)?;
-        cache.stream.check(KIND, of.n)?;
+        cache.stream.check(KIND, of.n, [self.kv_dim(); 2])?;
         let noise = cx.training().then(|| cx.noise_key());
         let (sizes, extra) = (self.sizes(of), self.extra());
         let weights_shape = if self.need_weights { Some(self.weights_shape(of)?) } else { None };
@@ -623,7 +650,7 @@ impl<T: Scalar> Module for MultiheadAttention<T> {
         let kv = self.kv_dim();
         if streaming && own {
             if stream.is_empty() {
-                stream.start(of.n, kv, extra, self.learned()?);
+                stream.start(of.n, [kv; 2], extra, self.learned()?);
             }
             let mask = self.mask_inputs()[0].map(|i| xs[i].data());
             stream.push([&parts[1], &parts[2]], mask, of.t);
@@ -648,7 +675,7 @@ impl<T: Scalar> Module for MultiheadAttention<T> {
         };
         o.resize(of.n * of.t * self.embed_dim, T::ZERO);
         heads.forward(KIND, sizes, rows, &scores, o, weights)?; // o = p v
-        if streaming && !own {
+        if streaming && !own && self.placed() {
             stream.count(of.n, of.t);
         }
         let rows = of.n * of.t;
@@ -760,6 +787,7 @@ impl<T: Scalar> Module for MultiheadAttention<T> {
             .with("vdim", self.vdim)
             .with("batch_first", self.batch_first)
             .with_unless(None, "num_kv_heads", self.num_kv_heads)
+            .with_unless(false, "separate", self.separate)
             .with_unless(false, "cross", self.sources == Sources::Apart)
             .with_unless(false, "memory", self.sources == Sources::Memory)
             .with_unless(None, "key_padding_mask", self.key_padding_mask)
@@ -796,7 +824,6 @@ impl<T: Scalar> MultiheadAttention<T> {
         past: usize,
     ) -> Result<()> {
         let AttentionCache { packed, inputs, parts, rope, .. } = cache;
-        let bias = self.in_bias.as_ref().map(Param::value).transpose()?;
         for (part, (out, packed)) in parts.iter_mut().zip(packed).enumerate() {
             let (rows, [width, outputs]) = (if part == 0 { t } else { s }, self.widths()[part]);
             let source = self.source(part);
@@ -812,10 +839,15 @@ impl<T: Scalar> MultiheadAttention<T> {
             let (weight, range) = self.weight(part);
             let w = (&weight.value()?[range], weight.version());
             out.resize(n * rows * outputs, T::ZERO);
-            let bias = bias.map(|bias| &bias[self.bias_range(part)]);
+            let bias = match self.bias_of(part) {
+                Some((bias, range)) => Some(&bias.value()?[range]),
+                None => None,
+            };
             packed.project((x, n * rows), w, bias, out, [width, outputs]); // q = x_q W_qᵀ + b_q
             if let (Some(settings), 0 | 1) = (self.rope, part) {
                 let heads = [self.num_heads, self.kv_heads()][part];
+                // Keys of another input are given whole.
+                let past = if part == 0 || self.sources == Sources::Own { past } else { 0 };
                 rope.rotate(out, settings, [past, rows, heads, self.depth()], false);
             }
         }
@@ -875,8 +907,10 @@ impl<T: Scalar> MultiheadAttention<T> {
                 rope.rotate(dy, settings, [0, count, heads_of, self.depth()], true);
             }
             let dy = &*dy;
-            if let Some(db) = self.in_bias.as_ref().and_then(|bias| grads.of(bias)) {
-                add_rows_to(dy, &mut db[self.bias_range(part)]); // db_q += Σₙ dq
+            if let Some((bias, range)) = self.bias_of(part)
+                && let Some(db) = grads.of(bias)
+            {
+                add_rows_to(dy, &mut db[range]); // db_q += Σₙ dq
             }
             let source = self.source(part);
             let x = if self.batch_first { xs[source].data() } else { &inputs[source] };
@@ -934,6 +968,7 @@ impl<T: Scalar> FromSpec<T> for MultiheadAttention<T> {
         layer.bias = args.or("bias", true)?;
         layer.add_bias_kv = args.or("add_bias_kv", false)?;
         layer.alibi = args.or("alibi", false)?;
+        layer.separate = args.or("separate", false)?;
         if let Some(base) = args.optional("rope_base")? {
             layer.rope = Some((base, args.or("rope_pairing", Pairing::Halves)?));
         }
@@ -963,22 +998,22 @@ impl<T: Scalar> FromSpec<T> for MultiheadAttention<T> {
             .need_weights(true);
         let grouped = Self::new(8, 4)
             .num_kv_heads(2)
-            .bias(false)
+            .separate(true)
             .causal(true)
             .window(3)
             .alibi(true)
             .rope(1e4, Pairing::Halves)
             .need_weights(true)
             .average_attn_weights(false);
-        let swapped = Self::new(4, 2).batch_first(false).memory(true).key_padding_mask(MaskKind::Additive);
+        let memory = Self::new(4, 2).memory(true).key_padding_mask(MaskKind::Additive);
         vec![
             Example::new(Self::new(4, 2).to_spec(), [[2, 3, 4]]),
             Example::new(
                 masked.to_spec(),
-                [Shape::from([2, 3, 6]), [2, 4, 5].into(), [2, 4, 4].into(), [3, 4].into()],
+                [Shape::from([2, 3, 6]), [2, 4, 5].into(), [2, 4, 4].into(), [6, 3, 4].into()],
             ),
             Example::new(grouped.to_spec(), [[2, 5, 8]]),
-            Example::new(swapped.to_spec(), [Shape::from([3, 2, 4]), [5, 2, 4].into(), [2, 5].into()]),
+            Example::new(memory.to_spec(), [Shape::from([2, 3, 4]), [2, 5, 4].into(), [2, 5].into()]),
             Example::bench(Self::new(256, 4).causal(true).to_spec(), [[8, 256, 256]]),
         ]
     }
@@ -1069,12 +1104,13 @@ pub(crate) mod tests {
         }
         obeys_the_laws_grouped_and_placed(
             rows in 1..3usize, time in 0..3usize, groups in 1..3usize, kv_heads in 1..3usize, half in 1..3usize,
-            window in option::of(1..9usize), alibi in any::<bool>(), rope in option::of(any::<bool>()), bias in any::<bool>(),
+            window in option::of(1..9usize), alibi in any::<bool>(), rope in option::of(any::<bool>()),
+            (bias, separate) in any::<(bool, bool)>(),
         ) {
             layer: {
                 let heads = groups * kv_heads;
                 let layer = MultiheadAttention::new(heads * 2 * half, heads).num_kv_heads(kv_heads).causal(true).window(window)
-                    .alibi(alibi).bias(bias).need_weights(true);
+                    .alibi(alibi).bias(bias).separate(separate).need_weights(true);
                 match rope {
                     Some(halves) => layer.rope(100.0, [Pairing::Neighbours, Pairing::Halves][usize::from(halves)]),
                     None => layer,

@@ -3,11 +3,11 @@
 use chainrule_core::{Error, Result, Scalar};
 use chainrule_tensor::kernels::layers::attention::Rows;
 
-/// Keys and values (N, capacity, width) of the sequence so far, added ones first. The capacity doubles when it is reached.
+/// Keys and values, each (N, capacity, width), of the sequence so far, added ones first. The capacity doubles when it is reached.
 #[derive(Debug)]
 pub(super) struct KeyValues<T> {
     n: usize,
-    width: usize,
+    widths: [usize; 2],
     /// Added rows, rows, and rows that there is room for.
     extra: usize,
     len: usize,
@@ -16,8 +16,9 @@ pub(super) struct KeyValues<T> {
     /// (N, capacity), if keys have a mask.
     mask: Vec<T>,
     masked: bool,
-    /// Queries that were seen, whose keys may be another input.
+    /// Queries that were seen, of so many samples; their keys may be another input.
     queries: usize,
+    samples: usize,
     started: bool,
 }
 
@@ -25,7 +26,7 @@ impl<T> Default for KeyValues<T> {
     fn default() -> Self {
         Self {
             n: 0,
-            width: 0,
+            widths: [0; 2],
             extra: 0,
             len: 0,
             capacity: 0,
@@ -33,6 +34,7 @@ impl<T> Default for KeyValues<T> {
             mask: Vec::new(),
             masked: false,
             queries: 0,
+            samples: 0,
             started: false,
         }
     }
@@ -72,23 +74,31 @@ impl<T: Scalar> KeyValues<T> {
         self.queries
     }
 
-    /// An error unless the sequence so far has n samples.
-    pub(super) fn check(&self, layer: &str, n: usize) -> Result<()> {
-        if !self.started || self.n == n {
-            return Ok(());
+    /// An error unless the sequence so far has n samples, and rows of these widths.
+    pub(super) fn check(&self, layer: &str, n: usize, widths: [usize; 2]) -> Result<()> {
+        if self.started && self.samples != n {
+            let samples = self.samples;
+            return Err(Error::shape(format!(
+                "{layer}: expected the {samples} samples of the sequence so far, got {n}"
+            )));
         }
-        Err(Error::shape(format!("{layer}: expected the {} samples of the sequence so far, got {n}", self.n)))
+        if self.started && self.len > 0 && self.widths != widths {
+            return Err(Error::state(format!(
+                "{layer}: expected the keys and values of a stream of this layer, got those of another"
+            )));
+        }
+        Ok(())
     }
 
     /// Begins a sequence of n samples with added rows.
-    pub(super) fn start(&mut self, n: usize, width: usize, extra: usize, learned: [Option<&[T]>; 2]) {
-        if [self.n, self.width] != [n, width] {
+    pub(super) fn start(&mut self, n: usize, widths: [usize; 2], extra: usize, learned: [Option<&[T]>; 2]) {
+        if (self.n, self.widths) != (n, widths) {
             self.capacity = 0;
         }
-        (self.n, self.width, self.extra) = (n, width, extra);
-        (self.len, self.queries, self.started) = (0, 0, true);
+        (self.n, self.widths, self.extra) = (n, widths, extra);
+        (self.len, self.queries, self.samples, self.started) = (0, 0, n, true);
         self.reserve(extra);
-        for (rows, learned) in self.rows.iter_mut().zip(learned) {
+        for ((rows, learned), width) in self.rows.iter_mut().zip(learned).zip(widths) {
             for sample in rows.chunks_exact_mut((self.capacity * width).max(1)).take(n) {
                 fill_added(&mut sample[..extra * width], learned);
             }
@@ -103,8 +113,8 @@ impl<T: Scalar> KeyValues<T> {
             return;
         }
         let (from, to) = (self.capacity, needed.max(2 * self.capacity));
-        for rows in &mut self.rows {
-            *rows = widened(rows, self.n, from, to, self.width);
+        for (rows, width) in self.rows.iter_mut().zip(self.widths) {
+            *rows = widened(rows, self.n, from, to, width);
         }
         self.mask = widened(&self.mask, self.n, from, to, 1);
         self.capacity = to;
@@ -113,8 +123,8 @@ impl<T: Scalar> KeyValues<T> {
     /// Adds the keys and values of t more rows, (N, t, width), and their mask (N, t).
     pub(super) fn push(&mut self, new: [&[T]; 2], mask: Option<&[T]>, t: usize) {
         self.reserve(t);
-        let Self { n, width, len, capacity, extra, .. } = *self;
-        for (rows, new) in self.rows.iter_mut().zip(new) {
+        let Self { n, widths, len, capacity, extra, .. } = *self;
+        for ((rows, new), width) in self.rows.iter_mut().zip(new).zip(widths) {
             for i in 0..n {
                 let from = &new[i * t * width..][..t * width];
                 rows[(i * capacity + len) * width..][..t * width].copy_from_slice(from);
@@ -132,18 +142,15 @@ impl<T: Scalar> KeyValues<T> {
 
     /// Counts queries whose keys are another input.
     pub(super) fn count(&mut self, n: usize, t: usize) {
-        (self.n, self.started) = (n, true);
+        (self.samples, self.started) = (n, true);
         self.queries += t;
     }
 
-    /// The keys and the values, of so many heads.
+    /// The keys and the values, of heads of so many elements.
     pub(super) fn rows(&self, depth: usize) -> [Rows<'_, T>; 2] {
-        self.rows.each_ref().map(|data| Rows {
-            data,
-            batch: self.capacity * self.width,
-            row: self.width,
-            head: depth,
-        })
+        let [k, v] = &self.rows;
+        let rows = |data, width: usize| Rows { data, batch: self.capacity * width, row: width, head: depth };
+        [rows(k, self.widths[0]), rows(v, self.widths[1])]
     }
 
     /// The mask of the keys, and the distance from sample to sample.

@@ -358,10 +358,10 @@ impl<T: Scalar> FromSpec<T> for Transformer<T> {
             .memory_key_padding_mask(MaskKind::Additive);
         let bench = Self::new(128, 4).num_encoder_layers(2).num_decoder_layers(2).dim_feedforward(512);
         vec![
-            Example::new(small(4, 2).batch_first(false).to_spec(), [[3, 2, 4], [5, 2, 4]]),
+            Example::new(small(4, 2).to_spec(), [[2, 3, 4], [2, 5, 4]]),
             Example::new(
                 masked.to_spec(),
-                [Shape::from([2, 3, 6]), [2, 4, 6].into(), [3, 3].into(), [2, 3].into()],
+                [Shape::from([2, 3, 6]), [2, 4, 6].into(), [6, 3, 3].into(), [2, 3].into()],
             ),
             Example::bench(bench.causal(true).to_spec(), [[4, 64, 128], [4, 64, 128]]),
         ]

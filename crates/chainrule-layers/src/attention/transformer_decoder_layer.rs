@@ -362,14 +362,14 @@ impl<T: Scalar> FromSpec<T> for TransformerDecoderLayer<T> {
             .causal(true)
             .memory_mask(MaskKind::Additive)
             .tgt_key_padding_mask(MaskKind::Additive);
-        let swapped = Self::new(4, 2).dim_feedforward(8).batch_first(false);
+        let plain = Self::new(4, 2).dim_feedforward(8);
         let bench = Self::new(256, 4).dim_feedforward(1024).causal(true);
         vec![
             Example::new(
                 masked.to_spec(),
-                [Shape::from([2, 3, 6]), [2, 4, 6].into(), [3, 4].into(), [2, 3].into()],
+                [Shape::from([2, 3, 6]), [2, 4, 6].into(), [6, 3, 4].into(), [2, 3].into()],
             ),
-            Example::new(swapped.to_spec(), [[3, 2, 4], [5, 2, 4]]),
+            Example::new(plain.to_spec(), [[2, 3, 4], [2, 5, 4]]),
             Example::bench(bench.to_spec(), [[8, 128, 256], [8, 64, 256]]),
         ]
     }

@@ -46,6 +46,7 @@ const KIND: &str = "TransformerEncoderLayer";
 pub struct TransformerEncoderLayer<T = f32> {
     settings: Settings,
     causal: bool,
+    separate: bool,
     src_mask: Option<MaskKind>,
     src_key_padding_mask: Option<MaskKind>,
     self_attn: MultiheadAttention<T>,
@@ -91,6 +92,7 @@ impl<T: Scalar> TransformerEncoderLayer<T> {
         Self {
             settings,
             causal: false,
+            separate: false,
             src_mask: None,
             src_key_padding_mask: None,
             self_attn: settings.attention(),
@@ -104,6 +106,12 @@ impl<T: Scalar> TransformerEncoderLayer<T> {
     #[must_use]
     pub fn causal(self, causal: bool) -> Self {
         Self { causal, ..self }.built()
+    }
+
+    /// Whether the attention's maps have weights of their own, see [`MultiheadAttention::separate`].
+    #[must_use]
+    pub fn separate(self, separate: bool) -> Self {
+        Self { separate, ..self }.built()
     }
 
     /// With a mask of pairs of positions as an input.
@@ -120,10 +128,10 @@ impl<T: Scalar> TransformerEncoderLayer<T> {
 
     /// Makes the parts that the settings ask for.
     fn built(self) -> Self {
-        let Self { settings, causal, src_mask, src_key_padding_mask, .. } = self;
-        let attention = settings.attention().causal(causal).attn_mask(src_mask);
+        let Self { settings, causal, separate, src_mask, src_key_padding_mask, .. } = self;
+        let attention = settings.attention().separate(separate).causal(causal).attn_mask(src_mask);
         let self_attn = attention.key_padding_mask(src_key_padding_mask);
-        Self { causal, src_mask, src_key_padding_mask, self_attn, ..Self::of(settings) }
+        Self { causal, separate, src_mask, src_key_padding_mask, self_attn, ..Self::of(settings) }
     }
 
     /// The inputs of the attention among those of the layer.
@@ -265,6 +273,7 @@ impl<T: Scalar> Module for TransformerEncoderLayer<T> {
         self.settings
             .spec(KIND)
             .with_unless(false, "causal", self.causal)
+            .with_unless(false, "separate", self.separate)
             .with_unless(None, "src_mask", self.src_mask)
             .with_unless(None, "src_key_padding_mask", self.src_key_padding_mask)
     }
@@ -280,6 +289,7 @@ impl<T: Scalar> FromSpec<T> for TransformerEncoderLayer<T> {
     fn from_spec(args: &Args<'_, T>) -> Result<Self> {
         let layer = Self {
             causal: args.or("causal", false)?,
+            separate: args.or("separate", false)?,
             src_mask: args.optional("src_mask")?,
             src_key_padding_mask: args.optional("src_key_padding_mask")?,
             ..Self::of(Settings::from_args(args)?)
@@ -296,11 +306,11 @@ impl<T: Scalar> FromSpec<T> for TransformerEncoderLayer<T> {
             .bias(false)
             .src_mask(MaskKind::Additive)
             .src_key_padding_mask(MaskKind::Additive);
-        let swapped = Self::new(4, 2).dim_feedforward(8).batch_first(false);
+        let plain = Self::new(4, 2).dim_feedforward(8);
         let bench = Self::new(256, 4).dim_feedforward(1024).causal(true);
         vec![
-            Example::new(masked.to_spec(), [Shape::from([2, 3, 6]), [3, 3].into(), [2, 3].into()]),
-            Example::new(swapped.to_spec(), [[3, 2, 4]]),
+            Example::new(masked.to_spec(), [Shape::from([2, 3, 6]), [6, 3, 3].into(), [2, 3].into()]),
+            Example::new(plain.to_spec(), [[2, 3, 4]]),
             Example::bench(bench.to_spec(), [[8, 128, 256]]),
         ]
     }
@@ -317,11 +327,11 @@ pub(crate) mod tests {
         #![cases = 16]
         obeys_the_laws(
             rows in 1..3usize, time in prop_oneof![Just(1), Just(3), Just(7usize)], heads in 1..3usize, hidden in 1..5usize,
-            (norm_first, bias, first, gelu) in any::<(bool, bool, bool, bool)>(), p in prop_oneof![Just(0.0), 0.0..0.5f64],
+            (norm_first, bias, first) in any::<(bool, bool, bool)>(), act in 0..3usize, p in prop_oneof![Just(0.0), 0.0..0.5f64],
         ) {
             layer: TransformerEncoderLayer::new(heads * 2, heads).dim_feedforward(hidden).norm_first(norm_first).bias(bias)
                 .batch_first(first).dropout(p).layer_norm_eps(0.1)
-                .activation([FeedForwardActivation::Relu, FeedForwardActivation::Gelu][usize::from(gelu)]),
+                .activation([FeedForwardActivation::Relu, FeedForwardActivation::Gelu, FeedForwardActivation::GeluTanh][act]),
             input: if first { [rows, time, heads * 2] } else { [time, rows, heads * 2] },
             batch_axis_of(0): usize::from(!first),
             whole: true,
