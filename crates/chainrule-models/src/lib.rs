@@ -13,6 +13,7 @@
 mod autoencoder;
 mod bert;
 mod convnext;
+mod gpt;
 mod lenet;
 mod mlp;
 mod mobilenet_v2;
@@ -28,6 +29,7 @@ mod wgan_critic;
 pub use autoencoder::AutoEncoder;
 pub use bert::Bert;
 pub use convnext::ConvNeXt;
+pub use gpt::{Gpt, GptModel};
 pub use lenet::LeNet;
 pub use mlp::Mlp;
 pub use mobilenet_v2::MobileNetV2;

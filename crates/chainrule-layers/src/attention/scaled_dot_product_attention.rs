@@ -151,7 +151,7 @@ impl<T: Scalar> ScaledDotProductAttention<T> {
         let by_sample = match shapes.get(3) {
             None => false,
             Some(mask) if mask[..] == [t, s] => false,
-            Some(mask) if mask[..] == [outer, &[t, s]].concat() => true,
+            Some(mask) if mask.strip_prefix(outer) == Some(&[t, s]) => true,
             Some(mask) => {
                 return Err(Error::shape(format!("{KIND}: expected attn_mask (.., {t}, {s}), got {mask}")));
             }
