@@ -381,7 +381,7 @@ pub(crate) mod tests {
             values_of(3): if mask.is_some_and(|(boolean, _)| boolean) { Values::Hidden } else { Values::Normal },
             batch_axis_of(3): mask.is_some_and(|(_, all)| all).then_some(0),
             sequence: outer.len(),
-            sequence_of(3): if mask.is_some_and(|(_, all)| all) { outer.len() } else { 0 },
+            sequence_of(if mask.is_some() { 3 } else { 0 }): if mask.is_none_or(|(_, all)| all) { outer.len() } else { 0 },
         }
         obeys_the_laws_causal(
             rows in 1..3usize, time in 0..3usize, d in 1..5usize, dv in 1..5usize, window in option::of(1..9usize),
