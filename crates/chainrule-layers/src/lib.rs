@@ -12,6 +12,7 @@
 #![warn(missing_debug_implementations)]
 
 pub mod activation;
+pub mod attention;
 pub mod container;
 pub mod conv;
 pub mod linear;
@@ -24,6 +25,7 @@ pub mod shape;
 pub mod weight;
 
 pub use activation::*;
+pub use attention::*;
 pub use chainrule_core as core;
 pub use container::*;
 pub use conv::*;

@@ -14,6 +14,7 @@ use chainrule_core::{Registry, Scalar};
 pub fn registry<T: Scalar>() -> Registry<T> {
     Registry::new()
         .merge(crate::activation::registry())
+        .merge(crate::attention::registry())
         .merge(crate::container::registry())
         .merge(crate::conv::registry())
         .merge(crate::linear::registry())
@@ -77,13 +78,17 @@ pub(crate) struct Proof {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{activation, container, conv, linear, noise, norm, pool, shape, weight};
+    use crate::{activation, attention, container, conv, linear, noise, norm, pool, shape, weight};
     use chainrule_core::{BoxModule, Example, Facts, Module, Parameters, Rng, Shape, Spec, Tensor, Value};
     use std::path::Path;
 
     /// Layers for which PyTorch has no class, and what stands for them there.
     const NOT_IN_PYTORCH: &[(&str, &str)] = &[
         ("Add", "the operator +"),
+        ("LearnedPosition", "an Embedding of positions and the operator +"),
+        ("ScaledDotProductAttention", "the function of this name"),
+        ("SinusoidalPosition", "a table and the operator +"),
+        ("Rope", "the sum of two products, with sines and cosines"),
         ("BilinearGlu", "the product of the halves"),
         ("Chunk", "the function torch.chunk"),
         ("Concat", "the function torch.cat"),
@@ -139,8 +144,9 @@ mod tests {
     /// Files whose layers no spec can build, and why.
     const UNBUILT: &[(&str, &str)] = &[("activation", "holds closures")];
 
-    const PROOFS: [&[Proof]; 9] = [
+    const PROOFS: [&[Proof]; 10] = [
         activation::PROOFS,
+        attention::PROOFS,
         container::PROOFS,
         conv::PROOFS,
         linear::PROOFS,

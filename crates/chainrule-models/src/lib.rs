@@ -11,19 +11,25 @@
 //! ```
 
 mod autoencoder;
+mod bert;
 mod convnext;
+mod gpt;
 mod lenet;
 mod mlp;
 mod mobilenet_v2;
+mod renamed;
 mod resnet;
 mod unet;
 mod vae;
 mod vgg;
+mod vit;
 mod wavenet;
 mod wgan_critic;
 
 pub use autoencoder::AutoEncoder;
+pub use bert::Bert;
 pub use convnext::ConvNeXt;
+pub use gpt::{Gpt, GptModel};
 pub use lenet::LeNet;
 pub use mlp::Mlp;
 pub use mobilenet_v2::MobileNetV2;
@@ -31,6 +37,7 @@ pub use resnet::{ResNet, Stem};
 pub use unet::UNet;
 pub use vae::{Vae, VaeLoss};
 pub use vgg::{Stage, Vgg};
+pub use vit::VisionTransformer;
 pub use wavenet::WaveNet;
 pub use wgan_critic::WganCritic;
 

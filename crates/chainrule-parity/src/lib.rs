@@ -5,6 +5,7 @@
 //! and parameters.
 
 mod args;
+mod attention;
 mod case;
 mod compare;
 mod lbfgs;

@@ -10,12 +10,13 @@ use crate::{
 };
 use chainrule_core::{
     AnyState, BoxModule, Classes, Context, Error, Grads, Module, ModuleCall, Objective, Registry, Result,
-    Scalar, Spec, Target, Tensor,
+    Scalar, Shape, Spec, Target, Tensor,
 };
+use chainrule_layers::FeedForwardActivation;
 use chainrule_losses::{Bce, CrossEntropy, Mse};
 use chainrule_models::{
-    AutoEncoder, ConvNeXt, LeNet, Mlp, MobileNetV2, ResNet, Stage, Stem, UNet, Vae, VaeLoss, Vgg, WaveNet,
-    WganCritic,
+    AutoEncoder, Bert, ConvNeXt, Gpt, LeNet, Mlp, MobileNetV2, ResNet, Stage, Stem, UNet, Vae, VaeLoss, Vgg,
+    VisionTransformer, WaveNet, WganCritic,
 };
 use serde_json::Value;
 use std::marker::PhantomData;
@@ -128,6 +129,51 @@ fn build<T: Scalar>(registry: &Registry<T>, arch: &str, config: &Value) -> Step<
             let net = classifier(BoxModule::new(net.build()));
             Net { inputs: &["levels"], of: (&["logits"], &["next"]), ..net }
         }
+        "GPT" => {
+            let (vocab, context, embed) = (size("vocab")?, size("context")?, size("embed")?);
+            let gpt = Gpt {
+                layers: size("layers")?,
+                bias: on("bias"),
+                tied: config["tied"] != Value::Bool(false),
+                activation: feed_forward(config)?,
+                ..Gpt::new(vocab, context, embed, size("heads")?)
+            };
+            Net {
+                module: BoxModule::new(gpt.build()),
+                inputs: &["tokens"],
+                outputs: &["logits"],
+                loss: Box::new(Steps(CrossEntropy::new().ignore_index(-1i64 as usize))),
+                of: (&["logits"], &["next"]),
+            }
+        }
+        "BERT" => {
+            let (vocab, context, embed) = (size("vocab")?, size("context")?, size("embed")?);
+            let bert = Bert {
+                feed_forward: size("ff")?,
+                layers: size("layers")?,
+                eps: number("eps"),
+                activation: feed_forward(config)?,
+                dropout: 0.0,
+                ..Bert::new(vocab, context, embed, size("heads")?, size("classes")?)
+            };
+            let net = classifier(BoxModule::new(bert.build()));
+            Net { inputs: &["tokens", "types", "mask"], outputs: &["logits", "hidden"], ..net }
+        }
+        "ViT" => {
+            let (channels, image, patch) = (size("channels")?, array(sizes("size")?)?, size("patch")?);
+            let (embed, heads, classes) = (size("embed")?, size("heads")?, size("classes")?);
+            let vit = VisionTransformer {
+                feed_forward: size("ff")?,
+                layers: size("layers")?,
+                class_token: config["pool"] == "cls",
+                activation: feed_forward(config)?,
+                ..VisionTransformer::new(channels, image, patch, embed, heads, classes)
+            };
+            if !on("qkv_bias") {
+                return Err(Stop::Skip("qkv_bias = false".into()));
+            }
+            classifier(BoxModule::new(vit.build()))
+        }
         "AutoEncoder" => {
             let net = AutoEncoder {
                 width: array(sizes("width")?)?,
@@ -170,6 +216,47 @@ fn build<T: Scalar>(registry: &Registry<T>, arch: &str, config: &Value) -> Step<
         }
         _ => return Err(Stop::Skip("architecture".into())),
     })
+}
+
+/// Cross-entropy of each step of logits (N, T, C).
+struct Steps<T: Scalar>(CrossEntropy<T>);
+
+/// y (N, T, C) as (N T, C).
+fn flat<T: Scalar>(y: &Tensor<T>) -> Result<Tensor<T>> {
+    let mut flat = y.clone();
+    let classes = y.shape().last().copied().unwrap_or(1);
+    flat.reshape([y.len() / classes.max(1), classes])?;
+    Ok(flat)
+}
+
+/// Classes (N, T) as (N T).
+fn flat_target<'t, T: Scalar>(targets: &[Target<'t, T>]) -> Result<Target<'t, T>> {
+    match targets {
+        [Target::Classes(classes)] => {
+            let all = classes.indices();
+            Ok(Target::Classes(Classes::new(all, Shape::new(&[all.len()])?)?))
+        }
+        _ => Err(Error::value("expected classes")),
+    }
+}
+
+impl<T: Scalar> Objective for Steps<T> {
+    type T = T;
+
+    fn evaluate(&self, ys: &[&Tensor<T>], targets: &[Target<'_, T>], loss: &mut Tensor<T>) -> Result<()> {
+        self.0.evaluate(&[&flat(ys[0])?], &[flat_target(targets)?], loss)
+    }
+
+    fn differentiate(
+        &self,
+        ys: &[&Tensor<T>],
+        targets: &[Target<'_, T>],
+        dloss: &Tensor<T>,
+        dys: &mut [Option<&mut Tensor<T>>],
+    ) -> Result<()> {
+        self.0.differentiate(&[&flat(ys[0])?], &[flat_target(targets)?], dloss, dys)?;
+        dys.iter_mut().flatten().try_for_each(|dy| dy.reshape(*ys[0].shape()))
+    }
 }
 
 /// The mean score of fakes less that of reals; the target is 1 for a fake.
@@ -227,6 +314,15 @@ fn array<const N: usize>(sizes: Vec<usize>) -> Step<[usize; N]> {
     sizes.try_into().map_err(|sizes| Stop::Fail(format!("expected {N} sizes, got {sizes:?}")))
 }
 
+fn feed_forward(config: &Value) -> Step<FeedForwardActivation> {
+    Ok(match config["act"].as_str() {
+        Some("relu") => FeedForwardActivation::Relu,
+        Some("gelu") => FeedForwardActivation::Gelu,
+        Some("gelu_tanh") => FeedForwardActivation::GeluTanh,
+        other => return Err(Stop::Skip(format!("activation {other:?}"))),
+    })
+}
+
 fn activation(name: &str) -> Step<Spec> {
     Ok(match name {
         "relu" => Spec::new("Relu"),
@@ -250,7 +346,11 @@ fn compare<T: Scalar>(
     case: &Value,
 ) -> Step<()> {
     let net = build(registry, arch, &case["config"])?;
-    let names = case["state_dict"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    // A tied weight stands under its first name.
+    let tied = |name: &&str| {
+        arch != "GPT" || *name != "lm_head.weight" || case["config"]["tied"] == Value::Bool(false)
+    };
+    let names = case["state_dict"].as_array().into_iter().flatten().filter_map(Value::as_str).filter(tied);
     let stored = names.map(|name| Ok((name.to_owned(), weights.array(name)?))).collect::<Result<_>>()?;
     let tensor = |v: &Value, name: &str| match v[name].as_str() {
         Some(key) => Ok(file.array(key)?),

@@ -1,7 +1,7 @@
 //! Running one case of a layer or a loss.
 
 use crate::{
-    Step, Stop,
+    Step, Stop, attention,
     case::{Array, Case, Input},
     compare::{Kind, agree, gradient, shapes, values},
 };
@@ -14,8 +14,12 @@ use std::collections::BTreeMap;
 /// Builds, runs and compares.
 pub fn run<T: Scalar>(registry: &Registry<T>, case: &Case) -> Step<()> {
     if let Some(spec) = case.args.spec(registry.modules(), &case.module)? {
+        if let Some(given) = attention::Inputs::of(case)? {
+            let module = registry.build_module(&given.extended(spec, case))?;
+            return run_module(case, module, &given.arrays(), Some(given.tensors(case)?));
+        }
         let module = registry.build_module(&spec)?;
-        return run_module(case, module, &tensors(case)?);
+        return run_module(case, module, &tensors(case)?, None);
     }
     let Some(spec) = case.args.spec(registry.losses(), &case.module)? else {
         return Err(Stop::Skip("module".into()));
@@ -50,9 +54,19 @@ fn tensors(case: &Case) -> Step<Vec<&Array>> {
 /// f32, 6e-8, times the gradient.
 const ROUNDED: [&str; 2] = ["CELU", "Hardsigmoid"];
 
-fn run_module<T: Scalar>(case: &Case, mut module: BoxModule<T>, arrays: &[&Array]) -> Step<()> {
+/// With `given`, the inputs are those, which have all their axes; outputs may then have one more than PyTorch's.
+fn run_module<T: Scalar>(
+    case: &Case,
+    mut module: BoxModule<T>,
+    arrays: &[&Array],
+    given: Option<Vec<Tensor<T>>>,
+) -> Step<()> {
     set_state(&case.state, &mut module)?;
-    let (inputs, batched) = inputs(case, &module, arrays)?;
+    let more_axes = given.is_some();
+    let (inputs, batched) = match given {
+        Some(given) => (given, false),
+        None => inputs(case, &module, arrays)?,
+    };
     let xs: Vec<&Tensor<T>> = inputs.iter().collect();
     let run = |seed| -> Step<(Vec<Tensor<T>>, AnyState)> {
         let mut ys: Vec<Tensor<T>> = (0..module.outputs()).map(|_| Tensor::default()).collect();
@@ -66,6 +80,13 @@ fn run_module<T: Scalar>(case: &Case, mut module: BoxModule<T>, arrays: &[&Array
         return Err(Stop::Skip("its noise is drawn".into()));
     }
     for (j, (y, want)) in ys.iter().zip(&case.outputs).enumerate() {
+        if more_axes && y.shape().len() > want.values.shape().len() {
+            let without: Vec<usize> = y.shape().iter().copied().filter(|&n| n != 1).collect();
+            let theirs: Vec<usize> = want.values.shape().iter().copied().filter(|&n| n != 1).collect();
+            shapes(&named("output", j), &without, &theirs, false)?;
+            values(&named("output", j), Kind::Value, y.data(), want)?;
+            continue;
+        }
         agree(&named("output", j), Kind::Value, y, want, batched)?;
     }
     if let Some(cotangent) = &case.cotangent {

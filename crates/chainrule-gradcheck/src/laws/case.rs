@@ -16,6 +16,8 @@ pub enum Values {
     Indices(Range<usize>),
     /// 1, and in one of four places 0; the first of each row is 1.
     Mask,
+    /// 0, and in one of four places 1; the first of each row is 0. What a mask of hidden keys holds.
+    Hidden,
     /// −1 and 1.
     Signs,
     /// Lengths of sequences: whole numbers from 1 to the given one, which is the first.
@@ -34,6 +36,7 @@ impl Values {
                 }
                 Self::Indices(range) => (range.start + rng.below(range.len())) as f64,
                 Self::Mask => f64::from(u8::from(rng.below(4) != 0 || i % row == 0)),
+                Self::Hidden => f64::from(u8::from(rng.below(4) == 0 && i % row != 0)),
                 Self::Signs => [-1.0, 1.0][rng.below(2)],
                 Self::Lengths(longest) if i == 0 => *longest as f64,
                 Self::Lengths(longest) => (1 + rng.below(*longest)) as f64,
@@ -51,6 +54,8 @@ pub struct Case {
     pub(crate) large: Option<Vec<Vec<usize>>>,
     /// The time axis of each input that has one.
     pub(crate) sequences: Vec<(usize, usize)>,
+    /// Whether it refuses a stream.
+    pub(crate) whole: bool,
     values: Values,
     values_of: Vec<(usize, Values)>,
     /// The batch axis of each input whose first axis is another one.
@@ -75,6 +80,7 @@ impl Case {
             wrong: Vec::new(),
             large: None,
             sequences: Vec::new(),
+            whole: false,
             values: Values::Normal,
             values_of: Vec::new(),
             batch_axes: Vec::new(),
@@ -144,6 +150,12 @@ impl Case {
     pub fn sequence_of(mut self, input: usize, axis: usize) -> Self {
         self.sequences.push((input, axis));
         self
+    }
+
+    /// Whether the module needs the whole sequence: [`Law::Streaming`](super::Law::Streaming) is then that it refuses a stream.
+    #[must_use]
+    pub fn whole(self, whole: bool) -> Self {
+        Self { whole, ..self }
     }
 
     /// The batch axis of an input whose first axis is another one: `Some(1)` of states (layers, N, H), `None` of a mask

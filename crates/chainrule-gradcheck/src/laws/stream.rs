@@ -6,6 +6,14 @@ use chainrule_core::{Context, Module, Result, Shape, Tensor};
 use chainrule_tensor::ndarray::{ArrayD, Slice};
 
 pub(super) fn streaming<M: Module<T = f64>>(subject: &Subject<'_, M>) -> Outcome {
+    if subject.case.whole {
+        let Subject { module, xs, .. } = subject;
+        let mut ys = buffers(module.outputs());
+        return match module.apply(&refs(xs), &mut ys, &mut M::State::default(), Context::stream()) {
+            Err(_) => Ok(()),
+            Ok(()) => Err(Broken("expected an error under streaming, got none".into())),
+        };
+    }
     match subject.case.sequences.first() {
         None => batches(subject),
         Some(&(input, axis)) => {

@@ -248,3 +248,35 @@ fn relu_in_the_epilogue_keeps_nan() {
         }
     }
 }
+
+#[test]
+fn a_row_of_a_steady_product_has_its_bits_whatever_the_number_of_rows() {
+    fn check<T: Scalar>(k: usize, n: usize) {
+        let noisy =
+            |n: usize, by: f64| -> Vec<T> { (0..n).map(|i| T::from_f64((i as f64 * by).sin())).collect() };
+        let (a, w, bias) = (noisy(40 * k, 0.7), noisy(n * k, 1.3), noisy(n, 0.9));
+        let mut packed = PackedB::new();
+        packed.pack(Mat::new(&w, n, k).t());
+        let e = Epilogue { row: Some(&bias), ..Epilogue::default() };
+        let product = |from: usize, to: usize| {
+            let (m, mut c, mut d) =
+                (to - from, vec![T::ZERO; (to - from) * n], vec![T::ZERO; (to - from) * n]);
+            let a = || Mat::new(&a[from * k..to * k], m, k);
+            matmul_steady(T::ONE, a(), Mat::new(&w, n, k).t(), T::ZERO, MatMut::new(&mut c, m, n), e);
+            matmul_steady(T::ONE, a(), &packed, T::ZERO, MatMut::new(&mut d, m, n), e);
+            assert!(c == d, "{k} {n}");
+            c
+        };
+        let all = product(0, 40);
+        for (from, to) in [(0, 1), (3, 5), (7, 14), (20, 40), (39, 40)] {
+            assert!(product(from, to) == all[from * n..to * n], "{from}..{to} of {k} and {n}");
+        }
+    }
+    for k in [1, 2, 3, 16, 31, 64, 200] {
+        for n in [1, 2, 7, 32, 65, 130] {
+            check::<f32>(k, n);
+            check::<f64>(k, n);
+        }
+    }
+    check::<f32>(1000, 50);
+}

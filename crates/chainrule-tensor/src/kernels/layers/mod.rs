@@ -1,5 +1,6 @@
 //! Kernels of single layers, losses and optimizers, for chainrule's own crates: not a stable interface.
 
+pub mod attention;
 pub mod axis;
 pub mod bag;
 pub mod channel;
