@@ -20,6 +20,7 @@ pub fn registry<T: Scalar>() -> Registry<T> {
         .merge(crate::noise::registry())
         .merge(crate::norm::registry())
         .merge(crate::pool::registry())
+        .merge(crate::recurrent::registry())
         .merge(crate::shape::registry())
         .merge(crate::weight::registry())
 }
@@ -77,7 +78,7 @@ pub(crate) struct Proof {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{activation, container, conv, linear, noise, norm, pool, shape, weight};
+    use crate::{activation, container, conv, linear, noise, norm, pool, recurrent, shape, weight};
     use chainrule_core::{BoxModule, Example, Facts, Module, Parameters, Rng, Shape, Spec, Tensor, Value};
     use std::path::Path;
 
@@ -139,7 +140,7 @@ mod tests {
     /// Files whose layers no spec can build, and why.
     const UNBUILT: &[(&str, &str)] = &[("activation", "holds closures")];
 
-    const PROOFS: [&[Proof]; 9] = [
+    const PROOFS: [&[Proof]; 10] = [
         activation::PROOFS,
         container::PROOFS,
         conv::PROOFS,
@@ -147,6 +148,7 @@ mod tests {
         noise::PROOFS,
         norm::PROOFS,
         pool::PROOFS,
+        recurrent::PROOFS,
         shape::PROOFS,
         weight::PROOFS,
     ];

@@ -12,6 +12,7 @@ mod models;
 mod module;
 mod more;
 mod optimizers;
+mod recurrent;
 mod report;
 mod schedules;
 

@@ -51,6 +51,8 @@ pub struct Case {
     pub(crate) large: Option<Vec<Vec<usize>>>,
     /// The time axis of each input that has one.
     pub(crate) sequences: Vec<(usize, usize)>,
+    /// A stream is an error.
+    pub(crate) refuses_streams: bool,
     values: Values,
     values_of: Vec<(usize, Values)>,
     /// The batch axis of each input whose first axis is another one.
@@ -75,6 +77,7 @@ impl Case {
             wrong: Vec::new(),
             large: None,
             sequences: Vec::new(),
+            refuses_streams: false,
             values: Values::Normal,
             values_of: Vec::new(),
             batch_axes: Vec::new(),
@@ -144,6 +147,12 @@ impl Case {
     pub fn sequence_of(mut self, input: usize, axis: usize) -> Self {
         self.sequences.push((input, axis));
         self
+    }
+
+    /// The module has memory over time in both directions, so that there is nothing it could say of a piece: it must refuse a stream.
+    #[must_use]
+    pub fn refuses_streams(self, refuses_streams: bool) -> Self {
+        Self { refuses_streams, ..self }
     }
 
     /// The batch axis of an input whose first axis is another one: `Some(1)` of states (layers, N, H), `None` of a mask

@@ -57,19 +57,20 @@ pub struct Product<T> {
 // SAFETY: a product represents two shared borrows and an exclusive one, of which each thread gets rows or columns.
 unsafe impl<T: Sync> Sync for Product<T> {}
 
-/// Computes a product with n, m > 0, which may be a part of sums of length `whole`.
+/// Computes a product with n, m > 0, which may be a part of sums of length `whole`. Where an operand was packed before, the bits of
+/// an element do not depend on how many rows and columns there are beside it.
 ///
 /// # Safety
 /// All elements that `p` names are valid, those of C are disjoint and borrowed exclusively, and the processor has `isa`.
 #[inline]
-pub(super) unsafe fn run<T: Scalar>(p: &mut Product<T>, isa: Isa, whole: usize) {
+pub(super) unsafe fn run<T: Scalar>(p: &mut Product<T>, isa: Isa, whole: usize, packed: bool) {
     // SAFETY: the caller's promises are those of both.
-    unsafe { if p.k > LONG { long(p, isa) } else { run_part(p, isa, whole) } }
+    unsafe { if p.k > LONG { long(p, isa, packed) } else { run_part(p, isa, whole, packed) } }
 }
 
 /// A product whose sums are so long that their rounding would be seen: in f64, from segments.
 #[cold]
-unsafe fn long<T: Scalar>(p: &Product<T>, isa: Isa) {
+unsafe fn long<T: Scalar>(p: &Product<T>, isa: Isa, packed: bool) {
     let segment = if isa == Isa::Portable { DEPTH } else { SEGMENT };
     let plain = RawEpilogue { alpha: T::ONE, beta: T::ZERO, row: ptr::null(), col: ptr::null(), relu: false };
     // Panels of packed rows stay whole.
@@ -93,7 +94,7 @@ unsafe fn long<T: Scalar>(p: &Product<T>, isa: Isa) {
                     epilogue: plain,
                     ..p
                 };
-                run_part(&mut part, isa, whole);
+                run_part(&mut part, isa, whole, packed);
             }
             totals.iter_mut().zip(&*sums).for_each(|(total, sum)| *total += sum.to_f64());
         }
@@ -111,9 +112,8 @@ unsafe fn long<T: Scalar>(p: &Product<T>, isa: Isa) {
 ///
 /// # Safety
 /// As [`run`].
-unsafe fn run_part<T: Scalar>(p: &mut Product<T>, isa: Isa, whole: usize) {
+unsafe fn run_part<T: Scalar>(p: &mut Product<T>, isa: Isa, whole: usize, packed: bool) {
     let work = p.m.saturating_mul(p.n).saturating_mul(p.k);
-    let packed = p.a.width != 0 || p.b.width != 0;
     if work <= TINY && !packed {
         // SAFETY: the elements that `p` names are valid.
         return unsafe { tiny(p) };

@@ -217,6 +217,7 @@ pub(super) fn product<T: Scalar>(
     if c.rows == 0 || c.cols == 0 {
         return;
     }
+    let packed = a.isa.is_some() || b.isa.is_some();
     let isa = match (a.isa, b.isa) {
         (None, None) => isa,
         (Some(one), None) | (None, Some(one)) => one,
@@ -244,5 +245,5 @@ pub(super) fn product<T: Scalar>(
     };
     // SAFETY: `Mat` and `MatMut` were checked at construction to contain all their elements, those of C disjoint, and packed operands are as long as their sizes say; A and B are borrowed shared and C exclusively, so C
     // overlaps neither. An `Isa` is named only if the processor has it.
-    unsafe { engine::run(&mut p, isa, whole) };
+    unsafe { engine::run(&mut p, isa, whole, packed) };
 }
