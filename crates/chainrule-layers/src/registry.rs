@@ -88,6 +88,7 @@ mod tests {
         ("BilinearGlu", "the product of the halves"),
         ("Chunk", "the function torch.chunk"),
         ("Concat", "the function torch.cat"),
+        ("ConvLstm2d", "a convolution of the input and the state, then the gates"),
         ("DropPath", "torchvision's StochasticDepth of rows"),
         ("GaussianDropout", "the product with torch.randn"),
         ("GaussianNoise", "the sum with torch.randn"),

@@ -11,8 +11,11 @@
 //! ```
 
 mod autoencoder;
+mod char_lstm;
 mod convnext;
+mod gru_classifier;
 mod lenet;
+mod lstm_classifier;
 mod mlp;
 mod mobilenet_v2;
 mod resnet;
@@ -23,8 +26,11 @@ mod wavenet;
 mod wgan_critic;
 
 pub use autoencoder::AutoEncoder;
+pub use char_lstm::CharLstm;
 pub use convnext::ConvNeXt;
+pub use gru_classifier::GruClassifier;
 pub use lenet::LeNet;
+pub use lstm_classifier::LstmClassifier;
 pub use mlp::Mlp;
 pub use mobilenet_v2::MobileNetV2;
 pub use resnet::{ResNet, Stem};

@@ -14,8 +14,8 @@ use chainrule_core::{
 };
 use chainrule_losses::{Bce, CrossEntropy, Mse};
 use chainrule_models::{
-    AutoEncoder, ConvNeXt, LeNet, Mlp, MobileNetV2, ResNet, Stage, Stem, UNet, Vae, VaeLoss, Vgg, WaveNet,
-    WganCritic,
+    AutoEncoder, ConvNeXt, GruClassifier, LeNet, LstmClassifier, Mlp, MobileNetV2, ResNet, Stage, Stem, UNet,
+    Vae, VaeLoss, Vgg, WaveNet, WganCritic,
 };
 use serde_json::Value;
 use std::marker::PhantomData;
@@ -127,6 +127,28 @@ fn build<T: Scalar>(registry: &Registry<T>, arch: &str, config: &Value) -> Step<
                 WaveNet { levels, width, skip, kernel: size("kernel")?, dilations: sizes("dilations")? };
             let net = classifier(BoxModule::new(net.build()));
             Net { inputs: &["levels"], of: (&["logits"], &["next"]), ..net }
+        }
+        "LSTMClassifier" => {
+            let mean = config["pool"] == "mean";
+            let (vocabulary, embedding, hidden) = (size("vocab")?, size("embed")?, size("hidden")?);
+            let net = LstmClassifier {
+                layers: size("layers")?,
+                mean,
+                ..LstmClassifier::new(vocabulary, embedding, hidden, size("classes")?)
+            };
+            Net { inputs: &["tokens"], ..classifier(BoxModule::new(net.build())) }
+        }
+        "GRUPacked" => {
+            let net = GruClassifier {
+                layers: size("layers")?,
+                bidirectional: on("bidirectional"),
+                ..GruClassifier::new(size("features")?, size("hidden")?, size("classes")?)
+            };
+            Net {
+                inputs: &["x", "lengths"],
+                outputs: &["logits", "sequence"],
+                ..classifier(BoxModule::new(net.build()))
+            }
         }
         "AutoEncoder" => {
             let net = AutoEncoder {

@@ -6,6 +6,7 @@ mod walk;
 pub use stack::RecurrentCache;
 
 crate::registry::family! {
+    conv_lstm2d => ConvLstm2d;
     gru => Gru;
     gru_cell => GruCell;
     lstm => Lstm;
@@ -87,6 +88,19 @@ macro_rules! recurrent {
             fn to_spec(&self) -> chainrule_core::Spec {
                 self.settings()
             }
+
+            fn summarize(
+                &self,
+                inputs: &[chainrule_core::Shape],
+                out: &mut chainrule_core::Summary,
+            ) -> chainrule_core::Result<Vec<chainrule_core::Shape>> {
+                let outputs = self.output_shapes(inputs)?;
+                let [training, inference] = self.stack.held(inputs);
+                out.rows_of(self.to_spec().kind(), &outputs, self.cost(inputs), &mut |p| self.stack.list(p));
+                out.hold_in_training(training);
+                out.hold_in_inference(inference);
+                Ok(outputs)
+            }
         }
     };
     ($layer:ident) => {
@@ -137,6 +151,14 @@ macro_rules! recurrent {
                 self
             }
 
+            /// Whether the last states are further outputs, also where the first ones are no inputs: what an encoder hands to a
+            /// decoder.
+            #[must_use]
+            pub fn final_states(mut self, final_states: bool) -> Self {
+                self.stack.final_states = final_states;
+                self
+            }
+
             /// Whether the lengths of the sequences, (N) whole numbers, are a second input.
             #[must_use]
             pub fn lengths(mut self, lengths: bool) -> Self {
@@ -163,6 +185,7 @@ macro_rules! recurrent {
                     .with_unless(0.0, "dropout", s.dropout)
                     .with_unless(false, "bidirectional", s.bidirectional)
                     .with_unless(false, "states", s.states)
+                    .with_unless(false, "final_states", s.final_states)
                     .with_unless(false, "lengths", s.lengths)
                     .with_unless(false, "last", s.last)
             }
@@ -176,6 +199,7 @@ macro_rules! recurrent {
                     .dropout(args.or("dropout", 0.0)?)
                     .bidirectional(args.or("bidirectional", false)?)
                     .states(args.or("states", false)?)
+                    .final_states(args.or("final_states", false)?)
                     .lengths(args.or("lengths", false)?)
                     .last(args.or("last", false)?))
             }
@@ -196,56 +220,5 @@ macro_rules! recurrent {
 }
 pub(crate) use recurrent;
 
-/// Tests that every kind runs through.
 #[cfg(test)]
-pub(crate) mod tests {
-    use chainrule_core::{Context, Grads, Module, ModuleCall, Parameters, Tensor};
-
-    /// Sets a parameter by its path.
-    pub fn set(layer: &mut impl Parameters<T = f64>, path: &str, values: &[f64]) {
-        let mut found = 0;
-        layer.visit_mut(&mut |at, p| {
-            if at.to_string() == path {
-                let shape = *p.shape();
-                p.set(Tensor::from_vec(shape, values.to_vec()).unwrap()).unwrap();
-                found += 1;
-            }
-        });
-        assert_eq!(found, 1, "{path}");
-    }
-
-    /// The shapes of the inputs of (N, T, I) for so many states of one or two sizes: x, lengths, states.
-    pub fn shapes<const S: usize>(
-        [rows, time, inputs]: [usize; 3],
-        all: usize,
-        sizes: [usize; S],
-        [batch_first, lengths, states]: [bool; 3],
-    ) -> Vec<Vec<usize>> {
-        let x = if batch_first { vec![rows, time, inputs] } else { vec![time, rows, inputs] };
-        let states = if states { sizes.map(|size| vec![all, rows, size]).to_vec() } else { Vec::new() };
-        [vec![x], if lengths { vec![vec![rows]] } else { Vec::new() }, states].concat()
-    }
-
-    /// Forward and backward: outputs, ∂E/∂x of inputs that have one, ∂E/∂θ in the order of the parameters.
-    pub fn pass<M: Module<T = f64>>(
-        layer: &M,
-        xs: &[&Tensor<f64>],
-        dys: &[Option<&Tensor<f64>>],
-    ) -> (Vec<Tensor<f64>>, Vec<Tensor<f64>>, Vec<f64>) {
-        let (mut ys, mut state) = (vec![Tensor::default(); layer.outputs()], M::State::default());
-        layer.apply(xs, &mut ys, &mut state, Context::train(0)).unwrap();
-        let (mut grads, mut dxs) = (Grads::new(layer), vec![Tensor::default(); xs.len()]);
-        let mut requested: Vec<_> =
-            dxs.iter_mut().enumerate().map(|(k, dx)| layer.differentiable_input(k).then_some(dx)).collect();
-        let call = ModuleCall::new(layer, xs, &ys, dys).unwrap();
-        layer.pull(call, &mut state, &mut grads, &mut requested).unwrap();
-        (ys, dxs, grads.values().to_vec())
-    }
-
-    pub fn close(got: &[f64], want: &[f64]) {
-        assert_eq!(got.len(), want.len());
-        for (got, want) in got.iter().zip(want) {
-            assert!((got - want).abs() < 1e-12 * want.abs().max(1.0), "{got:?} for {want:?}");
-        }
-    }
-}
+pub(crate) mod tests;

@@ -97,6 +97,7 @@ impl<T: Scalar> FromSpec<T> for Rnn<T> {
         vec![
             Example::new(Self::new(3, 4).to_spec(), [[2, 5, 3]]),
             Example::new(all.to_spec(), [[5, 2, 3], [4, 2, 4]]),
+            Example::new(Self::new(3, 4).final_states(true).to_spec(), [[2, 5, 3]]),
             Example::bench(Self::new(128, 128).to_spec(), [[32, 64, 128]]),
         ]
     }
@@ -105,11 +106,9 @@ impl<T: Scalar> FromSpec<T> for Rnn<T> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::recurrent::tests::{close, pass, set};
+    use crate::recurrent::tests::{close, pass, set, shapes};
     use chainrule_core::{Parameters, Tensor};
     use chainrule_gradcheck::laws;
-
-    use crate::recurrent::tests::shapes;
 
     laws! {
         #![cases = 16]
@@ -117,12 +116,12 @@ pub(crate) mod tests {
             (rows, time) in (1..4usize, prop_oneof![Just(1usize), Just(3), Just(7)]),
             (inputs, hidden, layers) in (1..4usize, 1..4usize, 1..4usize),
             (bias, batch_first, both, states) in any::<[bool; 4]>().prop_map(|[a, b, c, d]| (a, b, c, d)),
-            (lengths, last) in any::<[bool; 2]>().prop_map(|[a, b]| (a, b)),
+            (lengths, last, finals) in any::<[bool; 3]>().prop_map(|[a, b, c]| (a, b, c)),
             dropout in prop_oneof![Just(0.0), Just(0.4)],
             relu in any::<bool>(),
         ) {
             layer: Rnn::new(inputs, hidden).num_layers(layers).bias(bias).batch_first(batch_first).bidirectional(both)
-                .states(states).lengths(lengths).last(last).dropout(dropout).nonlinearity(if relu { "relu" } else { "tanh" }),
+                .states(states).lengths(lengths).last(last).final_states(finals).dropout(dropout).nonlinearity(if relu { "relu" } else { "tanh" }),
             inputs: shapes::<1>([rows, time, inputs], layers * (1 + usize::from(both)), [hidden], [batch_first, lengths, states]),
             wrong_inputs: shapes::<1>([rows, time, inputs + 1], layers * (1 + usize::from(both)), [hidden], [batch_first, lengths, states]),
             batch_axis_of(0): usize::from(!batch_first),

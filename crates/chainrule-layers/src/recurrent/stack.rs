@@ -4,12 +4,13 @@
 //! and not once a step. Within a block the step is the outer axis: rows of one step adjoin, and so do the rows of all steps, for the
 //! products that need no order.
 
-use super::walk::{Memory, Walk, fit, gather, scatter};
+use super::walk::{CHUNK, Memory, Walk, fit, gather, scatter};
 use crate::rank::{check_shape, check_sizes};
 use chainrule_core::{
     Context, Error, Grads, Init, ModuleCall, Param, Params, ParamsMut, Result, Scalar, Shape, Tensor,
 };
 use chainrule_tensor::{
+    compiled,
     kernels::{
         gemm::{Mat, MatMut, PackedB, matmul},
         layers::noise::dropout,
@@ -17,10 +18,15 @@ use chainrule_tensor::{
     },
     par,
 };
-use std::fmt;
+use std::{fmt, ops::Range};
 
 /// Most layers of a stack.
 const MOST_LAYERS: usize = 1 << 10;
+/// Most blocks of a batch, whose gradients are added in the scalar type.
+const BLOCKS: usize = 32;
+/// Rows of all steps beyond which gradients are summed in f64, from so many rows at a time.
+const LONG: usize = 1 << 16;
+const SEGMENT: usize = 256;
 /// Multiply-adds of a pass below which it stays in its thread.
 const SERIAL: usize = 1 << 19;
 
@@ -72,6 +78,7 @@ pub(super) struct Stack<T> {
     pub(super) bidirectional: bool,
     pub(super) projection: usize,
     pub(super) states: bool,
+    pub(super) final_states: bool,
     pub(super) lengths: bool,
     pub(super) last: bool,
     /// A function of a step that there is not.
@@ -90,6 +97,9 @@ pub struct RecurrentCache<T> {
     lengths: Vec<usize>,
     packed: Vec<Packed<T>>,
     blocks: Vec<Block<T>>,
+    /// A gradient from some rows of a long sum, and the sum over all.
+    part: Vec<T>,
+    sums: Vec<f64>,
 }
 
 /// A recorded pass, and the sizes of the layer that made it.
@@ -185,6 +195,8 @@ impl<T> Default for RecurrentCache<T> {
             lengths: Vec::new(),
             packed: Vec::new(),
             blocks: Vec::new(),
+            part: Vec::new(),
+            sums: Vec::new(),
         }
     }
 }
@@ -270,10 +282,10 @@ fn pack<T: Scalar>(to: &mut PackedB<T>, weight: &Param<T>, transposed: bool) -> 
     Ok(())
 }
 
-/// The blocks of a batch of n rows: how many rows each has, the last perhaps fewer. Few enough for tiles of full height, and two as soon as
-/// both are worth a thread.
+/// The blocks of a batch of n rows: how many rows each has, the last perhaps fewer. Few enough for tiles of full height, two as soon as
+/// both are worth a thread, and no more than [`BLOCKS`].
 fn rows_of_block(n: usize) -> usize {
-    let blocks = if n < 12 { 1 } else { n.div_ceil(16).max(2) };
+    let blocks = if n < 12 { 1 } else { n.div_ceil(16).clamp(2, BLOCKS) };
     n.div_ceil(blocks).max(1)
 }
 
@@ -299,6 +311,7 @@ impl<T: Scalar> Stack<T> {
             bidirectional: false,
             projection: 0,
             states: single,
+            final_states: false,
             lengths: false,
             last: false,
             unknown: None,
@@ -420,7 +433,8 @@ impl<T: Scalar> Stack<T> {
     }
 
     pub(super) fn outputs(&self) -> usize {
-        self.first_final() + if self.states { 1 + usize::from(self.has_cells()) } else { 0 }
+        self.first_final()
+            + if self.states || self.final_states { 1 + usize::from(self.has_cells()) } else { 0 }
     }
 
     /// Where h₀ stands among the inputs.
@@ -518,6 +532,45 @@ impl<T: Scalar> Stack<T> {
         steps.saturating_mul(self.cost_of_one())
     }
 
+    /// Bytes that the cache holds after a step, in training and in inference.
+    pub(super) fn held(&self, inputs: &[Shape]) -> [usize; 2] {
+        let Ok([n, t]) = self.sizes(inputs.len(), |k| &inputs[k]) else { return [0; 2] };
+        let (d, p, h, width, gates) =
+            (self.directions(), self.outputs_of_one(), self.hidden, self.width(), self.gate_rows());
+        let (all, steps) = (self.weights.len(), n.saturating_mul(t));
+        let weights = |w: &Weights<T>| w.ih.volume() + w.hh.volume() + w.hr.as_ref().map_or(0, Param::volume);
+        let back = |w: &Weights<T>| w.hh.volume() + w.hr.as_ref().map_or(0, Param::volume);
+        let packed: usize = self.weights.iter().map(weights).sum();
+        let packed_back: usize = self.weights.iter().map(back).sum();
+        let x = if self.reads_in_place([n, t]) { 0 } else { steps.saturating_mul(self.inputs) };
+        let cells = if self.has_cells() { n.saturating_mul(t + 1).saturating_mul(h) } else { 0 };
+        let extra = if self.cell == Cell::Gru || self.projection > 0 { steps.saturating_mul(h) } else { 0 };
+        let outputs = n.saturating_mul(t + 2).saturating_mul(width);
+        let states = n.saturating_mul(all).saturating_mul(if self.has_cells() { p + h } else { p });
+        let all_gates = steps.saturating_mul(gates);
+        let keeps = matches!(self.cell, Cell::Lstm | Cell::Gru);
+        let gates_of_some = all_gates.min(n.saturating_mul(gates).max(CHUNK));
+        let of_one = cells.saturating_add(extra);
+        let kept = of_one.saturating_add(if keeps { all_gates } else { gates_of_some });
+        let da = all_gates.saturating_mul(if self.cell == Cell::Gru { 2 * d } else { d });
+        let slopes = steps.saturating_mul(width.saturating_add(self.inputs.max(width)));
+        let training = [
+            packed.saturating_add(packed_back),
+            x,
+            all.saturating_mul(kept),
+            self.layers.saturating_mul(outputs),
+            states.saturating_mul(2),
+            da,
+            slopes,
+        ];
+        let inference =
+            [packed, x, of_one, gates_of_some, self.layers.min(2).saturating_mul(outputs), states];
+        let bytes = |parts: &[usize]| {
+            parts.iter().fold(0usize, |sum, &part| sum.saturating_add(part)).saturating_mul(size_of::<T>())
+        };
+        [bytes(&training), bytes(&inference)]
+    }
+
     /// What a cache has to fit besides N and T.
     fn signature(&self) -> [usize; 5] {
         [self.inputs, self.hidden, self.layers * self.directions(), self.width(), self.cell as usize]
@@ -569,7 +622,7 @@ impl<T: Scalar> Stack<T> {
             )));
         }
         let (streams, record) = (cx.streaming() && !self.single, cx.recording());
-        let RecurrentCache { recorded, stream, states, lengths, packed, blocks } = cache;
+        let RecurrentCache { recorded, stream, states, lengths, packed, blocks, .. } = cache;
         *recorded = None;
         if !streams {
             *stream = None;
@@ -696,7 +749,7 @@ impl<T: Scalar> Stack<T> {
                 )));
             }
         }
-        let RecurrentCache { recorded, lengths, packed, blocks, .. } = cache;
+        let RecurrentCache { recorded, lengths, packed, blocks, part, sums, .. } = cache;
         let cx = match *recorded {
             Some(Recorded { n: rows, t: steps, sizes, cx })
                 if [rows, steps] == [n, t] && sizes == self.signature() =>
@@ -749,9 +802,7 @@ impl<T: Scalar> Stack<T> {
                 }
                 block.backward(&job, layer, inputs_needed.then_some(w));
             });
-            for block in &*blocks {
-                block.weight_gradients(&job, layer, grads);
-            }
+            weight_gradients(blocks, &job, layer, grads, (part, sums));
         }
         if let Some(dx) = dxs[0].as_deref_mut() {
             let dx = dx.reset(*xs[0].shape());
@@ -835,6 +886,16 @@ fn last_outputs<T: Scalar>(blocks: &[Block<T>], y: &mut [T], (all, d, size): (us
 impl<T: Scalar> Block<T> {
     fn lengths<'a>(&self, job: &Job<'a, T>) -> &'a [usize] {
         if job.stack.lengths { &job.lengths[self.first..][..self.rows] } else { &[] }
+    }
+
+    /// Rows of ∂E/∂a of direction k: for what the input gives, and for what the state gives, another one for GRU.
+    fn da(&self, k: usize, gates: usize, rows: Range<usize>) -> &[T] {
+        &self.da[k][rows.start * gates..rows.end * gates]
+    }
+
+    fn dq(&self, k: usize, cell: Cell, gates: usize, rows: Range<usize>) -> &[T] {
+        let of_state = if cell == Cell::Gru { &self.dq[k] } else { &self.da[k] };
+        &of_state[rows.start * gates..rows.end * gates]
     }
 
     fn walk<'a>(&self, job: &'a Job<'_, T>, k: usize) -> Walk<'a, T> {
@@ -970,39 +1031,97 @@ impl<T: Scalar> Block<T> {
             matmul(T::ONE, da, w, beta, MatMut::new(dx, steps, inputs)); // δx = Wᵀ δa
         }
     }
+}
 
-    /// Adds what this block's rows give to the gradients of a layer.
-    fn weight_gradients(&self, job: &Job<'_, T>, layer: usize, grads: &mut Grads<T>) {
-        let (s, [_, t]) = (job.stack, job.sizes);
-        let (d, p, h, width) = (s.directions(), s.outputs_of_one(), s.hidden, s.width());
-        let (steps, gates) = (t * self.rows, s.gate_rows());
-        if steps == 0 {
-            return;
+/// dw += Σ of `product(rows, part)` over parts of all rows of all blocks: `product` adds that of the rows of a block to what it is given. In f64
+/// from short segments, where there are many rows.
+fn add_to<T: Scalar>(
+    blocks: &[Block<T>],
+    t: usize,
+    dw: &mut [T],
+    (part, sums): (&mut Vec<T>, &mut Vec<f64>),
+    product: impl Fn(&Block<T>, Range<usize>, &mut [T]),
+) {
+    let rows: usize = blocks.iter().map(|block| t * block.rows).sum();
+    if rows <= LONG {
+        return blocks.iter().for_each(|block| product(block, 0..t * block.rows, dw));
+    }
+    let part = fit(part, dw.len());
+    sums.clear();
+    sums.resize(dw.len(), 0.0);
+    for block in blocks {
+        let steps = t * block.rows;
+        for first in (0..steps).step_by(SEGMENT) {
+            part.fill(T::ZERO);
+            product(block, first..steps.min(first + SEGMENT), part);
+            add_in_f64(part, sums);
         }
-        let inputs = if layer == 0 { s.inputs } else { width };
-        for k in 0..d {
-            let w = &s.weights[layer * d + k];
-            let da = &self.da[k][..steps * gates];
-            let dq = if s.cell == Cell::Gru { &self.dq[k][..steps * gates] } else { da };
-            if let Some(dw) = grads.of(&w.ih) {
-                let x = Mat::new(self.input(job, layer), steps, inputs);
-                matmul(T::ONE, Mat::new(da, steps, gates).t(), x, T::ONE, MatMut::new(dw, gates, inputs)); // ∂W += δaᵀ x
-            }
-            if let Some(du) = grads.of(&w.hh) {
-                let before = &self.seq[layer][2 * k * self.rows * width + k * p..];
-                let before = Mat::strided(before, steps, p, width, 1);
-                matmul(T::ONE, Mat::new(dq, steps, gates).t(), before, T::ONE, MatMut::new(du, gates, p)); // ∂U += δaᵀ h
-            }
-            for (bias, da) in w.bias.iter().flatten().zip([da, dq]) {
-                if let Some(db) = grads.of(bias) {
+    }
+    add_sums(sums, dw);
+}
+
+compiled! {
+    /// total += part
+    fn add_in_f64[T](part: &[T], total: &mut [f64]) {
+        total.iter_mut().zip(part).for_each(|(total, part)| *total += part.to_f64());
+    }
+}
+
+compiled! {
+    /// dw += total
+    fn add_sums[T](total: &[f64], dw: &mut [T]) {
+        dw.iter_mut().zip(total).for_each(|(dw, total)| *dw = T::from_f64(dw.to_f64() + total));
+    }
+}
+
+/// Adds to the gradients of a layer's weights, from δa of all steps of all rows.
+fn weight_gradients<T: Scalar>(
+    blocks: &[Block<T>],
+    job: &Job<'_, T>,
+    layer: usize,
+    grads: &mut Grads<T>,
+    (part, sums): (&mut Vec<T>, &mut Vec<f64>),
+) {
+    let (s, [_, t]) = (job.stack, job.sizes);
+    let (d, p, h, width, gates) = (s.directions(), s.outputs_of_one(), s.hidden, s.width(), s.gate_rows());
+    let inputs = if layer == 0 { s.inputs } else { width };
+    if t == 0 {
+        return;
+    }
+    for k in 0..d {
+        let w = &s.weights[layer * d + k];
+        if let Some(dw) = grads.of(&w.ih) {
+            add_to(blocks, t, dw, (&mut *part, &mut *sums), |block, rows, dw| {
+                let x = &block.input(job, layer)[rows.start * inputs..rows.end * inputs];
+                let (n, da) = (rows.len(), block.da(k, gates, rows));
+                let (da, x) = (Mat::new(da, n, gates), Mat::new(x, n, inputs));
+                matmul(T::ONE, da.t(), x, T::ONE, MatMut::new(dw, gates, inputs)); // ∂W += δaᵀ x
+            });
+        }
+        if let Some(du) = grads.of(&w.hh) {
+            add_to(blocks, t, du, (&mut *part, &mut *sums), |block, rows, du| {
+                let before = &block.seq[layer][(2 * k * block.rows + rows.start) * width + k * p..];
+                let (n, dq) = (rows.len(), block.dq(k, s.cell, gates, rows));
+                let (dq, before) = (Mat::new(dq, n, gates), Mat::strided(before, n, p, width, 1));
+                matmul(T::ONE, dq.t(), before, T::ONE, MatMut::new(du, gates, p)); // ∂U += δaᵀ h
+            });
+        }
+        for (which, bias) in w.bias.iter().flatten().enumerate() {
+            if let Some(db) = grads.of(bias) {
+                add_to(blocks, t, db, (&mut *part, &mut *sums), |block, rows, db| {
+                    let da =
+                        if which == 0 { block.da(k, gates, rows) } else { block.dq(k, s.cell, gates, rows) };
                     add_rows_to(da, db); // ∂b += Σ δa
-                }
+                });
             }
-            if let Some(dr) = w.hr.as_ref().and_then(|hr| grads.of(hr)) {
-                let dh = Mat::strided(&self.dy[k * p..], steps, p, width, 1);
-                let m = Mat::new(&self.memory[layer * d + k].extra, steps, h);
-                matmul(T::ONE, dh.t(), m, T::ONE, MatMut::new(dr, p, h)); // ∂R += δhᵀ m
-            }
+        }
+        if let Some(dr) = w.hr.as_ref().and_then(|hr| grads.of(hr)) {
+            add_to(blocks, t, dr, (&mut *part, &mut *sums), |block, rows, dr| {
+                let n = rows.len();
+                let m = &block.memory[layer * d + k].extra[rows.start * h..rows.end * h];
+                let dh = Mat::strided(&block.dy[rows.start * width + k * p..], n, p, width, 1);
+                matmul(T::ONE, dh.t(), Mat::new(m, n, h), T::ONE, MatMut::new(dr, p, h)); // ∂R += δhᵀ m
+            });
         }
     }
 }

@@ -16,7 +16,7 @@ use chainrule_tensor::{
 use std::ops::Range;
 
 /// Elements of gates that are made by one product and used at once: 256 KiB of f32, which stay in the second-level cache.
-const CHUNK: usize = 1 << 16;
+pub(super) const CHUNK: usize = 1 << 16;
 /// Elements of a piece that is copied.
 const PIECE: usize = 1 << 15;
 

@@ -248,3 +248,30 @@ fn relu_in_the_epilogue_keeps_nan() {
         }
     }
 }
+
+/// Of a packed operand, rows and columns of a product do not know how many others there are.
+#[test]
+fn a_product_with_a_packed_operand_has_the_same_bits_for_any_number_of_rows() {
+    for isa in isas() {
+        for (m, k, n) in [(9, 3, 2), (40, 70, 33), (33, 900, 20), (20, 8, 1)] {
+            let values = |len: usize| (0..len).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<_>>();
+            let (a, b) = (values(m * k), values(k * n));
+            let mut packed = PackedB::new();
+            packed.pack_for(isa, Mat::new(&b, k, n));
+            let run = |rows: std::ops::Range<usize>| {
+                let mut c = vec![0.5; rows.len() * n];
+                let part = Mat::new(&a[rows.start * k..rows.end * k], rows.len(), k);
+                let to = MatMut::new(&mut c, rows.len(), n);
+                product((isa, k), 1.0, part.into(), (&packed).into(), 1.0, to, Epilogue::default());
+                c
+            };
+            let whole = run(0..m);
+            for rows in [0..1, 1..3, 2..m, 5..m - 1] {
+                assert!(
+                    run(rows.clone()) == whole[rows.start * n..rows.end * n],
+                    "{isa:?} {m} {k} {n} {rows:?}"
+                );
+            }
+        }
+    }
+}
