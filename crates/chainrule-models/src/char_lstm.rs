@@ -46,3 +46,28 @@ impl CharLstm {
             .named("transpose", Transpose::new(1, 2))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chainrule_core::{Parameters, Session, Tensor};
+
+    #[test]
+    fn a_text_in_pieces_gives_the_bits_of_the_whole() {
+        let model =
+            CharLstm { layers: 2, dropout: 0.5, ..CharLstm::new(23, 48) }.build::<f32>().init(1).unwrap();
+        let text = |from: usize, to: usize| {
+            Tensor::from_vec([1, to - from], (from..to).map(|i| (i * i % 23) as f32).collect()).unwrap()
+        };
+        let mut session = Session::new(&model);
+        let whole = session.run(&text(0, 64)).unwrap().clone();
+        for cuts in [vec![0, 64], (0..=64).collect(), vec![0, 1, 9, 40, 64]] {
+            session.reset();
+            for ends in cuts.windows(2) {
+                let y = session.stream(&text(ends[0], ends[1])).unwrap();
+                let n = ends[1] - ends[0];
+                assert!((0..23).all(|k| y.data()[k * n..][..n] == whole.data()[k * 64..][ends[0]..ends[1]]));
+            }
+        }
+    }
+}

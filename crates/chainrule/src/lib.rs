@@ -73,6 +73,7 @@ pub mod prelude {
         noise::*,
         norm::*,
         pool::*,
+        recurrent::*,
         sequence,
         shape::*,
         weight::{Lora, Pruned, SpectralNorm, WeightNorm},

@@ -28,13 +28,14 @@ use chainrule_tensor::{
     kernels::layers::recurrent::{Rows, lstm_step, lstm_step_gradient},
 };
 
-/// A sequence of images through long short-term memory whose weights are one convolution of the input and the state together, at stride 1,
-/// padded so that images keep their size. Shi, Chen, Wang, Yeung, Wong and Woo, *Convolutional LSTM network*, 2015, without its peepholes.
+/// A sequence of images through long short-term memory whose weights are one convolution of the input and the state
+/// together, at stride 1, padded so that images keep their size. Shi, Chen, Wang, Yeung, Wong and Woo, *Convolutional
+/// LSTM network*, 2015, without its peepholes.
 ///
 /// # Shapes
-/// x (N, T, C, H, W), y (N, T, K, H, W); with `.last(true)` (N, K, H, W), after the last step. With `.states(true)` further inputs h₀ and c₀ and
-/// further outputs, the last h and c, (N, K, H, W) each. `conv.weight` (4K, C + K, kernel height, kernel width), `conv.bias` (4K), in the
-/// order i, f, g, o; both start uniform in ±1/√fan-in.
+/// x (N, T, C, H, W), y (N, T, K, H, W); with `.last(true)` (N, K, H, W), after the last step. With `.states(true)`
+/// further inputs h₀ and c₀ and further outputs, the last h and c, (N, K, H, W) each. `conv.weight` (4K, C + K, kernel
+/// height, kernel width), `conv.bias` (4K), in the order i, f, g, o; both start uniform in ±1/√fan-in.
 ///
 /// # Errors
 /// Sizes of 0: when built. Another batch or size of images in a stream: in a pass.

@@ -22,21 +22,23 @@ use super::{
 };
 use chainrule_core::{Args, Example, Facts, FromSpec, Module, Result, Scalar, Spec};
 
-/// cₜ = f cₜ₋₁ + i g and hₜ = o tanh cₜ, with gates i, f, o = σ(W xₜ + U hₜ₋₁ + b) and g = tanh(…). Hochreiter and Schmidhuber, *Long short-term
-/// memory*, 1997; the projection is that of Sak, Senior and Beaufays, 2014.
+/// cₜ = f cₜ₋₁ + i g and hₜ = o tanh cₜ, with gates i, f, o = σ(W xₜ + U hₜ₋₁ + b) and g = tanh(…). Hochreiter and
+/// Schmidhuber, *Long short-term memory*, 1997; the projection is that of Sak, Senior and Beaufays, 2014.
 ///
 /// # Shapes
-/// x (N, T, I), or (T, N, I) with `.batch_first(false)`; y the same with D · P in place of I, D being 1 or 2 directions. With `.states(true)` further
-/// inputs h₀ (D · layers, N, P) and c₀ (D · layers, N, H), outputs the last h and c. `weight_ih_l0` (4H, I), of layers above (4H, D · P), `weight_hh_l0` (4H, P),
-/// `bias_ih_l0` and `bias_hh_l0` (4H), with a projection `weight_hr_l0` (P, H); without one P is H; `_reverse` behind them for the second direction. All start uniform in ±1/√H, as PyTorch's do.
+/// x (N, T, I), or (T, N, I) with `.batch_first(false)`; y the same with D · P in place of I, D being 1 or 2
+/// directions. With `.states(true)` further inputs h₀ (D · layers, N, P) and c₀ (D · layers, N, H), outputs the last h
+/// and c. `weight_ih_l0` (4H, I), of layers above (4H, D · P), `weight_hh_l0` (4H, P), `bias_ih_l0` and `bias_hh_l0`
+/// (4H), with a projection `weight_hr_l0` (P, H); without one P is H; `_reverse` behind them for the second direction.
+/// All start uniform in ±1/√H, as PyTorch's do.
 ///
-/// With `.lengths(true)` the second input holds the lengths of the sequences, (N): as of PyTorch's packed sequences, outputs behind the end are
-/// 0, the last states are those of the last real step, and the second direction starts there. In a stream they are those of the whole
-/// sequences, given with each piece.
+/// With `.lengths(true)` the second input holds the lengths of the sequences, (N): as of PyTorch's packed sequences,
+/// outputs behind the end are 0, the last states are those of the last real step, and the second direction starts
+/// there. In a stream they are those of the whole sequences, given with each piece.
 ///
 /// # Errors
-/// Sizes of 0, a projection not smaller than the hidden size, a dropout outside 0 to 1: when built. A length that is no whole number from 1 to T, and in a stream another batch size or
-/// two directions: in a pass.
+/// Sizes of 0, a projection not smaller than the hidden size, a dropout outside 0 to 1: when built. A length that is no
+/// whole number from 1 to T, and in a stream another batch size or two directions: in a pass.
 ///
 /// # Examples
 /// ```

@@ -22,17 +22,18 @@ use chainrule_core::{Args, Example, Facts, FromSpec, Module, Result, Scalar, Spe
 /// hₜ = tanh(W xₜ + U hₜ₋₁ + b), or with ReLU in place of tanh. Elman, *Finding structure in time*, 1990.
 ///
 /// # Shapes
-/// x (N, T, I), or (T, N, I) with `.batch_first(false)`; y the same with D · H in place of I, D being 1 or 2 directions. With `.states(true)` further
-/// inputs h₀ (D · layers, N, H), outputs the last h. `weight_ih_l0` (H, I), of layers above (H, D · H), `weight_hh_l0` (H, H),
-/// `bias_ih_l0` and `bias_hh_l0` (H); `_reverse` behind them for the second direction. All start uniform in ±1/√H, as PyTorch's do.
+/// x (N, T, I), or (T, N, I) with `.batch_first(false)`; y the same with D · H in place of I, D being 1 or 2
+/// directions. With `.states(true)` further inputs h₀ (D · layers, N, H), outputs the last h. `weight_ih_l0` (H, I), of
+/// layers above (H, D · H), `weight_hh_l0` (H, H), `bias_ih_l0` and `bias_hh_l0` (H); `_reverse` behind them for the
+/// second direction. All start uniform in ±1/√H, as PyTorch's do.
 ///
-/// With `.lengths(true)` the second input holds the lengths of the sequences, (N): as of PyTorch's packed sequences, outputs behind the end are
-/// 0, the last states are those of the last real step, and the second direction starts there. In a stream they are those of the whole
-/// sequences, given with each piece.
+/// With `.lengths(true)` the second input holds the lengths of the sequences, (N): as of PyTorch's packed sequences,
+/// outputs behind the end are 0, the last states are those of the last real step, and the second direction starts
+/// there. In a stream they are those of the whole sequences, given with each piece.
 ///
 /// # Errors
-/// Sizes of 0, a nonlinearity that is neither "tanh" nor "relu", a dropout outside 0 to 1: when built. A length that is no whole number from 1 to T, and in a stream another batch size or
-/// two directions: in a pass.
+/// Sizes of 0, a nonlinearity that is neither "tanh" nor "relu", a dropout outside 0 to 1: when built. A length that is
+/// no whole number from 1 to T, and in a stream another batch size or two directions: in a pass.
 ///
 /// # Examples
 /// ```

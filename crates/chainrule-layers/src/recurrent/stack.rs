@@ -644,9 +644,6 @@ impl<T: Scalar> Stack<T> {
         } else {
             lengths.clear();
         }
-        for output in 0..ys.len() {
-            ys[output].reset(self.output_shape(output, sizes)?);
-        }
         if packed.len() < self.weights.len() {
             packed.resize_with(self.weights.len(), Packed::new);
         }
@@ -654,6 +651,9 @@ impl<T: Scalar> Stack<T> {
             packed.update(w, self.cell == Cell::Gru)?;
         }
 
+        for (output, y) in ys.iter_mut().enumerate() {
+            y.reset(self.output_shape(output, sizes)?);
+        }
         let per = rows_of_block(n);
         let count = n.div_ceil(per);
         if blocks.len() < count {
@@ -982,7 +982,10 @@ impl<T: Scalar> Block<T> {
             own_states(dys.c, fit(&mut self.dc, all * self.rows * s.hidden), [all, n, s.hidden], part);
         }
         let lengths = self.lengths(job);
-        let dy = fit(&mut self.dy, t * self.rows * width);
+        // The two change places from layer to layer.
+        let most = t * self.rows * width.max(s.inputs);
+        fit(&mut self.dx, most);
+        let dy = &mut fit(&mut self.dy, most)[..t * self.rows * width];
         match dys.y {
             Some(y) if s.last => {
                 dy.fill(T::ZERO);

@@ -5,7 +5,7 @@ use chainrule_core::Scalar;
 use chainrule_tensor::{
     compiled,
     kernels::{
-        gemm::{Epilogue, Mat, MatMut, matmul_with},
+        gemm::{Epilogue, Mat, MatMut, matmul_steady, matmul_with},
         layers::recurrent::{
             Rows, carry, gru_step, gru_step_gradient, lstm_step, lstm_step_gradient, rnn_step,
             rnn_step_gradient, take_state_gradient,
@@ -131,7 +131,7 @@ impl<T: Scalar> Walk<'_, T> {
             let x = Mat::new(&input[steps.start * n * inputs..], steps.len() * n, inputs);
             let a = &mut all_gates[(steps.start - first) * n * gates..][..steps.len() * n * gates];
             let a = MatMut::new(a, steps.len() * n, gates);
-            matmul_with(T::ONE, x, &self.packed.ih, T::ZERO, a, bias_x); // a = W x + b, of some steps
+            matmul_steady(T::ONE, x, &self.packed.ih, T::ZERO, a, bias_x); // a = W x + b, of some steps
             for walked in begin..end {
                 let (at, from, to) = self.step(walked);
                 let (before, out) = two(seq, slot, from, to);
@@ -142,17 +142,17 @@ impl<T: Scalar> Walk<'_, T> {
                 match s.cell {
                     Cell::Tanh | Cell::Relu => {
                         let to = MatMut::new(a, n, gates);
-                        matmul_with(T::ONE, state, &self.packed.hh, T::ONE, to, of(None)); // a += U h
+                        matmul_steady(T::ONE, state, &self.packed.hh, T::ONE, to, of(None)); // a += U h
                         rnn_step(rows, s.cell == Cell::Relu, a, out);
                     }
                     Cell::Gru => {
                         let to = MatMut::new(hidden, n, gates);
-                        matmul_with(T::ONE, state, &self.packed.hh, T::ZERO, to, bias_h); // U h + b
+                        matmul_steady(T::ONE, state, &self.packed.hh, T::ZERO, to, bias_h); // U h + b
                         gru_step(rows, a, hidden, before, &mut extra[at * n * h..][..n * h], out);
                     }
                     Cell::Lstm => {
                         let to = MatMut::new(a, n, gates);
-                        matmul_with(T::ONE, state, &self.packed.hh, T::ONE, to, of(None)); // a += U h
+                        matmul_steady(T::ONE, state, &self.packed.hh, T::ONE, to, of(None)); // a += U h
                         let (c, c_after) = two(cells, n * h, walked, walked + 1);
                         if s.projection == 0 {
                             lstm_step(rows, a, c, c_after, out);
@@ -160,7 +160,7 @@ impl<T: Scalar> Walk<'_, T> {
                             let m = &mut extra[at * n * h..][..n * h];
                             lstm_step(self.at(at, h, h), a, c, c_after, m);
                             let (m, to) = (Mat::new(m, n, h), MatMut::strided(out, n, p, width, 1));
-                            matmul_with(T::ONE, m, &self.packed.hr, T::ZERO, to, of(None)); // h′ = R m
+                            matmul_steady(T::ONE, m, &self.packed.hr, T::ZERO, to, of(None)); // h′ = R m
                         }
                     }
                 }

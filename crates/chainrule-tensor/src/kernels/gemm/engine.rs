@@ -57,20 +57,20 @@ pub struct Product<T> {
 // SAFETY: a product represents two shared borrows and an exclusive one, of which each thread gets rows or columns.
 unsafe impl<T: Sync> Sync for Product<T> {}
 
-/// Computes a product with n, m > 0, which may be a part of sums of length `whole`. Where an operand was packed before, the bits of
-/// an element do not depend on how many rows and columns there are beside it.
+/// Computes a product with n, m > 0, which may be a part of sums of length `whole`. `STEADY`: in one order of the sum, whatever n
+/// and m.
 ///
 /// # Safety
 /// All elements that `p` names are valid, those of C are disjoint and borrowed exclusively, and the processor has `isa`.
 #[inline]
-pub(super) unsafe fn run<T: Scalar>(p: &mut Product<T>, isa: Isa, whole: usize, packed: bool) {
+pub(super) unsafe fn run<const STEADY: bool, T: Scalar>(p: &mut Product<T>, isa: Isa, whole: usize) {
     // SAFETY: the caller's promises are those of both.
-    unsafe { if p.k > LONG { long(p, isa, packed) } else { run_part(p, isa, whole, packed) } }
+    unsafe { if p.k > LONG { long::<STEADY, T>(p, isa) } else { run_part::<STEADY, T>(p, isa, whole) } }
 }
 
 /// A product whose sums are so long that their rounding would be seen: in f64, from segments.
 #[cold]
-unsafe fn long<T: Scalar>(p: &Product<T>, isa: Isa, packed: bool) {
+unsafe fn long<const STEADY: bool, T: Scalar>(p: &Product<T>, isa: Isa) {
     let segment = if isa == Isa::Portable { DEPTH } else { SEGMENT };
     let plain = RawEpilogue { alpha: T::ONE, beta: T::ZERO, row: ptr::null(), col: ptr::null(), relu: false };
     // Panels of packed rows stay whole.
@@ -94,7 +94,7 @@ unsafe fn long<T: Scalar>(p: &Product<T>, isa: Isa, packed: bool) {
                     epilogue: plain,
                     ..p
                 };
-                run_part(&mut part, isa, whole, packed);
+                run_part::<STEADY, T>(&mut part, isa, whole);
             }
             totals.iter_mut().zip(&*sums).for_each(|(total, sum)| *total += sum.to_f64());
         }
@@ -112,9 +112,10 @@ unsafe fn long<T: Scalar>(p: &Product<T>, isa: Isa, packed: bool) {
 ///
 /// # Safety
 /// As [`run`].
-unsafe fn run_part<T: Scalar>(p: &mut Product<T>, isa: Isa, whole: usize, packed: bool) {
+unsafe fn run_part<const STEADY: bool, T: Scalar>(p: &mut Product<T>, isa: Isa, whole: usize) {
     let work = p.m.saturating_mul(p.n).saturating_mul(p.k);
-    if work <= TINY && !packed {
+    let packed = p.a.width != 0 || p.b.width != 0;
+    if work <= TINY && !packed && !STEADY {
         // SAFETY: the elements that `p` names are valid.
         return unsafe { tiny(p) };
     }
@@ -122,7 +123,7 @@ unsafe fn run_part<T: Scalar>(p: &mut Product<T>, isa: Isa, whole: usize, packed
         // SAFETY: the elements that `p` names are valid, and those of C disjoint.
         return unsafe { portable::run(p, work) };
     }
-    let dots = !packed && orient(p, lanes::<T>(isa));
+    let dots = !packed && orient::<STEADY, T>(p, lanes::<T>(isa));
     let plan = plan(p, dots, work, isa, whole);
     // One to three rows or columns are memory-bound.
     let time = if p.m.min(p.n) < 4 { work.saturating_mul(2) } else { work };

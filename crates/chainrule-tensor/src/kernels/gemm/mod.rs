@@ -191,9 +191,52 @@ pub fn matmul_with<'a, T: Scalar>(
     product((super::isa(), a.inner), alpha, a, b, beta, c, epilogue);
 }
 
+/// [`matmul_with`], where the bits of a row of C do not depend on how many rows there are, nor those of a column on how many
+/// columns: each element is one sum in the order of the inner dimension. A product of few rows, which dot products would do
+/// quicker, pays for it unless B is packed or its rows are contiguous.
+///
+/// ```
+/// use chainrule_tensor::kernels::gemm::{Epilogue, Mat, MatMut, matmul_steady};
+/// let (x, w) = ([0.1f32, 0.2, 0.3, 0.4], [0.5, 0.6, 0.7, 0.8]);
+/// let (mut all, mut one) = ([0.0; 4], [0.0; 2]);
+/// let w = Mat::new(&w, 2, 2).t();
+/// matmul_steady(1.0, Mat::new(&x, 2, 2), w, 0.0, MatMut::new(&mut all, 2, 2), Epilogue::default());
+/// matmul_steady(1.0, Mat::new(&x[2..], 1, 2), w, 0.0, MatMut::new(&mut one, 1, 2), Epilogue::default());
+/// assert_eq!(one, all[2..]);
+/// ```
+///
+/// # Panics
+/// If the sizes do not fit together.
+#[inline(always)]
+pub fn matmul_steady<'a, T: Scalar>(
+    alpha: T,
+    a: impl Into<Left<'a, T>>,
+    b: impl Into<Right<'a, T>>,
+    beta: T,
+    c: MatMut<'_, T>,
+    epilogue: Epilogue<'_, T>,
+) {
+    let (a, b) = (a.into(), b.into());
+    product_as::<true, T>((super::isa(), a.inner), alpha, a, b, beta, c, epilogue);
+}
+
 /// A product that is a part of sums of length `whole`, and rounds as little as those need.
 #[inline(always)]
 pub(super) fn product<T: Scalar>(
+    isa: (Isa, usize),
+    alpha: T,
+    a: Left<'_, T>,
+    b: Right<'_, T>,
+    beta: T,
+    c: MatMut<'_, T>,
+    epilogue: Epilogue<'_, T>,
+) {
+    product_as::<false, T>(isa, alpha, a, b, beta, c, epilogue);
+}
+
+/// [`product`], or the product of [`matmul_steady`].
+#[inline(always)]
+fn product_as<const STEADY: bool, T: Scalar>(
     (isa, whole): (Isa, usize),
     alpha: T,
     a: Left<'_, T>,
@@ -217,7 +260,6 @@ pub(super) fn product<T: Scalar>(
     if c.rows == 0 || c.cols == 0 {
         return;
     }
-    let packed = a.isa.is_some() || b.isa.is_some();
     let isa = match (a.isa, b.isa) {
         (None, None) => isa,
         (Some(one), None) | (None, Some(one)) => one,
@@ -245,5 +287,5 @@ pub(super) fn product<T: Scalar>(
     };
     // SAFETY: `Mat` and `MatMut` were checked at construction to contain all their elements, those of C disjoint, and packed operands are as long as their sizes say; A and B are borrowed shared and C exclusively, so C
     // overlaps neither. An `Isa` is named only if the processor has it.
-    unsafe { engine::run(&mut p, isa, whole, packed) };
+    unsafe { engine::run::<STEADY, T>(&mut p, isa, whole) };
 }

@@ -43,9 +43,9 @@ pub(super) struct Plan {
     pub whole: usize,
 }
 
-/// Chooses between C and Cᵀ, and whether dot products are the cheaper way: by an estimate of cycles.
+/// Chooses between C and Cᵀ, and whether dot products are the cheaper way: by an estimate of cycles. Never dot products if `STEADY`.
 #[inline]
-pub(super) fn orient<T: Scalar>(p: &mut Product<T>, lanes: usize) -> bool {
+pub(super) fn orient<const STEADY: bool, T: Scalar>(p: &mut Product<T>, lanes: usize) -> bool {
     // A side of one element is contiguous with any stride.
     if p.m == 1 {
         (p.a.side, p.c_row) = (1, 1);
@@ -68,7 +68,7 @@ pub(super) fn orient<T: Scalar>(p: &mut Product<T>, lanes: usize) -> bool {
     let (straight, transposed) = (cost(p), cost(&p.t()));
     // Dot products read all of B for four rows of A.
     let near = p.m.min(p.n) <= 8 || p.k * (p.m + p.n) <= 1 << 14;
-    if p.a.inner == 1 && p.b.inner == 1 && near && p.k <= MOST * lanes {
+    if !STEADY && p.a.inner == 1 && p.b.inner == 1 && near && p.k <= MOST * lanes {
         let dots = p.m * p.n * (filled(p.k) * 9 / 8 + 60);
         if dots < straight.min(transposed) {
             return true;

@@ -249,29 +249,34 @@ fn relu_in_the_epilogue_keeps_nan() {
     }
 }
 
-/// Of a packed operand, rows and columns of a product do not know how many others there are.
 #[test]
-fn a_product_with_a_packed_operand_has_the_same_bits_for_any_number_of_rows() {
-    for isa in isas() {
-        for (m, k, n) in [(9, 3, 2), (40, 70, 33), (33, 900, 20), (20, 8, 1)] {
-            let values = |len: usize| (0..len).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<_>>();
-            let (a, b) = (values(m * k), values(k * n));
-            let mut packed = PackedB::new();
-            packed.pack_for(isa, Mat::new(&b, k, n));
-            let run = |rows: std::ops::Range<usize>| {
-                let mut c = vec![0.5; rows.len() * n];
-                let part = Mat::new(&a[rows.start * k..rows.end * k], rows.len(), k);
-                let to = MatMut::new(&mut c, rows.len(), n);
-                product((isa, k), 1.0, part.into(), (&packed).into(), 1.0, to, Epilogue::default());
-                c
-            };
-            let whole = run(0..m);
-            for rows in [0..1, 1..3, 2..m, 5..m - 1] {
-                assert!(
-                    run(rows.clone()) == whole[rows.start * n..rows.end * n],
-                    "{isa:?} {m} {k} {n} {rows:?}"
-                );
-            }
+fn a_row_of_a_steady_product_has_its_bits_whatever_the_number_of_rows() {
+    fn check<T: Scalar>(k: usize, n: usize) {
+        let noisy =
+            |n: usize, by: f64| -> Vec<T> { (0..n).map(|i| T::from_f64((i as f64 * by).sin())).collect() };
+        let (a, w, bias) = (noisy(40 * k, 0.7), noisy(n * k, 1.3), noisy(n, 0.9));
+        let mut packed = PackedB::new();
+        packed.pack(Mat::new(&w, n, k).t());
+        let e = Epilogue { row: Some(&bias), ..Epilogue::default() };
+        let product = |from: usize, to: usize| {
+            let (m, mut c, mut d) =
+                (to - from, vec![T::ZERO; (to - from) * n], vec![T::ZERO; (to - from) * n]);
+            let a = || Mat::new(&a[from * k..to * k], m, k);
+            matmul_steady(T::ONE, a(), Mat::new(&w, n, k).t(), T::ZERO, MatMut::new(&mut c, m, n), e);
+            matmul_steady(T::ONE, a(), &packed, T::ZERO, MatMut::new(&mut d, m, n), e);
+            assert!(c == d, "{k} {n}");
+            c
+        };
+        let all = product(0, 40);
+        for (from, to) in [(0, 1), (3, 5), (7, 14), (20, 40), (39, 40)] {
+            assert!(product(from, to) == all[from * n..to * n], "{from}..{to} of {k} and {n}");
         }
     }
+    for k in [1, 2, 3, 16, 31, 64, 200] {
+        for n in [1, 2, 7, 32, 65, 130] {
+            check::<f32>(k, n);
+            check::<f64>(k, n);
+        }
+    }
+    check::<f32>(1000, 50);
 }
