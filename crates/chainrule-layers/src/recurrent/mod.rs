@@ -1,9 +1,12 @@
 //! Recurrent layers: memory over time.
 
+mod block;
+mod packed;
+mod passes;
 mod stack;
 mod walk;
 
-pub use stack::RecurrentCache;
+pub use passes::RecurrentCache;
 
 crate::registry::family! {
     conv_lstm2d => ConvLstm2d;

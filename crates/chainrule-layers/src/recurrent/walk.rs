@@ -1,6 +1,9 @@
 //! One layer in one direction over all steps of some rows, forward and backward.
 
-use super::stack::{Cell, Packed, Stack};
+use super::{
+    packed::Packed,
+    stack::{Cell, Stack},
+};
 use chainrule_core::Scalar;
 use chainrule_tensor::{
     compiled,
