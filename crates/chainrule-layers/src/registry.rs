@@ -21,6 +21,7 @@ pub fn registry<T: Scalar>() -> Registry<T> {
         .merge(crate::noise::registry())
         .merge(crate::norm::registry())
         .merge(crate::pool::registry())
+        .merge(crate::recurrent::registry())
         .merge(crate::shape::registry())
         .merge(crate::weight::registry())
 }
@@ -78,7 +79,9 @@ pub(crate) struct Proof {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{activation, attention, container, conv, linear, noise, norm, pool, shape, weight};
+    use crate::{
+        activation, attention, container, conv, linear, noise, norm, pool, recurrent, shape, weight,
+    };
     use chainrule_core::{BoxModule, Example, Facts, Module, Parameters, Rng, Shape, Spec, Tensor, Value};
     use std::path::Path;
 
@@ -92,6 +95,7 @@ mod tests {
         ("BilinearGlu", "the product of the halves"),
         ("Chunk", "the function torch.chunk"),
         ("Concat", "the function torch.cat"),
+        ("ConvLstm2d", "a convolution of the input and the state, then the gates"),
         ("DropPath", "torchvision's StochasticDepth of rows"),
         ("GaussianDropout", "the product with torch.randn"),
         ("GaussianNoise", "the sum with torch.randn"),
@@ -144,7 +148,7 @@ mod tests {
     /// Files whose layers no spec can build, and why.
     const UNBUILT: &[(&str, &str)] = &[("activation", "holds closures")];
 
-    const PROOFS: [&[Proof]; 10] = [
+    const PROOFS: [&[Proof]; 11] = [
         activation::PROOFS,
         attention::PROOFS,
         container::PROOFS,
@@ -153,6 +157,7 @@ mod tests {
         noise::PROOFS,
         norm::PROOFS,
         pool::PROOFS,
+        recurrent::PROOFS,
         shape::PROOFS,
         weight::PROOFS,
     ];

@@ -12,9 +12,12 @@
 
 mod autoencoder;
 mod bert;
+mod char_lstm;
 mod convnext;
 mod gpt;
+mod gru_classifier;
 mod lenet;
+mod lstm_classifier;
 mod mlp;
 mod mobilenet_v2;
 mod renamed;
@@ -28,9 +31,12 @@ mod wgan_critic;
 
 pub use autoencoder::AutoEncoder;
 pub use bert::Bert;
+pub use char_lstm::CharLstm;
 pub use convnext::ConvNeXt;
 pub use gpt::{Gpt, GptModel};
+pub use gru_classifier::GruClassifier;
 pub use lenet::LeNet;
+pub use lstm_classifier::LstmClassifier;
 pub use mlp::Mlp;
 pub use mobilenet_v2::MobileNetV2;
 pub use resnet::{ResNet, Stem};

@@ -52,6 +52,13 @@ impl Args {
         Self::new(values.clone(), BTreeMap::new())
     }
 
+    /// Sets an argument, if the case does not have it.
+    pub fn set_default(&mut self, name: &str, value: Json) {
+        if let Some(values) = self.values.as_object_mut() {
+            values.entry(name).or_insert(value);
+        }
+    }
+
     /// Whether a switch is on.
     pub fn is_on(&self, name: &str) -> bool {
         self.values.get(name) == Some(&Json::Bool(true))

@@ -1,6 +1,6 @@
 //! Reading cases: safetensors whose metadata entry `cases` describes them.
 
-use crate::args::Args;
+use crate::{args::Args, recurrent};
 use chainrule_core::{Error, Result, Scalar, Shape, Tensor};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
@@ -125,6 +125,15 @@ impl<'b> File<'b> {
         })
     }
 
+    /// An argument of forward: several where it is a list of tensors, such as (h, c).
+    fn inputs(&self, value: &Value) -> Result<Vec<Input>> {
+        let nested = value.as_array().filter(|list| list.iter().any(|v| v.get("tensor").is_some()));
+        match nested {
+            Some(list) => list.iter().map(|v| self.input(v)).collect(),
+            None => Ok(vec![self.input(value)?]),
+        }
+    }
+
     fn map(&self, value: &Value) -> Result<BTreeMap<String, Option<Array>>> {
         let object = value.as_object().into_iter().flatten();
         object.map(|(name, v)| Ok((name.clone(), self.pointed(v)?))).collect()
@@ -153,10 +162,10 @@ impl File<'_> {
         };
         let mut inputs = Vec::new();
         for value in case["inputs"].as_array().into_iter().flatten() {
-            inputs.push((None, self.input(value)?));
+            inputs.extend(self.inputs(value)?.into_iter().map(|input| (None, input)));
         }
         for (name, value) in case["named_inputs"].as_object().into_iter().flatten() {
-            inputs.push((Some(name.clone()), self.input(value)?));
+            inputs.extend(self.inputs(value)?.into_iter().map(|input| (Some(name.clone()), input)));
         }
         let buffers = present(self.map(&case["buffers"])?);
         // An argument that became a buffer (class weights) has the buffer's values.
@@ -168,7 +177,7 @@ impl File<'_> {
         }
         let mut state = present(self.map(&case["params"])?);
         state.extend(buffers);
-        Ok(Case {
+        let mut case = Case {
             id: text(case, "id")?.to_owned(),
             module: text(case, "module")?.to_owned(),
             training: case["training"]
@@ -182,6 +191,8 @@ impl File<'_> {
             cotangent: self.list(&case["cotangents"])?.into_iter().flatten().next(),
             grad_inputs: self.list(&case["grad_inputs"])?,
             grad_params: self.map(&case["grad_params"])?,
-        })
+        };
+        recurrent::prepare(&mut case)?;
+        Ok(case)
     }
 }

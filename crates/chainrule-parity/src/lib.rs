@@ -13,6 +13,7 @@ mod models;
 mod module;
 mod more;
 mod optimizers;
+mod recurrent;
 mod report;
 mod schedules;
 

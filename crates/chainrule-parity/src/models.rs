@@ -15,8 +15,8 @@ use chainrule_core::{
 use chainrule_layers::FeedForwardActivation;
 use chainrule_losses::{Bce, CrossEntropy, Mse};
 use chainrule_models::{
-    AutoEncoder, Bert, ConvNeXt, Gpt, LeNet, Mlp, MobileNetV2, ResNet, Stage, Stem, UNet, Vae, VaeLoss, Vgg,
-    VisionTransformer, WaveNet, WganCritic,
+    AutoEncoder, Bert, ConvNeXt, Gpt, GruClassifier, LeNet, LstmClassifier, Mlp, MobileNetV2, ResNet, Stage,
+    Stem, UNet, Vae, VaeLoss, Vgg, VisionTransformer, WaveNet, WganCritic,
 };
 use serde_json::Value;
 use std::marker::PhantomData;
@@ -173,6 +173,28 @@ fn build<T: Scalar>(registry: &Registry<T>, arch: &str, config: &Value) -> Step<
                 return Err(Stop::Skip("qkv_bias = false".into()));
             }
             classifier(BoxModule::new(vit.build()))
+        }
+        "LSTMClassifier" => {
+            let mean = config["pool"] == "mean";
+            let (vocabulary, embedding, hidden) = (size("vocab")?, size("embed")?, size("hidden")?);
+            let net = LstmClassifier {
+                layers: size("layers")?,
+                mean,
+                ..LstmClassifier::new(vocabulary, embedding, hidden, size("classes")?)
+            };
+            Net { inputs: &["tokens"], ..classifier(BoxModule::new(net.build())) }
+        }
+        "GRUPacked" => {
+            let net = GruClassifier {
+                layers: size("layers")?,
+                bidirectional: on("bidirectional"),
+                ..GruClassifier::new(size("features")?, size("hidden")?, size("classes")?)
+            };
+            Net {
+                inputs: &["x", "lengths"],
+                outputs: &["logits", "sequence"],
+                ..classifier(BoxModule::new(net.build()))
+            }
         }
         "AutoEncoder" => {
             let net = AutoEncoder {

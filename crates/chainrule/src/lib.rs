@@ -74,6 +74,7 @@ pub mod prelude {
         noise::*,
         norm::*,
         pool::*,
+        recurrent::*,
         sequence,
         shape::*,
         weight::{Lora, Pruned, SpectralNorm, WeightNorm},

@@ -129,6 +129,27 @@ fn passes() {
     }
 }
 
+/// Recurrent layers: the first step of the longest sequences may allocate, no later one of shorter sequences does.
+fn sequences() {
+    let model = Sequential::new()
+        .add(Lstm::new(7, 24).num_layers(2).dropout(0.2).proj_size(5))
+        .add(Gru::new(5, 24).bidirectional(true).last(true))
+        .add(Linear::new(48, 3));
+    let mut model = model.init(1).unwrap();
+    let (loss, mut adam, mut pass) = (CrossEntropy::new(), Adam::new(1e-3), Pass::new(&model));
+    let labels: Vec<usize> = (0..40).map(|i| i % 3).collect();
+    for (step, time) in [20, 20, 13, 20, 1, 7].into_iter().enumerate() {
+        let x = Tensor::full([40, time, 7], 0.5);
+        let n = allocations(|| {
+            pass.forward(&model, &x, Context::train(1).step(step as u64)).unwrap();
+            pass.loss(&loss, &labels).unwrap();
+            pass.backward(&model, &x).unwrap();
+            pass.update(&mut model, &mut adam).unwrap();
+        });
+        assert!(step == 0 || n == 0, "step {step}, {time} long: {n}");
+    }
+}
+
 /// Has every thread make its memory for products, which it keeps: which thread takes which piece of a step is left to chance, and one
 /// that comes late to its first would allocate then.
 fn warm_up(threads: usize) {
@@ -176,6 +197,7 @@ fn after_the_first_step_nothing_is_allocated() {
                 .add(Lora::new(Linear::new(32, 10), 4).dropout(0.2));
             training(computed.init(1).unwrap(), AdamW::new(1e-3), "computed weights");
             passes();
+            sequences();
         });
     }
 }

@@ -73,6 +73,9 @@ fn every_layer_sums_a_long_batch_as_f64_does() {
                 })
                 .collect();
             let (single, double) = twins(&example);
+            if single.output_shapes(&inputs).is_err() && entry.facts.family == "recurrent" {
+                continue; // states, whose first axis is no batch
+            }
             let xs: Vec<Tensor<f64>> = inputs
                 .iter()
                 .map(|shape| match example.ids {

@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 
 /// The families of layers in the order of a first reading.
 const FAMILIES: &[&str] =
-    &["linear", "conv", "pool", "norm", "noise", "shape", "activation", "container", "weight"];
+    &["linear", "conv", "pool", "norm", "noise", "recurrent", "shape", "activation", "container", "weight"];
 
 #[test]
 fn the_tables_are_those_of_the_registry() {

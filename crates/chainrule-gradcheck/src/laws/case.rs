@@ -54,8 +54,8 @@ pub struct Case {
     pub(crate) large: Option<Vec<Vec<usize>>>,
     /// The time axis of each input that has one.
     pub(crate) sequences: Vec<(usize, usize)>,
-    /// Whether it refuses a stream.
-    pub(crate) whole: bool,
+    /// A stream is an error.
+    pub(crate) refuses_streams: bool,
     values: Values,
     values_of: Vec<(usize, Values)>,
     /// The batch axis of each input whose first axis is another one.
@@ -80,7 +80,7 @@ impl Case {
             wrong: Vec::new(),
             large: None,
             sequences: Vec::new(),
-            whole: false,
+            refuses_streams: false,
             values: Values::Normal,
             values_of: Vec::new(),
             batch_axes: Vec::new(),
@@ -152,10 +152,10 @@ impl Case {
         self
     }
 
-    /// Whether the module needs the whole sequence: [`Law::Streaming`](super::Law::Streaming) is then that it refuses a stream.
+    /// The module needs the whole sequence (memory in both directions, attention to later positions): it must refuse a stream.
     #[must_use]
-    pub fn whole(self, whole: bool) -> Self {
-        Self { whole, ..self }
+    pub fn refuses_streams(self, refuses_streams: bool) -> Self {
+        Self { refuses_streams, ..self }
     }
 
     /// The batch axis of an input whose first axis is another one: `Some(1)` of states (layers, N, H), `None` of a mask

@@ -45,7 +45,7 @@
 //! - `input:` is the shape of x, an array or a `Vec`. A module of several inputs has `inputs: [[..], [..]]` instead.
 //! - Then options, each a method of [`Case`]: `wrong: [..]` a shape that must be refused (repeat it for more),
 //!   `values: Values::Indices(0..n)` what the inputs hold (`values_of(1): Values::Mask` for one of several), `sequence: 1`
-//!   the time axis of a layer with memory, `whole: true` if it refuses a stream, `large: [..]` another shape for [`Law::Threads`].
+//!   the time axis of a layer with memory, `refuses_streams: true` of one that needs the whole sequence, `large: [..]` another shape for [`Law::Threads`].
 //! - `#![cases = 8]` as the first line changes the number of cases, 24 by default. Several tests may stand in one block.
 //!
 //! The cases are the same ones in every run. `PROPTEST_RNG_SEED=7` draws others, `PROPTEST_CASES=1000` more.

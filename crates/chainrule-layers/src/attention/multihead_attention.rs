@@ -1047,7 +1047,7 @@ pub(crate) mod tests {
                 .average_attn_weights(average).batch_first(first),
             input: if first { [rows, LENGTHS[time], heads * depth] } else { [LENGTHS[time], rows, heads * depth] },
             batch_axis_of(0): usize::from(!first),
-            whole: true,
+            refuses_streams: true,
             wrong: [rows, LENGTHS[time], heads * depth + 1],
             wrong: [rows, heads * depth],
         }

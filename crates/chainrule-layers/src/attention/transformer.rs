@@ -387,7 +387,7 @@ pub(crate) mod tests {
             inputs: if first { [[rows, keys, 4], [rows, time, 4]] } else { [[keys, rows, 4], [time, rows, 4]] },
             batch_axis_of(0): usize::from(!first),
             batch_axis_of(1): usize::from(!first),
-            whole: true,
+            refuses_streams: true,
         }
         obeys_the_laws_with_masks(
             rows in 1..3usize, time in prop_oneof![Just(1), Just(3usize)], keys in 1..4usize, boolean in any::<[bool; 6]>(),
@@ -409,7 +409,7 @@ pub(crate) mod tests {
             batch_axis_of(2): None,
             batch_axis_of(3): None,
             batch_axis_of(4): None,
-            whole: true,
+            refuses_streams: true,
         }
         obeys_the_laws_causal(rows in 1..3usize, time in prop_oneof![Just(1), Just(3), Just(7usize)], keys in 1..4usize) {
             layer: Transformer::new(4, 2).num_encoder_layers(1).num_decoder_layers(1).dim_feedforward(3).causal(true)

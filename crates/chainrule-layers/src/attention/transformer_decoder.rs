@@ -207,7 +207,7 @@ pub(crate) mod tests {
             ).norm(norm.then(|| LayerNorm::new(4).eps(0.3))),
             inputs: [vec![rows, time, 4], vec![rows, 2, 4], vec![time, 2]],
             batch_axis_of(2): None,
-            whole: true,
+            refuses_streams: true,
         }
         obeys_the_laws_causal(
             rows in 1..3usize, time in prop_oneof![Just(1), Just(3), Just(7usize)], layers in 1..4usize, norm in any::<bool>(),

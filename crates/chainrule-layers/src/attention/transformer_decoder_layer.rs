@@ -398,7 +398,7 @@ pub(crate) mod tests {
             },
             batch_axis_of(0): usize::from(!first),
             batch_axis_of(1): usize::from(!first),
-            whole: true,
+            refuses_streams: true,
         }
         obeys_the_laws_with_masks(
             rows in 1..3usize, time in prop_oneof![Just(1), Just(3), Just(7usize)], keys in 1..4usize, norm_first in any::<bool>(),
@@ -414,7 +414,7 @@ pub(crate) mod tests {
             values_of(5): if boolean[3] { Hidden } else { Normal },
             batch_axis_of(2): None,
             batch_axis_of(3): None,
-            whole: true,
+            refuses_streams: true,
         }
         obeys_the_laws_causal(
             rows in 1..3usize, time in prop_oneof![Just(1), Just(3), Just(7usize)], keys in 1..4usize, norm_first in any::<bool>(),

@@ -334,7 +334,7 @@ pub(crate) mod tests {
                 .activation([FeedForwardActivation::Relu, FeedForwardActivation::Gelu, FeedForwardActivation::GeluTanh][act]),
             input: if first { [rows, time, heads * 2] } else { [time, rows, heads * 2] },
             batch_axis_of(0): usize::from(!first),
-            whole: true,
+            refuses_streams: true,
             wrong: [rows, time, heads * 2 + 1],
             wrong: [time, heads * 2],
         }
@@ -349,7 +349,7 @@ pub(crate) mod tests {
             values_of(1): if boolean[0] { Hidden } else { Normal },
             values_of(2): if boolean[1] { Hidden } else { Normal },
             batch_axis_of(1): None,
-            whole: true,
+            refuses_streams: true,
         }
         obeys_the_laws_causal(
             rows in 1..3usize, time in prop_oneof![Just(1), Just(3), Just(7usize)], heads in 1..3usize, norm_first in any::<bool>(),

@@ -10,17 +10,19 @@
 //! ∂E/∂X = G W        ∂E/∂W = Gᵀ X        ∂E/∂b = Σₙ G
 //! ```
 //!
-//! Keeps nothing. Derivation: docs/layers/linear/linear.md.
+//! Keeps nothing for backward. Over sequences, inference keeps the weight as products read it: a row then has the same bits however many
+//! steps there are beside it, piece by piece in a stream or all at once. Derivation: docs/layers/linear/linear.md.
 
 use crate::rank::check_shape;
 use chainrule_core::{
     Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Init, Layer, Param, Params, ParamsMut,
-    Result, Scalar, Shape, Spec, Tensor,
+    Result, Scalar, Shape, Spec, Summary, Tensor,
 };
 use chainrule_tensor::kernels::{
-    gemm::{Epilogue, Mat, MatMut, matmul, matmul_with},
+    gemm::{Epilogue, Mat, MatMut, PackedB, matmul, matmul_steady, matmul_with},
     reduce::add_rows_to,
 };
+use std::fmt;
 
 /// y = x Wᵀ + b over the last axis.
 ///
@@ -77,6 +79,37 @@ impl<T: Scalar> Linear<T> {
     }
 }
 
+/// The weight as products over sequences read it, in inference.
+pub struct LinearCache<T> {
+    packed: PackedB<T>,
+    /// Of the weight that was packed
+    version: [u64; 2],
+}
+
+impl<T: Scalar> Default for LinearCache<T> {
+    fn default() -> Self {
+        Self { packed: PackedB::new(), version: [u64::MAX; 2] }
+    }
+}
+
+impl<T> fmt::Debug for LinearCache<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LinearCache").field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+impl<T: Scalar> LinearCache<T> {
+    /// Wᵀ, packed anew where W has changed.
+    fn packed(&mut self, weight: &Param<T>, w: Mat<'_, T>) -> &PackedB<T> {
+        if self.version != weight.version() {
+            self.version = [u64::MAX; 2];
+            self.packed.pack(w.t());
+            self.version = weight.version();
+        }
+        &self.packed
+    }
+}
+
 impl<T: Scalar> Linear<T> {
     /// The shape of y, whose volume may overflow.
     #[inline(always)]
@@ -91,7 +124,7 @@ impl<T: Scalar> Linear<T> {
 
 impl<T: Scalar> Layer for Linear<T> {
     type T = T;
-    type Cache = ();
+    type Cache = LinearCache<T>;
 
     fn check(&self) -> Result<()> {
         if self.inputs == 0 || self.outputs == 0 {
@@ -111,20 +144,25 @@ impl<T: Scalar> Layer for Linear<T> {
         Shape::new(&self.shape_for(input)?)
     }
 
-    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut (), _: Context) -> Result<()> {
+    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, cache: &mut Self::Cache, cx: Context) -> Result<()> {
         // x and the weight are in memory: y's size cannot overflow.
         let y = y.reset(self.shape_for(x.shape())?);
         let (n, i, o) = (x.len() / self.inputs, self.inputs, self.outputs);
         let w = Mat::new(self.weight.value()?, o, i);
         let bias = Epilogue { row: self.bias.as_ref().map(Param::value).transpose()?, ..Epilogue::default() };
-        matmul_with(T::ONE, Mat::new(x.data(), n, i), w.t(), T::ZERO, MatMut::new(y, n, o), bias); // Y = X Wᵀ + b
+        let (input, y) = (Mat::new(x.data(), n, i), MatMut::new(y, n, o));
+        if x.shape().len() > 2 && !cx.training() {
+            matmul_steady(T::ONE, input, cache.packed(&self.weight, w), T::ZERO, y, bias); // Y = X Wᵀ + b
+        } else {
+            matmul_with(T::ONE, input, w.t(), T::ZERO, y, bias); // Y = X Wᵀ + b
+        }
         Ok(())
     }
 
     fn backward(
         &self,
         call: Call<'_, T>,
-        _: &mut (),
+        _: &mut Self::Cache,
         grads: &mut Grads<T>,
         dx: Option<&mut Tensor<T>>,
     ) -> Result<()> {
@@ -160,6 +198,15 @@ impl<T: Scalar> Layer for Linear<T> {
 
     fn multiply_adds(&self, input: &[usize]) -> u64 {
         input.iter().fold(self.outputs as u64, |n, &axis| n.saturating_mul(axis as u64))
+    }
+
+    fn describe(&self, input: &[usize], out: &mut Summary) -> Result<Shape> {
+        let output = self.output_shape(input)?;
+        out.row(self.spec().kind(), output, self.multiply_adds(input), &mut |p| self.params(p));
+        if input.len() > 2 {
+            out.hold_in_inference(self.weight.volume().saturating_mul(size_of::<T>()));
+        }
+        Ok(output)
     }
 
     fn spec(&self) -> Spec {
@@ -202,7 +249,7 @@ impl<T: Scalar> FromSpec<T> for Linear<T> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use chainrule_core::{Module, Parameters};
+    use chainrule_core::{Module, Parameters, Session};
     use chainrule_gradcheck::laws;
 
     laws! {
@@ -217,6 +264,7 @@ pub(crate) mod tests {
         obeys_the_laws_over_any_leading_axes(rows in 1..4usize, time in 1..4usize, inputs in 1..5usize) {
             layer: Linear::new(inputs, 3),
             input: [rows, time, inputs],
+            sequence: 1,
             large: [4, 50, inputs],
         }
     }
@@ -235,10 +283,35 @@ pub(crate) mod tests {
 
         let (mut grads, mut dx) = (Grads::new(&layer), Tensor::default());
         let dy = Tensor::from([[1., 0., 2.]]);
-        layer.backward(Call::new(&layer, &x, &y, &dy).unwrap(), &mut (), &mut grads, Some(&mut dx)).unwrap();
+        layer
+            .backward(
+                Call::new(&layer, &x, &y, &dy).unwrap(),
+                &mut LinearCache::default(),
+                &mut grads,
+                Some(&mut dx),
+            )
+            .unwrap();
         assert_eq!(dx, Tensor::from([[11., 14.]]));
         assert_eq!(grads.get(&layer.weight).unwrap(), [1., -1., 0., 0., 2., -2.]);
         assert_eq!(grads.get(layer.bias.as_ref().unwrap()).unwrap(), [1., 0., 2.]);
+    }
+
+    #[test]
+    fn pieces_of_a_sequence_give_the_bits_of_the_whole_and_a_changed_weight_is_seen() {
+        for (n, t, inputs, outputs) in [(1, 64, 128, 65), (3, 7, 2, 1), (2, 20, 900, 40)] {
+            let mut layer = Linear::<f32>::new(inputs, outputs).init(1).unwrap();
+            let x = Tensor::from_fn([n, t, inputs], |i| (i as f32 * 0.37).sin());
+            for _ in 0..2 {
+                let (whole, mut session) = (layer.infer(&x).unwrap(), Session::new(&layer));
+                for (from, to) in [(0, 1), (1, 3), (3, t)] {
+                    let steps = (0..n).flat_map(|row| &x.row(row)[from * inputs..to * inputs]);
+                    let piece = Tensor::from_vec([n, to - from, inputs], steps.copied().collect()).unwrap();
+                    let y = session.stream(&piece).unwrap();
+                    assert!((0..n).all(|row| y.row(row) == &whole.row(row)[from * outputs..to * outputs]));
+                }
+                layer.weight.value_mut().unwrap().iter_mut().for_each(|w| *w += 0.5);
+            }
+        }
     }
 
     #[test]

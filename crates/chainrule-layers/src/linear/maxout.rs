@@ -8,7 +8,7 @@
 //!
 //! Keeps z. Derivation: docs/layers/linear/maxout.md.
 
-use super::Linear;
+use super::{Linear, LinearCache};
 use crate::rank::check_shape;
 use chainrule_core::{
     Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Params, ParamsMut, Result, Scalar,
@@ -45,6 +45,7 @@ pub struct Maxout<T = f32> {
 pub struct MaxoutCache<T> {
     /// The shape of x, if the pass was recorded.
     recorded: Option<Shape>,
+    map: LinearCache<T>,
     z: Tensor<T>,
     /// Scratch space.
     dz: Tensor<T>,
@@ -53,7 +54,8 @@ pub struct MaxoutCache<T> {
 
 impl<T: Scalar> Default for MaxoutCache<T> {
     fn default() -> Self {
-        Self { recorded: None, z: Tensor::default(), dz: Tensor::default(), shares: Vec::new() }
+        let none = Tensor::default;
+        Self { recorded: None, map: LinearCache::default(), z: none(), dz: none(), shares: Vec::new() }
     }
 }
 
@@ -98,7 +100,7 @@ impl<T: Scalar> Layer for Maxout<T> {
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, cache: &mut Self::Cache, cx: Context) -> Result<()> {
         let shape = self.output_shape(x.shape())?;
         cache.recorded = None;
-        self.map.forward(x, &mut cache.z, &mut (), cx)?; // z = x Wᵀ + b
+        self.map.forward(x, &mut cache.z, &mut cache.map, cx)?; // z = x Wᵀ + b
         max_along(cache.z.data(), y.reset(shape), self.pieces, 1); // y_o = maxⱼ z_oj
         cache.recorded = cx.recording().then_some(*x.shape());
         Ok(())
@@ -111,7 +113,7 @@ impl<T: Scalar> Layer for Maxout<T> {
         grads: &mut Grads<T>,
         dx: Option<&mut Tensor<T>>,
     ) -> Result<()> {
-        let MaxoutCache { recorded, z, dz, shares } = cache;
+        let MaxoutCache { recorded, map, z, dz, shares } = cache;
         if *recorded != Some(*call.x.shape()) || z.len() != call.y.len() * self.pieces {
             return Err(Error::not_recorded(
                 "Maxout: expected the cache of a recorded forward of this input",
@@ -120,7 +122,7 @@ impl<T: Scalar> Layer for Maxout<T> {
         shares.resize(call.y.len(), T::ZERO);
         let (y, dz_data) = (call.y.data(), dz.reset(*z.shape()));
         max_along_gradient((z.data(), y), call.dy.data(), dz_data, shares, self.pieces, 1); // dz = dy where z = y
-        self.map.backward(Call::new(&self.map, call.x, z, dz)?, &mut (), grads, dx)
+        self.map.backward(Call::new(&self.map, call.x, z, dz)?, map, grads, dx)
     }
 
     fn params<'a>(&'a self, out: &mut Params<'_, 'a, T>) {

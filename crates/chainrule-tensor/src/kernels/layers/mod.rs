@@ -15,6 +15,7 @@ pub mod optim;
 pub mod pad;
 pub mod permute;
 pub mod pool;
+pub mod recurrent;
 pub mod softmax;
 pub mod taps;
 pub mod unfold;
