@@ -21,7 +21,7 @@ use std::ops::Range;
 const BLOCKS: usize = 32;
 /// Rows of all steps beyond which gradients are summed in f64, from so many rows at a time.
 const LONG: usize = 1 << 16;
-const SEGMENT: usize = 256;
+const SEGMENT: usize = 32;
 /// Multiply-adds of a pass below which it stays in its thread.
 const SERIAL: usize = 1 << 19;
 

@@ -462,7 +462,7 @@ pub(crate) mod tests {
             layer: ConvLstm2d::new(inputs, hidden, kernel).bias(bias).states(states).last(last),
             inputs: {
                 let state = vec![rows, hidden, height, width];
-                let all = vec![vec![rows, time, inputs, height, width], state.clone(), state];
+                let all = [vec![rows, time, inputs, height, width], state.clone(), state];
                 all[..if states { 3 } else { 1 }].to_vec()
             },
             wrong_inputs: [[rows, time, inputs + 1, height, width]],

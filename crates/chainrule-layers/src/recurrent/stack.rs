@@ -171,7 +171,7 @@ impl<T: Scalar> Stack<T> {
             )));
         }
         if let Some(unknown) = &self.unknown {
-            return Err(Error::value(format!("{name}: expected nonlinearity tanh or relu, got {unknown}")));
+            return Err(Error::value(format!("{name}: expected nonlinearity tanh or relu, got {unknown:?}")));
         }
         let rows = self.gate_rows();
         check_shape(name, Shape::new(&[rows, self.inputs]))?;
