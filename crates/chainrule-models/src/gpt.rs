@@ -196,6 +196,16 @@ impl<T: Scalar> GptModel<T> {
         self.wte.list(&mut Params::new(&mut |_, p| table = Some(p)));
         self.head.as_ref().or(table).expect("an embedding has a table")
     }
+
+    /// The shape of the logits; layers check theirs by themselves.
+    fn logits_shape(&self, input: &[usize]) -> Result<Shape> {
+        self.check()?;
+        let &[_, _] = input else {
+            return Err(Error::shape(format!("{KIND}: expected tokens (N, T), got {input:?}")));
+        };
+        self.wpe.output_shape(&self.wte.output_shape(input)?)?;
+        Shape::new(input)?.push(self.vocab)
+    }
 }
 
 impl<T: Scalar> Layer for GptModel<T> {
@@ -214,19 +224,14 @@ impl<T: Scalar> Layer for GptModel<T> {
     }
 
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
-        self.check()?;
-        let &[_, _] = input else {
-            return Err(Error::shape(format!("{KIND}: expected tokens (N, T), got {input:?}")));
-        };
-        let embedded = self.wte.output_shape(input)?;
-        self.wpe.output_shape(&embedded)?;
-        self.layers[0].output_shapes(&[embedded])?;
-        Shape::new(input)?.push(self.vocab)
+        let shape = self.logits_shape(input)?;
+        self.layers[0].output_shapes(&[self.wte.output_shape(input)?])?;
+        Ok(shape)
     }
 
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, cache: &mut GptCache<T>, cx: Context) -> Result<()> {
         cache.recorded = None;
-        let shape = self.output_shape(x.shape())?;
+        let shape = self.logits_shape(x.shape())?;
         let GptCache { wte, wpe, drop, states, ln_f, embedded, placed, xs, h, panels, packed, .. } = cache;
         self.wte.forward(x, embedded, wte, cx.child(0))?;
         self.wpe.forward(embedded, placed, wpe, cx.child(1))?;

@@ -60,6 +60,15 @@ impl Settings {
                 self.dropout
             )));
         }
+        let (d_model, nhead, eps) = (self.d_model, self.nhead, self.layer_norm_eps);
+        if !d_model.is_multiple_of(nhead) {
+            return Err(Error::value(format!(
+                "{kind}: expected nhead that divides d_model {d_model}, got {nhead}"
+            )));
+        }
+        if !(eps >= 0.0 && eps.is_finite()) {
+            return Err(Error::value(format!("{kind}: expected layer_norm_eps ≥ 0, got {eps}")));
+        }
         check_shape(kind, Shape::new(&[self.d_model, self.dim_feedforward]))?;
         attention.validate().map_err(|e| e.in_layer("self_attn"))?;
         self.norm::<T>().validate().map_err(|e| e.in_layer("norm1"))
