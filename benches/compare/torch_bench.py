@@ -84,6 +84,61 @@ class Block(nn.Module):
         return s.out(x).reshape(-1, 96)
 
 
+class GRUNet(nn.Module):
+    def __init__(s):
+        super().__init__(); s.l = nn.GRU(64, 256, batch_first=True); s.o = nn.Linear(256, 64)
+    def forward(s, x): return s.o(s.l(x)[0]).reshape(-1, 64)
+
+
+class Encoder(nn.Module):
+    def __init__(s):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(256, 8, 1024, 0.0, "gelu", batch_first=True, norm_first=True)
+        s.e = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False); s.o = nn.Linear(256, 96)
+    def forward(s, x): return s.o(s.e(x)).reshape(-1, 96)
+
+
+class GPT(nn.Module):
+    """Six layers of 384, token by token: keys and values of all positions so far stand in a cache."""
+    def __init__(s, v=256, t=512, d=384, h=6, n=6):
+        super().__init__(); s.h = h
+        s.wte = nn.Embedding(v, d); s.wpe = nn.Embedding(t, d); s.ln = nn.LayerNorm(d)
+        s.b = nn.ModuleList(nn.ModuleDict(dict(n1=nn.LayerNorm(d), qkv=nn.Linear(d, 3 * d), p=nn.Linear(d, d), n2=nn.LayerNorm(d),
+                                               f1=nn.Linear(d, 4 * d), f2=nn.Linear(4 * d, d))) for _ in range(n))
+        s.cache = [torch.zeros(2, 1, h, t, d // h) for _ in range(n)]
+    def forward(s, ids, at):
+        T = ids.shape[1]
+        x = s.wte(ids) + s.wpe(torch.arange(at, at + T))
+        for b, kv in zip(s.b, s.cache):
+            q, k, v = b["qkv"](b["n1"](x)).view(1, T, 3, s.h, -1).permute(2, 0, 3, 1, 4)
+            kv[0][:, :, at:at + T] = k; kv[1][:, :, at:at + T] = v
+            a = F.scaled_dot_product_attention(q, kv[0][:, :, :at + T], kv[1][:, :, :at + T], is_causal=T > 1)
+            x = x + b["p"](a.transpose(1, 2).reshape(1, T, -1))
+            x = x + b["f2"](F.gelu(b["f1"](b["n2"](x))))
+        return s.ln(x) @ s.wte.weight.T
+
+
+def token(at):
+    def go():
+        m = GPT().eval()
+        with torch.inference_mode(): m(torch.randint(0, 256, (1, at)), 0)
+        ids = torch.randint(0, 256, (1, 1))
+        def run():
+            with torch.inference_mode(): return m(ids, at)
+        return run
+    return go
+
+
+def attention(n, t):
+    def go():
+        q, k, v = (torch.randn(n, 8, t, 32, requires_grad=True) for _ in range(3)); g = torch.ones(n, 8, t, 32)
+        def run():
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            return torch.autograd.grad(y, (q, k, v), g)
+        return run
+    return go
+
+
 def conv_bn(i, o, k=3, s=1, groups=1, act=None):
     L = [nn.Conv2d(i, o, k, s, k // 2, groups=groups, bias=False), nn.BatchNorm2d(o)]
     return nn.Sequential(*L, *([act(inplace=True)] if act else []))
@@ -257,6 +312,10 @@ W = {
     "w4_cnn32_b32": w_train(cnn32, lambda: R(32, 3, 32, 32), lambda: ce(32, 10), "AdamW", lr=1e-3),
     "w5_lstm_b32": w_train(LSTMNet, lambda: R(32, 64, 64), lambda: ce(32 * 64, 64), "Adam", lr=1e-3),
     "w6_transformer_b8": w_train(Block, lambda: R(8, 128, 256), lambda: ce(8 * 128, 96), "AdamW", lr=1e-3),
+    "w5_gru_b32": w_train(GRUNet, lambda: R(32, 64, 64), lambda: ce(32 * 64, 64), "Adam", lr=1e-3),
+    "w6_encoder_t512": w_train(Encoder, lambda: R(2, 512, 256), lambda: ce(2 * 512, 96), "AdamW", lr=1e-3),
+    "w6_attention_t128_fb": attention(8, 128), "w6_attention_t512_fb": attention(4, 512), "w6_attention_t2048_fb": attention(1, 2048),
+    "w6_gpt_token_16": token(16), "w6_gpt_token_500": token(500),
     "w7_mlp_infer": lambda: infer(mlp([784, 128, 64, 10]), R(1, 784)),
     "w7_lenet_infer": lambda: infer(lenet(), R(1, 1, 28, 28)),
     "w7_cnn32_infer": lambda: infer(cnn32(), R(1, 3, 32, 32)),

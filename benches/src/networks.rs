@@ -1,8 +1,8 @@
 //! The networks of the workloads.
 
 use chainrule::{
-    layers::Graph,
-    models::{MobileNetV2, ResNet, UNet},
+    layers::{FeedForwardActivation, Graph, Gru, Lstm, TransformerEncoder, TransformerEncoderLayer},
+    models::{Gpt, GptModel, MobileNetV2, ResNet, UNet},
     prelude::*,
 };
 
@@ -72,4 +72,38 @@ pub fn mobilenet() -> Sequential {
 /// A U-Net of four levels on 3×64×64, three classes.
 pub fn unet() -> Graph {
     UNet { width: vec![32, 64, 128, 256], ..UNet::new(3, 3) }.build()
+}
+
+/// LSTM(64, 256), then a map to 64 classes at every step.
+pub fn lstm() -> Sequential {
+    Sequential::new().add(Lstm::new(64, 256)).add(Linear::new(256, 64))
+}
+
+/// GRU(64, 256), then a map to 64 classes at every step.
+pub fn gru() -> Sequential {
+    Sequential::new().add(Gru::new(64, 256)).add(Linear::new(256, 64))
+}
+
+/// A layer of 8 heads over 256, its norms first, with GELU and without dropout.
+fn block() -> TransformerEncoderLayer {
+    TransformerEncoderLayer::new(256, 8)
+        .dim_feedforward(1024)
+        .dropout(0.0)
+        .activation(FeedForwardActivation::Gelu)
+        .norm_first(true)
+}
+
+/// One causal layer of a transformer, then a map to 96 classes at every position.
+pub fn transformer() -> Sequential {
+    Sequential::new().add(block().causal(true)).add(Linear::new(256, 96))
+}
+
+/// Four layers that see all positions, then a map to 96 classes.
+pub fn encoder() -> Sequential {
+    Sequential::new().add(TransformerEncoder::new(block(), 4)).add(Linear::new(256, 96))
+}
+
+/// A GPT of six layers of 384, 512 positions and 256 tokens.
+pub fn gpt() -> GptModel {
+    Gpt { layers: 6, ..Gpt::new(256, 512, 384, 6) }.build()
 }

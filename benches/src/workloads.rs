@@ -2,7 +2,9 @@
 
 use crate::{layers, networks};
 use chainrule::{
-    core::{Call, Grads, Objective, Pass, Session, Targets},
+    core::{Call, Grads, ModuleCall, Objective, Pass, Session, Targets},
+    layers::ScaledDotProductAttention,
+    models::GptModel,
     prelude::*,
     tensor::kernels::gemm::{Mat, MatMut, matmul},
 };
@@ -45,6 +47,15 @@ pub fn build(name: &str) -> Result<Option<Run>> {
         "w2_mlp512_b128" => training(networks::mlp(&[784, 512, 512, 10]), &[128, 784], Adam::new(1e-3))?,
         "w3_lenet_b64" => training(networks::lenet(), &[64, 1, 28, 28], Sgd::new(0.01).momentum(0.9))?,
         "w4_cnn32_b32" => training(networks::cnn32(), &[32, 3, 32, 32], AdamW::new(1e-3))?,
+        "w5_lstm_b32" => sequence(networks::lstm(), [32, 64, 64], 64, Adam::new(1e-3))?,
+        "w5_gru_b32" => sequence(networks::gru(), [32, 64, 64], 64, Adam::new(1e-3))?,
+        "w6_transformer_b8" => sequence(networks::transformer(), [8, 128, 256], 96, AdamW::new(1e-3))?,
+        "w6_encoder_t512" => sequence(networks::encoder(), [2, 512, 256], 96, AdamW::new(1e-3))?,
+        "w6_attention_t128_fb" => attention(8, 128)?,
+        "w6_attention_t512_fb" => attention(4, 512)?,
+        "w6_attention_t2048_fb" => attention(1, 2048)?,
+        "w6_gpt_token_16" => token(networks::gpt(), 16)?,
+        "w6_gpt_token_500" => token(networks::gpt(), 500)?,
         "w7_mlp6_infer" => inference(networks::mlp(&[6, 64, 8, 4]), &[1, 6])?,
         "w7_mlp_infer" => inference(networks::mlp(&[784, 128, 64, 10]), &[1, 784])?,
         "w7_lenet_infer" => inference(networks::lenet(), &[1, 1, 28, 28])?,
@@ -133,6 +144,57 @@ fn training(model: Sequential, input: &[usize], optimizer: impl Optimizer<f32> +
 
 fn classes(n: usize, of: usize) -> Vec<usize> {
     (0..n).map(|i| (i * 7919 + 13) % of).collect()
+}
+
+/// A step of training whose logits (N, T, C) have a class at every position.
+fn sequence(
+    model: Sequential,
+    input: [usize; 3],
+    of: usize,
+    optimizer: impl Optimizer<f32> + 'static,
+) -> Result<Run> {
+    let [n, t, _] = input;
+    let labels = Targets::Classes { indices: classes(n * t, of), shape: Shape::new(&[n, t])? };
+    step(model, normal(&input)?, CrossEntropy::new().classes_last(true), labels, optimizer)
+}
+
+/// Causal attention of 8 heads of 32, forward with all gradients.
+fn attention(n: usize, t: usize) -> Result<Run> {
+    let layer = ScaledDotProductAttention::new().causal(true);
+    let shape = [n, 8, t, 32];
+    let xs = [normal(&shape)?, normal(&shape)?, normal(&shape)?];
+    let dy = Tensor::full(shape, 1.0);
+    let (mut ys, mut state) = (vec![Tensor::default()], Default::default());
+    let (mut dxs, mut grads) =
+        ([Tensor::default(), Tensor::default(), Tensor::default()], Grads::new(&layer));
+    Ok(Box::new(move || {
+        let xs = xs.each_ref();
+        let mut once = || -> Result<()> {
+            layer.apply(&xs, &mut ys, &mut state, Context::train(1))?;
+            let dys = [Some(&dy)];
+            let call = ModuleCall::recorded(&xs, &ys, &dys)?;
+            layer.pull(call, &mut state, &mut grads, &mut dxs.each_mut().map(Some))
+        };
+        once().expect("a workload fits together");
+    }))
+}
+
+/// The next token of a sequence of this length, with the cache of keys and values.
+fn token(model: GptModel, position: usize) -> Result<Run> {
+    let model = model.init(1)?;
+    let ids = |n: usize| Tensor::from_fn([1, n], |i| ((i * 31) % 256) as f32);
+    let (mut session, prompt, next) = (Session::new(Box::new(model)), ids(position), ids(1));
+    // The stream goes back to the prompt every twelve tokens.
+    let (mut at, most) = (usize::MAX, position + 12);
+    Ok(Box::new(move || {
+        if at >= most {
+            session.reset();
+            session.stream(&prompt).expect("a workload fits together");
+            at = position;
+        }
+        session.stream(&next).expect("a workload fits together");
+        at += 1;
+    }))
 }
 
 fn regression(model: Sequential, batch: usize) -> Result<Run> {

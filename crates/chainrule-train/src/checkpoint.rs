@@ -26,7 +26,7 @@ use std::{
 /// # use chainrule_layers::Linear;
 /// # use chainrule_losses::CrossEntropy;
 /// # use chainrule_optim::Adam;
-/// let model = Linear::new(4, 3).init(1)?;
+/// let model = Linear::<f32>::new(4, 3).init(1)?;
 /// let mut trainer = Trainer::new(model, CrossEntropy::new(), Adam::new(0.05))
 ///     .checkpoint(Checkpoint::new("runs/iris").every_steps(100).best("loss"));
 /// trainer.resume("runs/iris")?; // goes on if there is something to go on from

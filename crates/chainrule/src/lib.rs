@@ -68,6 +68,7 @@ pub mod prelude {
     pub use chainrule_data::{Dataset, Loader, Scaler, Source, cifar10, diabetes, digits, iris, mnist};
     pub use chainrule_layers::{
         activation::*,
+        attention::*,
         container::*,
         conv::*,
         linear::*,
@@ -86,7 +87,6 @@ pub mod prelude {
         Quantile, SmoothL1, SoftMargin, SquaredHinge, TripletMargin, Tversky, WeightedSum,
     };
     pub use chainrule_optim::{Adam, AdamW, Group, Sgd};
-    pub use chainrule_text::{Generator, Tokenizer, Windows};
     pub use chainrule_train::{
         Callback, Checkpoint, EarlyStopping, Ended, History, Progress, SaveWeights, Trainer,
     };

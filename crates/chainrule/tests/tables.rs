@@ -5,8 +5,19 @@ use chainrule::core::{Facts, Registry};
 use std::{fs, path::Path};
 
 /// The families of layers in the order of a first reading.
-const FAMILIES: &[&str] =
-    &["linear", "conv", "pool", "norm", "noise", "recurrent", "shape", "activation", "container", "weight"];
+const FAMILIES: &[&str] = &[
+    "linear",
+    "conv",
+    "pool",
+    "norm",
+    "noise",
+    "recurrent",
+    "attention",
+    "shape",
+    "activation",
+    "container",
+    "weight",
+];
 
 #[test]
 fn the_tables_are_those_of_the_registry() {

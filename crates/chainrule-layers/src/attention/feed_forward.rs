@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{Gelu, Relu};
 use chainrule_core::{
-    Call, Context, Error, FromValue, Grads, Init, Layer, Params, ParamsMut, Result, Scalar, Shape, Tensor,
-    Value,
+    Call, Context, Error, FromValue, Grads, Init, Layer, Noise, Params, ParamsMut, Result, Scalar, Shape,
+    Tensor, Value,
 };
 use chainrule_tensor::kernels::layers::noise::dropout;
 
@@ -60,7 +60,7 @@ pub(super) struct FeedForward<T> {
 }
 
 pub(super) struct FeedForwardCache<T> {
-    recorded: Option<(Shape, Option<u64>)>,
+    recorded: Option<(Shape, Option<Noise>)>,
     packed: [Packed<T>; 2],
     /// W₁ x + b₁, φ of it, and d of that.
     a: Tensor<T>,
@@ -139,10 +139,10 @@ impl<T: Scalar> Layer for FeedForward<T> {
         let of_hidden = shape.with(shape.len() - 1, hidden);
         self.linear1.forward(x.data(), n, a.reset(Shape::new(&of_hidden)?), first)?; // a = W₁ x + b₁
         self.activate(a, u, cx)?; // u = φ(a)
-        let noise = (cx.training() && self.dropout > 0.0).then(|| cx.noise_key());
+        let noise = cx.noise().filter(|noise| self.dropout * noise.scale > 0.0);
         let u = match noise {
-            Some(key) => {
-                dropout(u.data(), noisy.reset(*u.shape()), key, self.dropout);
+            Some(noise) => {
+                dropout(u.data(), noisy.reset(*u.shape()), noise.key, self.dropout * noise.scale);
                 &*noisy
             }
             None => &*u,
@@ -167,8 +167,8 @@ impl<T: Scalar> Layer for FeedForward<T> {
         let FeedForwardCache { a, u, noisy, du, da, .. } = cache;
         let of = if noise.is_some() { &*noisy } else { &*u };
         self.linear2.backward((of.data(), call.dy.data(), n), grads, Some(du.reset(*u.shape())))?;
-        if let Some(key) = noise {
-            dropout(du.data(), da.reset(*u.shape()), key, self.dropout); // du = dᵀ du
+        if let Some(noise) = noise {
+            dropout(du.data(), da.reset(*u.shape()), noise.key, self.dropout * noise.scale); // du = dᵀ du
             std::mem::swap(du, da);
         }
         self.activation_gradient(Call::recorded(a, u, du)?, grads, da)?; // da = φ′(a) du

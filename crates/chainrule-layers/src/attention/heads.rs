@@ -1,7 +1,7 @@
 //! What layers of attention share: from queries, keys and values to outputs, and back.
 
 use super::masks::{MaskKind, blind};
-use chainrule_core::{Result, Scalar};
+use chainrule_core::{Noise, Result, Scalar};
 use chainrule_tensor::kernels::layers::attention::{
     Mask, Recorded, Rows, Scores, Sizes, backward, deltas, forward, mask_gradients, weights,
 };
@@ -25,14 +25,14 @@ pub(super) struct Masks<'a, T> {
 }
 
 impl Rules {
-    /// The scores of a pass; `noise` is the key of its noise, if there is any.
+    /// The scores of a pass; `noise` is that of the pass, if there is any.
     pub(super) fn scores<'a, T: Scalar>(
         &self,
         d: usize,
         [past, extra]: [usize; 2],
         slopes: &'a [T],
         masks: &Masks<'a, T>,
-        noise: Option<u64>,
+        noise: Option<Noise>,
     ) -> Scores<'a, T> {
         let (keys, keys_stride) = masks.keys.map_or((Mask::None, 0), |(mask, kind, by)| (kind.of(mask), by));
         let (pairs, pairs_by_head) =
@@ -48,7 +48,7 @@ impl Rules {
             keys_stride,
             pairs,
             pairs_by_head,
-            dropout: noise.filter(|_| self.dropout > 0.0).map(|key| (key, self.dropout)),
+            dropout: noise.map(|noise| (noise.key, self.dropout * noise.scale)).filter(|(_, p)| *p > 0.0),
         }
     }
 }

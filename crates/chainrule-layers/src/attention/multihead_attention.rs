@@ -26,8 +26,8 @@ use super::{
 };
 use crate::rank::{check_shape, check_sizes};
 use chainrule_core::{
-    Args, Context, Error, Example, Facts, FromSpec, Grads, Init, Module, ModuleCall, Param, Parameters,
-    Params, ParamsMut, Result, Scalar, Shape, Spec, Tensor,
+    Args, Context, Error, Example, Facts, FromSpec, Grads, Init, Module, ModuleCall, Noise, Param,
+    Parameters, Params, ParamsMut, Result, Scalar, Shape, Spec, Tensor,
 };
 use chainrule_tensor::kernels::{
     layers::{
@@ -477,7 +477,7 @@ struct Lengths {
 /// What [`MultiheadAttention`] keeps, and its scratch memory.
 pub struct AttentionCache<T> {
     /// Of the recorded pass: its lengths, and the key of its noise.
-    recorded: Option<(Lengths, Option<u64>)>,
+    recorded: Option<(Lengths, Option<Noise>)>,
     packed: [Packed<T>; 4],
     /// The inputs with the batch first, where it is not.
     inputs: [Vec<T>; 3],
@@ -639,7 +639,7 @@ impl<T: Scalar> Module for MultiheadAttention<T> {
         }
         let of = self.lengths(&few[..xs.len()], past)?;
         cache.stream.check(KIND, of.n, [self.kv_dim(); 2])?;
-        let noise = cx.training().then(|| cx.noise_key());
+        let noise = cx.noise();
         let (sizes, extra) = (self.sizes(of), self.extra());
         let weights_shape = if self.need_weights { Some(self.weights_shape(of)?) } else { None };
         // Rows that are new: all but those that a stream has seen.

@@ -21,8 +21,8 @@ use super::{
     stream::KeyValues,
 };
 use chainrule_core::{
-    Args, Context, Error, Example, Facts, FromSpec, Grads, Module, ModuleCall, Parameters, Params, ParamsMut,
-    Result, Scalar, Shape, Spec, Tensor,
+    Args, Context, Error, Example, Facts, FromSpec, Grads, Module, ModuleCall, Noise, Parameters, Params,
+    ParamsMut, Result, Scalar, Shape, Spec, Tensor,
 };
 use chainrule_tensor::kernels::{
     elementwise::copy,
@@ -63,7 +63,7 @@ pub struct ScaledDotProductAttention<T = f32> {
 #[derive(Debug)]
 pub struct ScaledDotProductCache<T> {
     /// Sizes, whether the mask has one for each sample, and the key of the noise of the recorded pass.
-    recorded: Option<(Sizes, bool, Option<u64>)>,
+    recorded: Option<(Sizes, bool, Option<Noise>)>,
     heads: Heads<T>,
     stream: KeyValues<T>,
 }
@@ -253,7 +253,7 @@ impl<T: Scalar> Module for ScaledDotProductAttention<T> {
             }
             [rows(xs[1], sizes.s, sizes.d), rows(xs[2], sizes.s, sizes.dv)]
         };
-        let noise = cx.training().then(|| cx.noise_key());
+        let noise = cx.noise();
         let masks = self.masks(xs, by_sample);
         let scores = self.rules.scores(sizes.d, [past, 0], &[], &masks, noise);
         let y = y.reset(Shape::new(&few[0].with(few[0].len() - 1, sizes.dv))?);

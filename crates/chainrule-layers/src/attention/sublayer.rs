@@ -12,7 +12,9 @@
 
 use super::masks::zeros;
 use crate::{LayerNorm, norm::LayerNormCache};
-use chainrule_core::{Call, Context, Error, Grads, Layer, Module, ModuleCall, Result, Scalar, Shape, Tensor};
+use chainrule_core::{
+    Call, Context, Error, Grads, Layer, Module, ModuleCall, Noise, Result, Scalar, Shape, Tensor,
+};
 use chainrule_tensor::kernels::{
     elementwise::{add_assign, map2},
     layers::noise::dropout,
@@ -32,7 +34,7 @@ pub(super) struct Sublayer<'m, T, M> {
 /// What a part keeps, and its scratch memory.
 #[derive(Debug)]
 pub(super) struct SublayerCache<T, S> {
-    recorded: Option<(Shape, Option<u64>)>,
+    recorded: Option<(Shape, Option<Noise>)>,
     norm: LayerNormCache<T>,
     inner: S,
     /// n(x), or x + d(f(x)).
@@ -63,15 +65,15 @@ fn with_first<'a, T>(first: &'a Tensor<T>, xs: &[&'a Tensor<T>]) -> [&'a Tensor<
 }
 
 impl<T: Scalar, M: Module<T = T>> Sublayer<'_, T, M> {
-    /// The key of the noise, if there is to be any.
-    fn noise(&self, cx: Context) -> Option<u64> {
-        (cx.training() && self.dropout > 0.0).then(|| cx.child(2).noise_key())
+    /// The noise, if there is to be any.
+    fn noise(&self, cx: Context) -> Option<Noise> {
+        cx.child(2).noise().filter(|noise| self.dropout * noise.scale > 0.0)
     }
 
     /// d(x), which is x without noise.
-    fn noisy<'a>(&self, x: &'a Tensor<T>, y: &'a mut Tensor<T>, noise: Option<u64>) -> &'a Tensor<T> {
-        let Some(key) = noise else { return x };
-        dropout(x.data(), y.reset(*x.shape()), key, self.dropout);
+    fn noisy<'a>(&self, x: &'a Tensor<T>, y: &'a mut Tensor<T>, noise: Option<Noise>) -> &'a Tensor<T> {
+        let Some(noise) = noise else { return x };
+        dropout(x.data(), y.reset(*x.shape()), noise.key, self.dropout * noise.scale);
         y
     }
 

@@ -5,7 +5,7 @@ use super::{
     stack::{Cell, Stack},
     walk::{Memory, Walk, fit, gather},
 };
-use chainrule_core::{Context, Grads, Scalar};
+use chainrule_core::{Context, Grads, Noise, Scalar};
 use chainrule_tensor::{
     compiled,
     kernels::{
@@ -187,14 +187,11 @@ impl<T: Scalar> Block<T> {
         }
     }
 
-    /// Whether noise stands between a layer and the next.
-    fn drops(job: &Job<'_, T>) -> bool {
-        job.cx.training() && job.stack.dropout > 0.0
-    }
-
-    /// The key of the noise behind a layer.
-    fn noise(&self, job: &Job<'_, T>, layer: usize) -> u64 {
-        job.cx.child(layer).child(self.first).noise_key()
+    /// The key and the probability of the noise between a layer and the next, if there is any.
+    fn noise(&self, job: &Job<'_, T>, layer: usize) -> Option<(u64, f64)> {
+        let Noise { key, scale, .. } = job.cx.child(layer).child(self.first).noise()?;
+        let p = job.stack.dropout * scale;
+        (p > 0.0).then_some((key, p))
     }
 
     /// The inputs of a layer, (T, rows, inputs).
@@ -204,7 +201,7 @@ impl<T: Scalar> Block<T> {
         match layer {
             0 if job.in_place => &job.x[self.first * t * s.inputs..][..t * self.rows * s.inputs],
             0 => &self.x[..t * self.rows * s.inputs],
-            _ if Self::drops(job) => &self.dropped[layer - 1][..t * slot],
+            _ if self.noise(job, layer - 1).is_some() => &self.dropped[layer - 1][..t * slot],
             _ => &self.seq[s.seq_of(layer - 1, job.record)][slot..][..t * slot],
         }
     }
@@ -241,10 +238,11 @@ impl<T: Scalar> Block<T> {
                 self.memory[if job.record { k } else { 0 }] = memory;
             }
             self.seq[at] = seq;
-            if Self::drops(job) && layer + 1 < s.layers {
-                let key = self.noise(job, layer);
+            if layer + 1 < s.layers
+                && let Some((key, p)) = self.noise(job, layer)
+            {
                 let to = fit(&mut self.dropped[layer], t * slot);
-                dropout(&self.seq[at][slot..][..t * slot], to, key, s.dropout);
+                dropout(&self.seq[at][slot..][..t * slot], to, key, p);
             }
         }
     }
@@ -284,9 +282,8 @@ impl<T: Scalar> Block<T> {
         let (d, p, rows, slot) = (s.directions(), s.outputs_of_one(), self.rows, self.rows * s.width());
         if layer + 1 < s.layers {
             // What the layer above gave for its inputs, by the noise between.
-            if Self::drops(job) {
-                let key = self.noise(job, layer);
-                dropout(&self.dx[..t * slot], fit(&mut self.dy, t * slot), key, s.dropout);
+            if let Some((key, p)) = self.noise(job, layer) {
+                dropout(&self.dx[..t * slot], fit(&mut self.dy, t * slot), key, p);
             } else {
                 std::mem::swap(&mut self.dx, &mut self.dy);
             }
