@@ -292,9 +292,9 @@ fn scaled_element<T: Scalar>(w: &mut T, u: T, m: Option<&mut T>, [momentum, keep
 kernel! {
     /// The step of a tensor of matrices.
     fn scaled_move[T](
-        w: &mut [T], g: &[T], rows: &[T], cols: &[T], m: Option<&mut [T]>, of: Matrices, by_rows: bool, by: T, terms: [T; 2]
+        w: &mut [T], g: &[T], means: [&[T]; 2], m: Option<&mut [T]>, of: Matrices, by_rows: bool, by: T, terms: [T; 2]
     ) {
-        let row = of.steps()[0];
+        let ([rows, cols], row) = (means, of.steps()[0]);
         let mut m = m;
         for [at, r, c] in of.places() {
             let (by_row, by_col) = factors(rows, cols, of, by_rows, [r, c]);
@@ -362,7 +362,7 @@ impl ScaledStep {
             scaled_sums(g, rows, cols, of, self.newest, self.eps);
         }
         let (by, terms) = self.terms(scaled_squares(g, rows, cols, of, by_rows), g.len());
-        scaled_move(w, g, rows, cols, m, of, by_rows, by, terms);
+        scaled_move(w, g, [rows, cols], m, of, by_rows, by, terms);
     }
 
     /// A step for a tensor whose second moment v is kept whole.
