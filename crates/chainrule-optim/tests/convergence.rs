@@ -5,8 +5,8 @@ use chainrule_core::{
 };
 use chainrule_optim::{
     AdEMAMix, AdaBelief, Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Adan, Asgd, Lamb, Lars, Lbfgs,
-    Lion, Lookahead, Muon, NAdam, NovoGrad, RAdam, RmsProp, Rprop, Sam, ScheduleFreeAdamW, ScheduleFreeSgd,
-    Sgd, Yogi, schedule::Cosine,
+    Lion, Lookahead, Muon, NAdam, NovoGrad, OptaxAdafactor, RAdam, RmsProp, Rprop, Sam, ScheduleFreeAdamW,
+    ScheduleFreeSgd, Sgd, Yogi, schedule::Cosine,
 };
 
 /// Where the bowl is entered.
@@ -85,6 +85,7 @@ const ALL: &[(&str, Make, [f64; 2], [f64; 2])] = &[
     ("AdaBelief", |rate| Box::new(AdaBelief::new(rate)), [1.0, 1e-6], [0.3, 1e-6]),
     ("Adadelta", |rate| Box::new(Adadelta::new(rate)), [10.0, 1e-6], [1.0, 1e-3]),
     ("Adafactor", |rate| Box::new(Adafactor::new(rate)), [10.0, 1e-4], [0.03, 1e-2]),
+    ("OptaxAdafactor", |rate| Box::new(OptaxAdafactor::new(rate)), [0.1, 1e-4], [0.03, 1e-2]),
     ("Adagrad", |rate| Box::new(Adagrad::new(rate)), [10.0, 1e-4], [1.0, 1e-2]),
     ("Adam", |rate| Box::new(Adam::new(rate)), [1.0, 1e-6], [1.0, 1e-6]),
     ("AdamW", |rate| Box::new(AdamW::new(rate).weight_decay(0.0)), [1.0, 1e-6], [1.0, 1e-6]),

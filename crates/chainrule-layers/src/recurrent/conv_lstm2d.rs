@@ -209,6 +209,12 @@ impl<T: Scalar> Parameters for ConvLstm2d<T> {
                 self.inputs, self.hidden
             )));
         }
+        if self.kernel.iter().any(|&k| k == 0 || k >= 1 << 31) {
+            return Err(Error::value(format!(
+                "ConvLstm2d: expected kernel_size from 1 to 2³¹ − 1, got {:?}",
+                self.kernel
+            )));
+        }
         self.conv.check()
     }
 }
