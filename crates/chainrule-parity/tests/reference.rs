@@ -200,6 +200,8 @@ const WITHOUT_CASES: &[(&str, &str)] = &[
     ("RReLU", "its noise is drawn"),
     ("Sequential", "its children have cases of their own"),
     ("SequentialLR", "its cases are named WarmupCosine"),
+    ("TransformerDecoder", "its layers have cases of their own"),
+    ("TransformerEncoder", "its layers have cases of their own"),
 ];
 
 #[test]

@@ -1,7 +1,7 @@
 //! Attention by tiles of queries and keys: scores are made a tile at a time, and softmax keeps a running maximum and sum (Rabe and
 //! Staats, 2021; Dao, Fu, Ermon, Rudra and Ré, 2022), so that no matrix of T × S is held.
 //!
-//! Tiles of keys begin at multiples of [`KEYS`], and a row's products are steady sums: the bits of a query's output depend neither
+//! Tiles of keys begin at multiples of `KEYS`, and a row's products are steady sums: the bits of a query's output depend neither
 //! on which queries are computed with it nor on keys behind those it sees.
 
 use crate::{
