@@ -146,7 +146,7 @@ impl<T: Scalar> ScaledDotProductAttention<T> {
             return Err(Error::shape(format!("{KIND}: expected at least one key, got none")));
         }
         let n = outer.iter().try_fold(1usize, |n, &axis| n.checked_mul(axis));
-        let Some(n) = n.filter(|&n| n < 1 << 40) else { return wrong() };
+        let Some(n) = n.filter(|&n| (n as u64) < 1 << 40) else { return wrong() };
         let s = past + s;
         let by_sample = match shapes.get(3) {
             None => false,
