@@ -1,12 +1,12 @@
 //! Named tensors, counts and texts in one file: what a program goes on from.
 
-use crate::{dtype, write_atomically};
+use crate::{dtype, file::check_finite, save::ordered, write_atomically};
 use chainrule_core::{
     Error, OptimizerState, Parameters, Result, Scalar, Shape, StateValue, Tensor, text::quote,
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::{Debug, Display},
     fs,
     path::Path,
@@ -61,7 +61,7 @@ impl<T: Scalar> Archive<T> {
     /// The name is taken, or a value is not finite.
     pub fn insert(&mut self, name: impl Into<String>, values: Tensor<T>) -> Result<()> {
         let name = name.into();
-        finite(&name, values.data())?;
+        check_finite(values.data()).map_err(|e| Error::value(format!("archive: {}: {e}", quote(&name))))?;
         self.put(name, StateValue::Values(values))
     }
 
@@ -158,12 +158,11 @@ impl<T: Scalar> Archive<T> {
     /// # Errors
     /// One is not initialised or not finite, or two have the same path.
     pub fn insert_model(&mut self, prefix: &str, model: &(impl Parameters<T = T> + ?Sized)) -> Result<()> {
-        let mut seen = Vec::new();
+        let mut seen = BTreeSet::new();
         model.try_visit(&mut |path, p| {
-            if seen.contains(&p.id()) {
+            if !seen.insert(p.id()) {
                 return Ok(());
             }
-            seen.push(p.id());
             p.value().map_err(|e| e.in_layer(path.to_string()))?;
             p.tensor().map_or(Ok(()), |values| self.insert(format!("{prefix}{path}"), values.clone()))
         })
@@ -174,12 +173,11 @@ impl<T: Scalar> Archive<T> {
     /// # Errors
     /// A parameter is missing or of another shape.
     pub fn take_model(&mut self, prefix: &str, model: &mut (impl Parameters<T = T> + ?Sized)) -> Result<()> {
-        let (mut seen, mut taken) = (Vec::new(), Vec::new());
+        let (mut seen, mut taken) = (BTreeSet::new(), Vec::new());
         model.try_visit(&mut |path, p| {
-            if seen.contains(&p.id()) {
+            if !seen.insert(p.id()) {
                 return Ok(());
             }
-            seen.push(p.id());
             let values = self.take(&format!("{prefix}{path}"))?;
             if values.shape() != p.shape() {
                 return Err(Error::shape(format!(
@@ -278,7 +276,7 @@ impl<T: Scalar> Archive<T> {
         let ours =
             [(VERSION.to_owned(), CURRENT.to_owned()), (HASH.to_owned(), format!("{:016x}", self.hash()))];
         let texts = self.texts.clone().into_iter().chain(ours).collect();
-        safetensors::serialize(views, Some(texts)).map_err(broken)
+        ordered(safetensors::serialize(views, Some(texts)).map_err(broken)?)
     }
 
     /// Reads the contents of a file.
@@ -317,7 +315,9 @@ impl<T: Scalar> Archive<T> {
                 return Err(wrong(format!("expected values of type {}, got {}", T::NAME, view.dtype())));
             }
             let shape = Shape::new(view.shape()).map_err(|e| wrong(e.to_string()))?;
-            archive.insert(name, Tensor::from_vec(shape, decode(view.data()))?)?;
+            let mut values = Vec::with_capacity(shape.volume());
+            dtype::decode(view.dtype(), view.data(), &mut values).map_err(wrong)?;
+            archive.insert(name, Tensor::from_vec(shape, values)?)?;
         }
         match hash {
             Some(hash) if hash == format!("{:016x}", archive.hash()) => Ok(archive),
@@ -356,25 +356,6 @@ impl<T: Scalar> Archive<T> {
 
 /// The entry that holds the hash.
 const HASH: &str = "chainrule.hash";
-
-fn decode<T: Scalar>(bytes: &[u8]) -> Vec<T> {
-    if T::NAME == "F32" {
-        bytes.as_chunks().0.iter().map(|&b| T::from_f64(f32::from_le_bytes(b).into())).collect()
-    } else {
-        bytes.as_chunks().0.iter().map(|&b| T::from_f64(f64::from_le_bytes(b))).collect()
-    }
-}
-
-fn finite<T: Scalar>(name: &str, values: &[T]) -> Result<()> {
-    match values.iter().position(|v| !v.is_finite()) {
-        None => Ok(()),
-        Some(i) => Err(Error::value(format!(
-            "archive: {}: expected finite values, got {} at position {i}",
-            quote(name),
-            values[i]
-        ))),
-    }
-}
 
 fn missing(what: &str, name: &str) -> Error {
     Error::state(format!("archive: expected {what} named {}, got none", quote(name)))

@@ -210,7 +210,7 @@ impl fmt::Debug for Save<'_> {
 }
 
 /// The same file with its header's keys in order: those of the metadata come from a hash map, in another order each time.
-fn ordered(mut file: Vec<u8>) -> Result<Vec<u8>> {
+pub(crate) fn ordered(mut file: Vec<u8>) -> Result<Vec<u8>> {
     let unreadable = || Error::format("safetensors: unreadable header of its own");
     let n = file.first_chunk().map(|&n| u64::from_le_bytes(n) as usize).ok_or_else(unreadable)?;
     let header = file.get(8..8 + n).ok_or_else(unreadable)?;

@@ -73,10 +73,9 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
         }
         let last = self.under_way.first + settings.epochs;
         while self.learner.run.epochs < last {
-            let (epoch, mut flow) = self.epoch(&mut loader, last)?;
-            if self.under_way.stopped {
+            let Some((epoch, mut flow)) = self.epoch(&mut loader, last)? else {
                 return Ok(Ended::Stopped);
-            }
+            };
             self.history.epochs.push(epoch.clone());
             for callback in &mut self.callbacks {
                 self.learner.run.touched = true;
@@ -103,12 +102,12 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
         Ok(Ended::Done)
     }
 
-    /// One pass over the data, and its validation.
+    /// One pass over the data, and its validation; nothing if it was asked to stop.
     fn epoch(
         &mut self,
         loader: &mut Loader<&mut dyn Source<T>, T>,
         last: usize,
-    ) -> Result<(Epoch, ControlFlow<()>)> {
+    ) -> Result<Option<(Epoch, ControlFlow<()>)>> {
         let begun = Moment::now();
         loader.start_epoch(self.learner.run.epochs as u64);
         match self.under_way.part.seen {
@@ -117,7 +116,7 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
         }
         let (train, flow) = self.pass_over(loader, last, begun)?;
         if self.under_way.stopped {
-            return Ok((self.unfinished(train), flow));
+            return Ok(None);
         }
         self.learner.run.epochs += 1;
         self.under_way.part = Part::default();
@@ -133,7 +132,7 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
             seconds: begun.seconds(),
         };
         self.reporter(last).epoch(&epoch);
-        Ok((epoch, flow))
+        Ok(Some((epoch, flow)))
     }
 
     /// All steps of an epoch, unless a callback stops it.
@@ -225,17 +224,6 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
             }
         }
         Ok(())
-    }
-
-    /// An epoch that was stopped; it does not enter the history.
-    fn unfinished(&self, train: Scores) -> Epoch {
-        Epoch {
-            number: self.learner.run.epochs + 1,
-            train,
-            validation: None,
-            learning_rate: self.learner.optimizer.learning_rate(),
-            seconds: 0.0,
-        }
     }
 
     fn reporter(&mut self, last: usize) -> Reporter<'_> {

@@ -1,7 +1,7 @@
 //! Forward and backward of a whole batch.
 //!
 //! The batch is cut into blocks of rows, by its size alone. A block goes through all steps by itself, so that threads meet once a layer
-//! and not once a step. Within a block the step is the outer axis: rows of one step adjoin, and so do the rows of all steps, for the
+//! and not once a step. Within a block the step is the outer axis: the rows of one step lie next to each other, and so do those of all steps, for the
 //! products that need no order.
 
 use super::{
