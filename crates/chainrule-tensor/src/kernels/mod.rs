@@ -12,6 +12,7 @@ pub(crate) mod lanes;
 pub mod layers;
 pub mod math;
 pub mod reduce;
+mod transpose;
 
 pub(crate) use dispatch::{kernel, prefetch};
 pub use isa::{Isa, best, isa};

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Scalar,
-    kernels::{Isa, lanes::lanes, reduce::DEPTH},
+    kernels::{Isa, reduce::DEPTH},
     par,
 };
 use std::ptr;
@@ -123,7 +123,7 @@ unsafe fn run_part<const STEADY: bool, T: Scalar>(p: &mut Product<T>, isa: Isa, 
         // SAFETY: the elements that `p` names are valid, and those of C disjoint.
         return unsafe { portable::run(p, work) };
     }
-    let dots = !packed && orient::<STEADY, T>(p, lanes::<T>(isa));
+    let dots = !packed && orient::<STEADY, T>(p);
     let plan = plan(p, dots, work, isa, whole);
     // One to three rows or columns are memory-bound.
     let time = if p.m.min(p.n) < 4 { work.saturating_mul(2) } else { work };

@@ -45,7 +45,7 @@ pub(super) struct Plan {
 
 /// Chooses between C and Cᵀ, and whether dot products are the cheaper way: by an estimate of cycles. Never dot products if `STEADY`.
 #[inline]
-pub(super) fn orient<const STEADY: bool, T: Scalar>(p: &mut Product<T>, lanes: usize) -> bool {
+pub(super) fn orient<const STEADY: bool, T: Scalar>(p: &mut Product<T>) -> bool {
     // A side of one element is contiguous with any stride.
     if p.m == 1 {
         (p.a.side, p.c_row) = (1, 1);
@@ -56,9 +56,10 @@ pub(super) fn orient<const STEADY: bool, T: Scalar>(p: &mut Product<T>, lanes: u
     if p.k == 1 {
         (p.a.inner, p.b.inner) = (1, 1);
     }
-    // Lanes are a power of two; divisions would be a tenth of a small product.
-    let over = |n: usize| n & (lanes - 1);
-    let filled = |n: usize| (n + lanes - 1) & !(lanes - 1);
+    // Lanes are a power of two; divisions would be a tenth of a small product. Those of a sum and not of a vector: whether products are
+    // sums along vectors must not depend on the instruction set.
+    let over = |n: usize| n & (T::LANES - 1);
+    let filled = |n: usize| (n + T::LANES - 1) & !(T::LANES - 1);
     // In sixteenths of a cycle, for vectors of sixteen.
     let cost = |p: &Product<T>| {
         let pack = if p.b.side == 1 { 0 } else { p.n * (6 * p.k + 26 * over(p.k)) };
@@ -68,7 +69,7 @@ pub(super) fn orient<const STEADY: bool, T: Scalar>(p: &mut Product<T>, lanes: u
     let (straight, transposed) = (cost(p), cost(&p.t()));
     // Dot products read all of B for four rows of A.
     let near = p.m.min(p.n) <= 8 || p.k * (p.m + p.n) <= 1 << 14;
-    if !STEADY && p.a.inner == 1 && p.b.inner == 1 && near && p.k <= MOST * lanes {
+    if !STEADY && p.a.inner == 1 && p.b.inner == 1 && near && p.k <= MOST * T::LANES {
         let dots = p.m * p.n * (filled(p.k) * 9 / 8 + 60);
         if dots < straight.min(transposed) {
             return true;

@@ -45,9 +45,9 @@ pub trait Lanes: Copy {
     unsafe fn relu(self) -> Self;
     /// The larger of self, which holds magnitudes, and |b|; NaN is larger than all.
     unsafe fn larger(self, b: Self) -> Self;
-    /// The sum of the lanes.
+    /// The sum of the lanes: halves are added until one is left, as every set does it.
     unsafe fn sum(self) -> Self::T;
-    /// The sums of the lanes of sixteen vectors, in vectors again: `each(i, v)` gets those from the i-th on.
+    /// The sums of the lanes of sixteen vectors, each as [`Lanes::sum`], in vectors again: `each(i, v)` gets those from the i-th on.
     #[inline(always)]
     unsafe fn sums(vectors: &[Self; 16], mut each: impl FnMut(usize, Self)) {
         for first in (0..16).step_by(Self::N) {
@@ -170,7 +170,7 @@ macro_rules! portable {
             }
             #[inline(always)]
             unsafe fn sum(self) -> $t {
-                self.0.into_iter().sum()
+                crate::kernels::reduce::fold(self.0)
             }
         }
     };
@@ -193,6 +193,9 @@ mod x86;
 pub trait Vectors: Sized + 'static {
     /// Whether AVX-512 has vectors of its own.
     const WIDE: bool;
+    /// Lanes of a sum along vectors: those of the widest vector. Narrower ones take them in parts, whose sums are added as the halves of
+    /// the widest are, so that all instruction sets that fuse multiplication and addition give the same bits.
+    const LANES: usize;
     type Portable: Lanes<T = Self>;
     type Avx2: Lanes<T = Self>;
     type Avx512: Lanes<T = Self>;
@@ -209,9 +212,10 @@ pub trait Vectors: Sized + 'static {
 }
 
 macro_rules! vectors {
-    ($t:ty, $wide:literal, $portable:ty, $avx2:ty, $avx512:ty, $gemm:path) => {
+    ($t:ty, $wide:literal, $lanes:literal, $portable:ty, $avx2:ty, $avx512:ty, $gemm:path) => {
         impl Vectors for $t {
             const WIDE: bool = $wide;
+            const LANES: usize = $lanes;
             const GEMM: Gemm<$t> = $gemm;
             type Portable = $portable;
             #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -243,8 +247,8 @@ macro_rules! vectors {
     };
 }
 
-vectors!(f32, true, Portable32, Avx2F32, Avx512F32, matrixmultiply::sgemm);
-vectors!(f64, false, Portable64, Avx2F64, Avx2F64, matrixmultiply::dgemm);
+vectors!(f32, true, 16, Portable32, Avx2F32, Avx512F32, matrixmultiply::sgemm);
+vectors!(f64, false, 4, Portable64, Avx2F64, Avx2F64, matrixmultiply::dgemm);
 
 /// Elements of a vector.
 #[inline]

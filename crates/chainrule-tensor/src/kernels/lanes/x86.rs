@@ -138,22 +138,21 @@ lanes!(
         // SAFETY: the caller vouches for AVX-512. Each level adds halves and brings two vectors into one.
         unsafe {
             let zero = _mm512_setzero_ps();
-            let (mut two, mut four) = ([zero; 8], [zero; 4]);
-            for (i, two) in two.iter_mut().enumerate() {
-                let (a, b) = (v[2 * i].0, v[2 * i + 1].0);
-                *two = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+            let (mut eight, mut four) = ([zero; 8], [zero; 4]);
+            for (i, eight) in eight.iter_mut().enumerate() {
+                let i = i / 4 * 8 + i % 4;
+                let (a, b) = (v[i].0, v[i + 4].0);
+                *eight =
+                    _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
             }
             for (i, four) in four.iter_mut().enumerate() {
-                let (a, b) = (two[2 * i], two[2 * i + 1]);
-                *four = _mm512_add_ps(_mm512_shuffle_ps::<0x44>(a, b), _mm512_shuffle_ps::<0xee>(a, b));
+                let (a, b) = (eight[i], eight[i + 4]);
+                *four = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
             }
             let [a, b, c, d] = four;
-            let e = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
-            let f = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d));
-            each(
-                0,
-                Self(_mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(e, f), _mm512_shuffle_f32x4::<0xdd>(e, f))),
-            );
+            let e = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+            let f = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+            each(0, Self(_mm512_add_ps(_mm512_shuffle_ps::<0x44>(e, f), _mm512_shuffle_ps::<0xee>(e, f))));
         }
     }
 );
@@ -265,6 +264,28 @@ lanes!(
     unsafe fn transpose(from: *const f32, from_stride: usize, rows: usize, to: *mut f32, to_stride: usize) {
         // SAFETY: the caller vouches for the instruction set and the memory.
         unsafe { transpose_rows8(from, from_stride, rows, to, to_stride) }
+    },
+    unsafe fn sums(v: &[Self; 16], mut each: impl FnMut(usize, Self)) {
+        // SAFETY: the caller vouches for AVX2. Each level adds halves and brings two vectors into one.
+        unsafe {
+            for (first, v) in [(0, &v[..8]), (8, &v[8..])] {
+                let mut four = [_mm256_setzero_ps(); 4];
+                for (i, four) in four.iter_mut().enumerate() {
+                    let (a, b) = (v[i].0, v[i + 4].0);
+                    *four = _mm256_add_ps(
+                        _mm256_permute2f128_ps::<0x20>(a, b),
+                        _mm256_permute2f128_ps::<0x31>(a, b),
+                    );
+                }
+                let [a, b, c, d] = four;
+                let e = _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+                let f = _mm256_add_ps(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+                each(
+                    first,
+                    Self(_mm256_add_ps(_mm256_shuffle_ps::<0x44>(e, f), _mm256_shuffle_ps::<0xee>(e, f))),
+                );
+            }
+        }
     }
 );
 

@@ -11,6 +11,7 @@ use crate::{
         gemm::{Epilogue, Mat, MatMut, matmul, matmul_steady},
         kernel,
         reduce::{self, fold},
+        transpose::transpose_to,
     },
     noise, par,
 };
@@ -141,13 +142,12 @@ impl<T: Scalar> Scores<'_, T> {
         low..high.min(keys).max(low)
     }
 
-    /// The tiles of keys that some of these queries see.
-    fn tiles(&self, queries: Range<usize>, s: usize) -> Range<usize> {
+    /// Of `s` keys, the first tile that some of these queries see, and the end of what they see.
+    fn tiles(&self, queries: &Range<usize>, s: usize) -> (usize, usize) {
         let keys = s - self.extra;
         let first = self.seen(self.past + queries.start, keys).start;
         let end = self.seen(self.past + queries.end - 1, keys).end + self.extra;
-        let first = if self.extra > 0 { 0 } else { first / KEYS };
-        first..end.div_ceil(KEYS).max(first)
+        (if self.extra > 0 { 0 } else { first / KEYS }, end)
     }
 }
 
@@ -159,10 +159,6 @@ fn query_tiles(past: usize, t: usize) -> usize {
 fn query_tile(past: usize, t: usize, tile: usize) -> Range<usize> {
     let start = (past / QUERIES + tile) * QUERIES;
     start.max(past) - past..(start + QUERIES - past).min(t)
-}
-
-fn key_tile(s: usize, tile: usize) -> Range<usize> {
-    tile * KEYS..s.min((tile + 1) * KEYS)
 }
 
 /// Where a tile lies.
@@ -233,40 +229,62 @@ fn base<T: Scalar>(m: T) -> T {
     if m == T::NEG_INFINITY { T::ZERO } else { m }
 }
 
-/// The running maximum and sum of a query.
-#[derive(Clone, Copy)]
+/// The running maxima and sums of queries.
 struct Running<T> {
-    max: T,
-    sum: f64,
+    max: [T; QUERIES],
+    sum: [f64; QUERIES],
     /// By what the sums before the last tile were multiplied.
-    factor: T,
+    factor: [T; QUERIES],
+}
+
+impl<T: Scalar> Running<T> {
+    fn new() -> Self {
+        Self { max: [T::NEG_INFINITY; QUERIES], sum: [0.0; QUERIES], factor: [T::ONE; QUERIES] }
+    }
 }
 
 kernel! {
-    /// p = exp(s − max) of each row, with the maximum so far; `width` is a multiple of the lanes.
-    fn running_rows[T: Scalar](tile: &mut [T], width: usize, of: &mut [Running<T>]) {
-        for (line, of) in tile.chunks_exact_mut(KEYS).zip(of) {
-            let line = line[..width].as_chunks_mut::<LANES>().0;
-            let mut lanes = [of.max; LANES];
-            for part in &*line {
+    /// p = exp(s − max) of each of `rows` rows, with the maximum so far; `width` is a multiple of the lanes.
+    fn running_rows[T: Scalar](tile: &mut [T], rows: usize, width: usize, of: &mut Running<T>) {
+        let tile = &mut tile[..rows * KEYS];
+        for ((line, max), factor) in tile.chunks_exact(KEYS).zip(&mut of.max).zip(&mut of.factor) {
+            let mut lanes = [*max; LANES];
+            for part in line[..width].as_chunks::<LANES>().0 {
                 for (lane, &v) in lanes.iter_mut().zip(part) {
                     *lane = if v > *lane { v } else { *lane };
                 }
             }
-            let max = lanes.into_iter().fold(of.max, |m, v| if v > m { v } else { m });
-            let m = base(max);
-            let mut lanes = [T::ZERO; LANES];
-            for part in line {
+            (*max, *factor) = (largest(lanes), *max);
+        }
+        for (factor, &max) in of.factor[..rows].iter_mut().zip(&of.max) {
+            *factor = if *factor == max { T::ONE } else { weight::<T, FMA>(*factor, base(max)) };
+        }
+        let sums = of.sum.iter_mut().zip(&of.factor);
+        for ((line, &max), (sum, &factor)) in tile.chunks_exact_mut(KEYS).zip(&of.max).zip(sums) {
+            let (m, mut lanes) = (base(max), [T::ZERO; LANES]);
+            for part in line[..width].as_chunks_mut::<LANES>().0 {
                 for (lane, v) in lanes.iter_mut().zip(part) {
                     *v = weight::<T, FMA>(*v, m);
                     *lane += *v;
                 }
             }
-            of.factor = if of.max == max { T::ONE } else { weight::<T, FMA>(of.max, m) };
-            of.sum = of.sum * of.factor.to_f64() + fold(lanes).to_f64();
-            of.max = max;
+            *sum = *sum * factor.to_f64() + fold(lanes).to_f64();
         }
     }
+}
+
+/// The largest of the lanes: of halves, until one is left.
+#[inline(always)]
+fn largest<T: Scalar>(mut lanes: [T; LANES]) -> T {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            let other = lanes[i + width];
+            lanes[i] = if other > lanes[i] { other } else { lanes[i] };
+        }
+        width /= 2;
+    }
+    lanes[0]
 }
 
 kernel! {
@@ -281,10 +299,10 @@ kernel! {
 
 kernel! {
     /// o = factor o + part of each row of o, which is `row` apart.
-    fn add_rows[T: Scalar](o: &mut [T], row: usize, part: &[T], dv: usize, of: &[Running<T>]) {
-        for ((o, part), of) in o.chunks_mut(row).zip(part.chunks_exact(dv)).zip(of) {
+    fn add_rows[T: Scalar](o: &mut [T], row: usize, part: &[T], dv: usize, factors: &[T]) {
+        for ((o, part), &factor) in o.chunks_mut(row).zip(part.chunks_exact(dv)).zip(factors) {
             for (o, &part) in o.iter_mut().zip(part) {
-                *o = *o * of.factor + part;
+                *o = *o * factor + part;
             }
         }
     }
@@ -319,10 +337,18 @@ kernel! {
 
 /// Calls `f(unit, scratch)` for each unit, on several threads: each has scratch memory of its own, `size` elements.
 fn each_unit<T: Scalar>(units: usize, scratch: &mut Vec<T>, size: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-    let slots = units.min(SLOTS);
-    if scratch.len() < slots * size {
-        scratch.resize(slots * size, T::ZERO);
+    grow(scratch, units.min(SLOTS) * size);
+    each_unit_in(units, scratch, size, f);
+}
+
+fn grow<T: Scalar>(scratch: &mut Vec<T>, size: usize) {
+    if scratch.len() < size {
+        scratch.resize(size, T::ZERO);
     }
+}
+
+fn each_unit_in<T: Scalar>(units: usize, scratch: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+    let slots = units.min(SLOTS);
     let scratch = Disjoint::new(scratch);
     par::for_each(slots, |slot| {
         // SAFETY: each slot is visited once, and their parts do not overlap.
@@ -331,34 +357,67 @@ fn each_unit<T: Scalar>(units: usize, scratch: &mut Vec<T>, size: usize, f: impl
     });
 }
 
+/// Keys or values as columns: a matrix (width, [`KEYS`]) for each tile of them. One copy serves all tiles of queries.
+#[derive(Clone, Copy)]
+struct Columns<'a, T>(&'a [T]);
+
+impl<T: Scalar> Columns<'_, T> {
+    /// Elements for `s` rows; none for queries of a single tile.
+    fn len(sizes: Sizes, width: usize) -> usize {
+        if sizes.t > QUERIES { sizes.s.next_multiple_of(KEYS) * width } else { 0 }
+    }
+
+    fn fill(to: &mut [T], rows: Rows<'_, T>, (n, head): (usize, usize), s: usize, width: usize) {
+        for (to, key) in to.chunks_exact_mut(KEYS * width).zip((0..s).step_by(KEYS)) {
+            let from = &rows.data[n * rows.batch + key * rows.row + head * rows.head..];
+            transpose_to((from, rows.row), [KEYS.min(s - key), width], (to, KEYS));
+        }
+    }
+}
+
+/// The tile of keys or values of a place, transposed: (width of a row, keys).
+#[inline(always)]
+fn transposed<'a, T: Scalar>(
+    rows: Rows<'a, T>,
+    columns: Columns<'a, T>,
+    kv: usize,
+    at: Place,
+    width: usize,
+) -> Mat<'a, T> {
+    match columns {
+        Columns([]) => rows.mat(at.n, kv, at.key..at.key + at.width, width).t(),
+        Columns(columns) => Mat::strided(&columns[at.key * width..], width, at.width, KEYS, 1),
+    }
+}
+
 /// s = scale q kᵀ and what is added to it, of one tile.
 #[inline(always)]
 fn score_tile<T: Scalar>(
     sizes: Sizes,
-    (q, k): (Rows<'_, T>, Rows<'_, T>),
+    (q, k, columns): (Rows<'_, T>, Rows<'_, T>, Columns<'_, T>),
     scores: &Scores<'_, T>,
     at: Place,
     tile: &mut [T],
 ) {
     let kv = at.head / (sizes.heads / sizes.kv_heads);
     let queries = q.mat(at.n, at.head, at.first..at.first + at.rows, sizes.d); // (rows, D)
-    let keys = k.mat(at.n, kv, at.key..at.key + at.width, sizes.d); // (width, D)
+    let keys = transposed(k, columns, kv, at, sizes.d); // (D, width)
     let out = MatMut::strided(tile, at.rows, at.width, KEYS, 1);
-    matmul_steady(scores.scale, queries, keys.t(), T::ZERO, out, Epilogue::default()); // S = scale Q Kᵀ
+    matmul_steady(scores.scale, queries, keys, T::ZERO, out, Epilogue::default()); // S = scale Q Kᵀ
     cells(tile, sizes, scores, at);
 }
 
-/// The places of the tiles of some queries of a head.
-fn places(
+/// The places of the tiles of some queries of a head; the last is as wide as what they see.
+fn places<T: Scalar>(
     sizes: Sizes,
-    tiles: Range<usize>,
+    scores: &Scores<'_, T>,
     (n, head): (usize, usize),
     queries: Range<usize>,
-) -> impl Iterator<Item = Place> {
-    tiles.map(move |tile| {
-        let keys = key_tile(sizes.s, tile);
+) -> impl Iterator<Item = Place> + use<T> {
+    let (tile, end) = scores.tiles(&queries, sizes.s);
+    (tile * KEYS..end).step_by(KEYS).map(move |key| {
         let (first, rows) = (queries.start, queries.len());
-        Place { n, head, first, rows, key: keys.start, width: keys.len() }
+        Place { n, head, first, rows, key, width: KEYS.min(end - key) }
     })
 }
 
@@ -394,13 +453,20 @@ compiled! {
         scratch: &mut Vec<T>,
     ) -> Option<usize> {
         check(sizes, scores, rows);
-        let (Sizes { n, t, s, heads, kv_heads, dv, .. }, [q, k, v]) = (sizes, rows);
+        let (Sizes { n, t, s, heads, kv_heads, d, dv }, [q, k, v]) = (sizes, rows);
         let width = heads * dv;
         assert!(o.len() == n * t * width && stats.len() == n * t * heads);
         let tiles = query_tiles(scores.past, t);
         let blind = AtomicUsize::new(usize::MAX);
         let (o, stats) = (Disjoint::new(o), Disjoint::new(stats));
-        each_unit(n * tiles, scratch, QUERIES * (KEYS + dv), |unit, scratch| {
+        let (own, of_head) = (QUERIES * (KEYS + dv), Columns::<T>::len(sizes, d));
+        grow(scratch, (n * tiles).min(SLOTS) * own + n * kv_heads * of_head);
+        let (columns, scratch) = scratch.split_at_mut(n * kv_heads * of_head);
+        if of_head > 0 {
+            par::for_chunks(columns, of_head, |i, to| Columns::fill(to, k, (i / kv_heads, i % kv_heads), s, d));
+        }
+        let columns = &*columns;
+        each_unit_in(n * tiles, scratch, own, |unit, scratch| {
             let (n, queries) = (unit / tiles, query_tile(scores.past, t, unit % tiles));
             let (first, count) = (n * t + queries.start, queries.len());
             // SAFETY: these queries of this sample are those of no other unit.
@@ -409,27 +475,28 @@ compiled! {
             let (tile, part) = scratch.split_at_mut(QUERIES * KEYS);
             o.fill(T::ZERO);
             for head in 0..heads {
-                let mut of = [Running { max: T::NEG_INFINITY, sum: 0.0, factor: T::ONE }; QUERIES];
-                let of = &mut of[..count];
+                let mut of = Running::new();
                 let o = &mut o[head * dv..];
-                for at in places(sizes, scores.tiles(queries.clone(), s), (n, head), queries.clone()) {
-                    score_tile(sizes, (q, k), scores, at, tile);
-                    running_rows(tile, at.width.next_multiple_of(LANES), of); // p = exp(s − max)
+                let kv = head / (heads / kv_heads);
+                let columns = Columns(&columns[(n * kv_heads + kv) * of_head..][..of_head]);
+                for at in places(sizes, scores, (n, head), queries.clone()) {
+                    score_tile(sizes, (q, k, columns), scores, at, tile);
+                    running_rows(tile, count, at.width.next_multiple_of(LANES), &mut of); // p = exp(s − max)
                     if let Some((key, p)) = scores.dropout {
                         drop_rows(tile, sizes, at, key, p);
                     }
                     let p = Mat::strided(tile, count, at.width, KEYS, 1);
-                    let v = v.mat(n, head / (heads / kv_heads), at.key..at.key + at.width, dv);
+                    let v = v.mat(n, kv, at.key..at.key + at.width, dv);
                     let out = MatMut::new(part, count, dv);
                     matmul_steady(T::ONE, p, v, T::ZERO, out, Epilogue::default());
-                    add_rows(o, width, part, dv, of); // o = factor o + P V
+                    add_rows(o, width, part, dv, &of.factor[..count]); // o = factor o + P V
                 }
-                for (i, of) in of.iter().enumerate() {
-                    if of.sum == 0.0 {
+                for (i, (&max, &sum)) in of.max.iter().zip(&of.sum).enumerate().take(count) {
+                    if sum == 0.0 {
                         blind.fetch_min((first + i) * heads + head, Ordering::Relaxed);
                     }
-                    let by = T::from_f64(1.0 / of.sum);
-                    stats[i * heads + head] = [base(of.max), by];
+                    let by = T::from_f64(1.0 / sum);
+                    stats[i * heads + head] = [base(max), by];
                     o[i * width..][..dv].iter_mut().for_each(|o| *o *= by); // o /= Σ p
                 }
             }
@@ -471,8 +538,8 @@ compiled! {
             for head in unit * per..(unit + 1) * per {
                 let (n, head) = (head / heads, head % heads);
                 for queries in (0..query_tiles(scores.past, t)).map(|tile| query_tile(scores.past, t, tile)) {
-                    for at in places(sizes, scores.tiles(queries.clone(), s), (n, head), queries.clone()) {
-                        score_tile(sizes, (q, k), scores, at, tile);
+                    for at in places(sizes, scores, (n, head), queries.clone()) {
+                        score_tile(sizes, (q, k, Columns(&[])), scores, at, tile);
                         let stats = &stats[(n * t + at.first) * heads + head..];
                         weight_rows(&mut tile[..at.rows * KEYS], at.width, stats, heads);
                         if let Some((key, p)) = scores.dropout {
@@ -529,12 +596,13 @@ fn gradient_tile<T: Scalar>(
     scores: &Scores<'_, T>,
     delta: &[T],
     at: Place,
+    [columns, of_values]: [Columns<'_, T>; 2],
     (p, dp): (&mut [T], &mut [T]),
     with_weights: impl FnOnce(Mat<'_, T>),
 ) {
     let Sizes { t, heads, kv_heads, dv, .. } = sizes;
     let [q, k, v] = call.rows;
-    score_tile(sizes, (q, k), scores, at, p);
+    score_tile(sizes, (q, k, columns), scores, at, p);
     let first = (at.n * t + at.first) * heads + at.head;
     weight_rows(&mut p[..at.rows * KEYS], at.width, &call.stats[first..], heads); // p = exp(s − m)/l
     match scores.dropout {
@@ -546,8 +614,8 @@ fn gradient_tile<T: Scalar>(
         None => with_weights(Mat::strided(p, at.rows, at.width, KEYS, 1)),
     }
     let d_o = Rows::joined(call.d_o, t, heads, dv).mat(at.n, at.head, at.first..at.first + at.rows, dv);
-    let v = v.mat(at.n, at.head / (heads / kv_heads), at.key..at.key + at.width, dv);
-    matmul(T::ONE, d_o, v.t(), T::ZERO, MatMut::strided(dp, at.rows, at.width, KEYS, 1)); // dP = dO Vᵀ
+    let v = transposed(v, of_values, at.head / (heads / kv_heads), at, dv);
+    matmul(T::ONE, d_o, v, T::ZERO, MatMut::strided(dp, at.rows, at.width, KEYS, 1)); // dP = dO Vᵀ
     if let Some(dw) = call.dw {
         add_weight_gradient(sizes, scores.extra, dw, at, dp);
     }
@@ -570,7 +638,7 @@ compiled! {
         scratch: &mut Vec<T>,
     ) {
         check(sizes, scores, call.rows);
-        let (Sizes { n, t, s, heads, dv, .. }, [q, k, _]) = (sizes, call.rows);
+        let (Sizes { n, t, heads, dv, .. }, [q, k, _]) = (sizes, call.rows);
         let width = heads * dv;
         assert!(call.o.len() == n * t * width && call.d_o.len() == n * t * width);
         assert!(call.stats.len() == n * t * heads && delta.len() == n * t * heads);
@@ -590,8 +658,8 @@ compiled! {
             let Some(dw) = call.dw else { return };
             let (tile, dp) = scratch.split_at_mut(QUERIES * KEYS);
             for head in 0..heads {
-                for at in places(sizes, scores.tiles(queries.clone(), s), (n, head), queries.clone()) {
-                    score_tile(sizes, (q, k), scores, at, tile);
+                for at in places(sizes, scores, (n, head), queries.clone()) {
+                    score_tile(sizes, (q, k, Columns(&[])), scores, at, tile);
                     let stats = &call.stats[first * heads + head..];
                     weight_rows(&mut tile[..at.rows * KEYS], at.width, stats, heads);
                     dp.fill(T::ZERO);
@@ -624,14 +692,15 @@ compiled! {
         scratch: &mut Vec<T>,
     ) {
         check(sizes, scores, call.rows);
-        let (Sizes { n, t, s, heads, kv_heads, d, dv }, [q, k, _]) = (sizes, call.rows);
+        let (Sizes { n, t, s, heads, kv_heads, d, dv }, [q, k, v]) = (sizes, call.rows);
         let [dq, dk, dvs] = gradients;
         assert!(dq.len() == n * heads * t * d && dk.len() == n * kv_heads * s * d);
         assert!(dvs.len() == n * kv_heads * s * dv && delta.len() == n * t * heads);
         assert!(call.d_o.len() == n * t * heads * dv && call.stats.len() == delta.len());
         let group = heads / kv_heads;
         let [dq, dk, dvs] = [dq, dk, dvs].map(Disjoint::new);
-        each_unit(n * kv_heads, scratch, 2 * QUERIES * KEYS, |unit, scratch| {
+        let lengths = [d, dv].map(|width| Columns::<T>::len(sizes, width));
+        each_unit(n * kv_heads, scratch, 2 * QUERIES * KEYS + lengths[0] + lengths[1], |unit, scratch| {
             let (n, kv) = (unit / kv_heads, unit % kv_heads);
             // SAFETY: this head of keys of this sample and its heads of queries are those of no other unit.
             let (dq, dk, dvs) = unsafe {
@@ -642,14 +711,19 @@ compiled! {
                 )
             };
             [&mut *dq, &mut *dk, &mut *dvs].into_iter().for_each(|g| g.fill(T::ZERO));
-            let (p, dp) = scratch.split_at_mut(QUERIES * KEYS);
+            let (p, scratch) = scratch.split_at_mut(QUERIES * KEYS);
+            let (dp, scratch) = scratch.split_at_mut(QUERIES * KEYS);
+            let (of_keys, of_values) = scratch.split_at_mut(lengths[0]);
+            Columns::fill(of_keys, k, (n, kv), s, d);
+            Columns::fill(of_values, v, (n, kv), s, dv);
+            let columns = [Columns(of_keys), Columns(of_values)];
             for (head, dq) in (kv * group..).zip(dq.chunks_mut((t * d).max(1))) {
                 for queries in (0..query_tiles(scores.past, t)).map(|tile| query_tile(scores.past, t, tile)) {
                     let of_queries = Rows::joined(call.d_o, t, heads, dv).mat(n, head, queries.clone(), dv);
                     let dq = &mut dq[queries.start * d..][..queries.len() * d];
-                    for at in places(sizes, scores.tiles(queries.clone(), s), (n, head), queries.clone()) {
+                    for at in places(sizes, scores, (n, head), queries.clone()) {
                         let keys = at.key..at.key + at.width;
-                        gradient_tile(sizes, &call, scores, delta, at, (&mut *p, &mut *dp), |weights| {
+                        gradient_tile(sizes, &call, scores, delta, at, columns, (&mut *p, &mut *dp), |weights| {
                             let dvs = MatMut::new(&mut dvs[at.key * dv..], at.width, dv);
                             matmul(T::ONE, weights.t(), of_queries, T::ONE, dvs); // dV += P̃ᵀ dO
                         });
@@ -693,7 +767,7 @@ compiled! {
         }
         let (p, dp) = scratch[..size].split_at_mut(QUERIES * KEYS);
         let mut tile = |at: Place, f: &mut dyn FnMut(usize, usize, T)| {
-            gradient_tile(sizes, &call, scores, delta, at, (&mut *p, &mut *dp), |_| ());
+            gradient_tile(sizes, &call, scores, delta, at, [Columns(&[]); 2], (&mut *p, &mut *dp), |_| ());
             for (i, line) in p.chunks_exact(KEYS).take(at.rows).enumerate() {
                 for (j, &ds) in line[..at.width].iter().enumerate() {
                     if at.key + j >= extra {
@@ -706,7 +780,7 @@ compiled! {
             for sample in of.clone() {
                 let (n, head) = (sample / heads, sample % heads);
                 for queries in (0..tiles).map(|tile| query_tile(scores.past, t, tile)) {
-                    for at in places(sizes, scores.tiles(queries.clone(), s), (n, head), queries.clone()) {
+                    for at in places(sizes, scores, (n, head), queries.clone()) {
                         tile(at, &mut |i, j, ds| sums[f(i, j)] += ds.to_f64());
                     }
                 }

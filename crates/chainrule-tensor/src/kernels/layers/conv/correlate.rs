@@ -3,13 +3,13 @@
 use super::{
     Geometry, Slot,
     along::Along,
-    layout::{Scatter, Transpose},
+    layout::Scatter,
     spread::Spread,
     windows::{Pass, Target, Way, Windows},
 };
 use crate::{
     Scalar,
-    kernels::{Isa, dispatch::dispatch, gemm::Buffer},
+    kernels::{Isa, dispatch::dispatch, gemm::Buffer, transpose::Transpose},
     par,
 };
 

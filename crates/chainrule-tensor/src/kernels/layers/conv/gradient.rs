@@ -3,10 +3,9 @@
 use super::{
     Geometry, Slot,
     frame::Frame,
-    layout::Transpose,
     spread::Spread,
     taps::Taps,
-    windows::{self, Target, Way},
+    windows::{self, Way},
 };
 use crate::{
     Scalar,
@@ -16,6 +15,7 @@ use crate::{
         dispatch::dispatch,
         gemm::{self, Buffer, Epilogue, LONG, Mat, MatMut},
         reduce::DEPTH,
+        transpose::Transpose,
     },
     par,
 };
@@ -69,10 +69,10 @@ impl Default for Plan {
 }
 
 impl Plan {
-    pub(super) fn set<T>(&mut self, g: &Geometry<2>, target: Target) {
-        let ([oh, ow], lanes) = (g.output(), target.lanes);
+    pub(super) fn set<T: Scalar>(&mut self, g: &Geometry<2>) {
+        let ([oh, ow], lanes) = (g.output(), T::LANES);
         let taps = g.kernel[0] * g.kernel[1] * g.group_channels();
-        (self.way, self.single, self.block, self.sums) = choose(g, lanes);
+        (self.way, self.single, self.block, self.sums) = choose::<T>(g);
         let lo: [isize; 2] = std::array::from_fn(|axis| -(g.padding[axis][0] as isize));
         let hi = std::array::from_fn(|axis| {
             lo[axis] + ((g.output()[axis] - 1) * g.stride[axis] + g.reach(axis)) as isize
@@ -151,9 +151,9 @@ impl<T: Scalar> Levels<T> {
 }
 
 /// How ∂W is computed, whether its windows are single pixels, how many filters are computed together, and the elements that
-/// their sums take.
-fn choose(g: &Geometry<2>, lanes: usize) -> (Way, bool, usize, usize) {
-    let [oh, ow] = g.output();
+/// their sums take. By the lanes of a sum and not of a vector: the bits are those of any instruction set.
+fn choose<T: Scalar>(g: &Geometry<2>) -> (Way, bool, usize, usize) {
+    let ([oh, ow], lanes) = (g.output(), T::LANES);
     let taps = g.kernel[0] * g.kernel[1] * g.group_channels();
     let filters = g.group_filters();
     // In half cycles: sums along the filters need dy transposed; those along the rows are kept in vectors, and load
@@ -181,11 +181,12 @@ fn shares(g: &Geometry<2>, blocks: usize, sums: usize) -> usize {
 }
 
 /// Elements of the sums of ∂W, before there is a plan; of work that no machine does, some.
-pub(super) fn sums_len(g: &Geometry<2>, lanes: usize) -> usize {
+pub(super) fn sums_len<T: Scalar>(g: &Geometry<2>) -> usize {
+    let g = &g.flat(T::LANES);
     if g.multiply_adds() > 1 << 48 {
         return g.w_len();
     }
-    let (_, _, block, sums) = choose(g, lanes);
+    let (_, _, block, sums) = choose::<T>(g);
     let blocks = g.groups * g.group_filters().div_ceil(block);
     shares(g, blocks, sums).saturating_mul(blocks).saturating_mul(sums)
 }
@@ -193,7 +194,8 @@ pub(super) fn sums_len(g: &Geometry<2>, lanes: usize) -> usize {
 /// ∂W's operands.
 pub(super) struct Gradient<'a, T> {
     pub isa: Isa,
-    pub target: Target,
+    /// Of a vector.
+    pub lanes: usize,
     pub g: &'a Geometry<2>,
     /// How many products an element of dW is the sum of, in all calls together.
     pub addends: usize,
@@ -275,7 +277,7 @@ impl<T: Scalar> Gradient<'_, T> {
         let (plane, per_group) = (oh * ow, g.group_filters().div_ceil(plan.block));
         let pixels = match (plan.way, &levels) {
             (Way::Along, None) => 2 * PIXELS,
-            (Way::Along, Some(_)) => PART * self.target.lanes,
+            (Way::Along, Some(_)) => PART * T::LANES,
             (Way::Spread, None) => PIXELS,
             (Way::Spread, Some(_)) => PART,
         };
@@ -351,27 +353,31 @@ impl<T: Scalar> Gradient<'_, T> {
         dy: &[T],
         sums: &mut [T],
     ) {
-        let plan = self.plan;
+        let (plan, lanes) = (self.plan, self.lanes);
         let [_, ow] = self.g.output();
-        let (per_row, end) = (ow / self.target.lanes, ow % self.target.lanes);
+        let (per_row, end) = (ow / T::LANES, ow % T::LANES);
         let whole = &plan.whole[rows.start * per_row..rows.end * per_row];
         let ends = if end == 0 { &[] } else { &plan.ends[rows] };
-        let job = Taps {
-            x,
-            off: plan.off.as_ptr(),
-            taps: plan.off.len(),
-            dy: dy.as_ptr(),
-            plane: dy.len() / filters,
-            filters,
-            whole: whole.as_ptr(),
-            wholes: whole.len(),
-            ends: ends.as_ptr(),
-            end_count: ends.len(),
-            width: end,
-            acc: sums.as_mut_ptr(),
-        };
-        // SAFETY: the vectors lie in dy and, at every tap, in x; a block's sums hold filters × taps vectors.
-        unsafe { dispatch(self.isa, &job) };
+        let parts = sums.chunks_mut(filters * plan.off.len() * lanes);
+        for (first, sums) in (0..T::LANES).step_by(lanes).zip(parts) {
+            let width = end.saturating_sub(first).min(lanes);
+            let job = Taps {
+                x: x.wrapping_add(first),
+                off: plan.off.as_ptr(),
+                taps: plan.off.len(),
+                dy: dy.as_ptr().wrapping_add(first),
+                plane: dy.len() / filters,
+                filters,
+                whole: whole.as_ptr(),
+                wholes: whole.len(),
+                ends: ends.as_ptr(),
+                end_count: if width == 0 { 0 } else { ends.len() },
+                width,
+                acc: sums.as_mut_ptr(),
+            };
+            // SAFETY: the vectors lie in dy and, at every tap, in x; a part of a block's sums holds filters × taps vectors.
+            unsafe { dispatch(self.isa, &job) };
+        }
     }
 
     unsafe fn spread(
@@ -383,47 +389,53 @@ impl<T: Scalar> Gradient<'_, T> {
         sums: &mut [T],
         slot: &mut Slot<T>,
     ) {
-        let (plan, lanes) = (self.plan, self.target.lanes);
+        let (plan, lanes) = (self.plan, self.lanes);
         let ow = self.g.output()[1];
-        let width = filters.next_multiple_of(lanes);
+        let (plane, row) = (dy.len() / filters, filters.next_multiple_of(lanes));
         let pixels = &plan.pixels[rows.start * ow..rows.end * ow];
-        slot.strip.reset(width * pixels.len());
-        let transposed = slot.strip.as_mut_slice();
-        if width != filters {
-            transposed.fill(T::ZERO);
-        }
-        let transpose = Transpose {
-            from: dy[rows.start * ow..].as_ptr(),
-            from_row: dy.len() / filters,
-            rows: filters,
-            cols: pixels.len(),
-            padded: false,
-            to: transposed.as_mut_ptr(),
-            to_row: width,
-        };
-        let job = Spread {
-            x,
-            at: plan.off.as_ptr(),
-            rows: plan.off.len(),
-            off: pixels.as_ptr(),
-            depth: pixels.len(),
-            b: transposed.as_ptr(),
-            vectors: width / lanes,
-            start: sums.as_ptr(),
-            start_row: width,
-            c: sums.as_mut_ptr(),
-            c_row: width,
-        };
-        // SAFETY: the pixels lie in dy and, at every tap, in x; a block's sums contain taps × width elements.
-        unsafe {
-            dispatch(self.isa, &transpose);
-            dispatch(self.isa, &job);
+        for first in (0..filters).step_by(2 * lanes) {
+            let filters = (2 * lanes).min(filters - first);
+            let width = filters.next_multiple_of(lanes);
+            slot.strip.reset(width * pixels.len());
+            let transposed = slot.strip.as_mut_slice();
+            if width != filters {
+                transposed.fill(T::ZERO);
+            }
+            let transpose = Transpose {
+                from: dy[first * plane + rows.start * ow..].as_ptr(),
+                from_row: plane,
+                rows: filters,
+                cols: pixels.len(),
+                padded: false,
+                to: transposed.as_mut_ptr(),
+                to_row: width,
+            };
+            let sums = &mut sums[first..];
+            let job = Spread {
+                x,
+                at: plan.off.as_ptr(),
+                rows: plan.off.len(),
+                off: pixels.as_ptr(),
+                depth: pixels.len(),
+                b: transposed.as_ptr(),
+                vectors: width / lanes,
+                start: sums.as_ptr(),
+                start_row: row,
+                c: sums.as_mut_ptr(),
+                c_row: row,
+            };
+            // SAFETY: the pixels lie in dy and, at every tap, in x; a block's sums contain taps rows of `row` elements, of which
+            // these filters have `width` from `first` on.
+            unsafe {
+                dispatch(self.isa, &transpose);
+                dispatch(self.isa, &job);
+            }
         }
     }
 
     /// dw += the sums.
     fn finish(&self, sums: &[T], dw: &mut [T]) {
-        let (g, plan, lanes) = (self.g, self.plan, self.target.lanes);
+        let (g, plan, lanes) = (self.g, self.plan, self.lanes);
         let (taps, of_group) = (plan.off.len(), g.group_filters());
         let per_group = of_group.div_ceil(plan.block);
         for (block, sums) in sums.chunks(plan.sums).enumerate() {
@@ -437,8 +449,10 @@ impl<T: Scalar> Gradient<'_, T> {
                     }
                 }
                 Way::Along => {
-                    for (dw, sums) in dw.iter_mut().zip(sums.chunks(lanes)) {
-                        *dw += sums.iter().copied().sum::<T>();
+                    let part = filters * taps * lanes;
+                    for (i, dw) in dw.iter_mut().enumerate() {
+                        let parts = sums.chunks(part).take(T::LANES / lanes);
+                        *dw += parts.flat_map(|part| &part[i * lanes..][..lanes]).copied().sum::<T>();
                     }
                 }
                 Way::Spread => {

@@ -309,7 +309,7 @@ pub fn workspace_bytes<T: Scalar, const R: usize>(g: &Geometry<R>, [weights, inp
         slot = slot_len::<T>(&g, target, false);
         if weights {
             slot = slot.max(frame_len(&g, false));
-            sums = gradient::sums_len(&g.flat(target.lanes), target.lanes);
+            sums = gradient::sums_len::<T>(&g);
         }
     }
     if input && !serves_input {
@@ -555,9 +555,9 @@ fn windows_weight_gradient<T: Scalar>(
         return direct::weight_gradient(g, x, dy, dw);
     }
     let target = target::<T>(isa);
-    let g = &g.flat(target.lanes);
-    renew(target, g, &mut work.weight, |plan| plan.set::<T>(g, target));
-    let gradient = Gradient { isa, target, g, addends, plan: &work.weight.1, x, dy };
+    let g = &g.flat(T::LANES);
+    renew(target, g, &mut work.weight, |plan| plan.set::<T>(g));
+    let gradient = Gradient { isa, lanes: target.lanes, g, addends, plan: &work.weight.1, x, dy };
     // SAFETY: the slices were checked against the geometry, and the processor has `isa`.
     unsafe { gradient.run(pieces(g), dw, &mut work.sums, &mut work.slots) };
 }

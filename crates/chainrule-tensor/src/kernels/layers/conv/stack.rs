@@ -15,7 +15,6 @@ use super::{
     Geometry, Slot,
     correlate::{self, Packed},
     geometry::volume,
-    layout::Transpose,
     windows::{Target, way},
 };
 use crate::{
@@ -24,6 +23,7 @@ use crate::{
         Isa,
         dispatch::{Kernel, Set, dispatch},
         lanes::Lanes,
+        transpose::Transpose,
     },
 };
 use std::{ops::Range, ptr};
