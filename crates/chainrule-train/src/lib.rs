@@ -20,6 +20,7 @@
 //!
 //! The guide is docs/training.md.
 
+pub mod attribution;
 mod averaging;
 mod best;
 mod callback;
