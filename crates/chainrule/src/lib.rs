@@ -41,6 +41,8 @@ pub use chainrule_tensor as tensor;
 pub use chainrule_text as text;
 pub use chainrule_train as train;
 
+pub mod teach;
+
 /// Everything in the workspace that can be built from a spec: layers, losses, optimizers and schedules. A kind from
 /// outside is one more line: `registry().module::<Mine>()`.
 ///
