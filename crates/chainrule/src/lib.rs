@@ -64,8 +64,8 @@ pub fn registry<T: tensor::Scalar>() -> core::Registry<T> {
 pub mod prelude {
     pub use chainrule_core::{
         Call, Context, Error, Grads, Init, Layer, Loss, Mode, Module, ModuleCall, Objective, Optimizer,
-        Param, Parameters, Params, ParamsMut, Pass, Reduction, Result, Rng, Scalar, Schedule, Session, Shape,
-        Spec, Target, Targets, Tensor, parameters,
+        Param, Parameters, Params, ParamsMut, Pass, Probe, Reduction, Result, Rng, Scalar, Schedule, Session,
+        Shape, Spec, Target, Targets, Tensor, parameters,
     };
     pub use chainrule_data::{Dataset, Loader, Scaler, Source, cifar10, diabetes, digits, iris, mnist};
     pub use chainrule_layers::{
