@@ -6,7 +6,7 @@ use chainrule_layers::{
     Tanh,
 };
 use chainrule_tensor::par;
-use chainrule_train::attribution::{Attribution, IntegratedGradients, Occlusion, Saliency};
+use chainrule_train::attribution::{Attribution, GradCam, IntegratedGradients, Occlusion, Saliency};
 
 /// y = W x + b with W = ((1, −2, 0.5), (−3, 0, 4)).
 fn linear() -> Linear<f64> {
@@ -277,4 +277,74 @@ fn data_and_models_that_do_not_fit_are_errors() {
     assert!(text(saliency.attribute(&words, &ids, 0)).contains("ids or masks"));
     assert!(text(IntegratedGradients::new().attribute(&words, &ids, 0)).contains("ids or masks"));
     assert!(Occlusion::new([1]).attribute(&words, &ids, 0).is_ok());
+}
+
+/// A₀ = 2 x and A₁ = −x; s = v₀·A₀ + v₁·A₁ with v₀ = (1, 1, 1, 1), v₁ = (2, 0, 0, 2), so that w = (1, 1) and a = max(0, x).
+#[test]
+fn grad_cam_by_hand() {
+    let model = Sequential::of().named("maps", Conv2d::new(1, 2, 1).bias(false)).add(Flatten::new());
+    let mut model = model.add(Linear::<f64>::new(8, 1).bias(false)).init(1).unwrap();
+    let values = [&[2.0, -1.0][..], &[1.0, 1.0, 1.0, 1.0, 2.0, 0.0, 0.0, 2.0]];
+    let mut next = values.iter();
+    model.visit_mut(&mut |_, p| p.value_mut().unwrap().copy_from_slice(next.next().unwrap()));
+    let x = Tensor::from_vec([2, 1, 2, 2], vec![1.0, -2.0, 3.0, 0.5, -1.0, -1.0, 4.0, 0.0]).unwrap();
+    let before = model.infer(&x).unwrap();
+    let cam = GradCam::new("maps").attribute(&mut model, &x, 0).unwrap();
+    assert_eq!(cam.values().unwrap().shape()[..], [2, 2, 2]);
+    assert_eq!(cam.values().unwrap().data(), [1.0, 0.0, 3.0, 0.5, 0.0, 0.0, 4.0, 0.0]);
+    let signed = GradCam::new("maps").signed(true).attribute(&mut model, &x, 0).unwrap();
+    assert_eq!(signed.values().unwrap().data(), x.data());
+    assert_eq!(model.infer(&x).unwrap(), before);
+    assert!(cam.picture("maps", &x).unwrap().as_str().contains("#b2182b"));
+
+    let error = |path: &str, model: &mut Sequential<f64>| {
+        GradCam::new(path).attribute(model, &x, 0).unwrap_err().to_string()
+    };
+    assert!(error("nowhere", &mut model).contains("got `nowhere`; there are `maps`"));
+    assert!(error("*", &mut model).contains("one part, got that of 3"));
+    assert!(error("1", &mut model).contains("(2, channels, positions..), got [2, 8]"));
+    let error = GradCam::new("maps").attribute(&mut model, &x, 1).unwrap_err().to_string();
+    assert!(error.contains("a class below 1"));
+    assert!(
+        model.children().next().unwrap().1.downcast_ref::<Conv2d<f64>>().is_some(),
+        "nothing is watched any more"
+    );
+}
+
+/// A map of 2 × 2 positions becomes one of 8 × 8 pixels.
+#[test]
+fn grad_cam_of_a_network_has_the_size_of_the_image() {
+    let (mut model, x) = (network::<f32>(), images::<f32>());
+    let small = GradCam::new("5").resized(false).attribute(&mut model, &x, 4).unwrap();
+    assert_eq!(small.values().unwrap().shape()[..], [5, 4, 4]);
+    let run = |threads, model: &mut Sequential| {
+        par::with_threads(threads, || {
+            GradCam::new("5").attribute(model, &x, 4).unwrap().values().unwrap().clone()
+        })
+    };
+    let large = run(1, &mut model);
+    assert_eq!(large.shape()[..], [5, 8, 8]);
+    assert_eq!(
+        (large.data()[0], large.data()[63]),
+        (small.values().unwrap().data()[0], small.values().unwrap().data()[15])
+    );
+    assert!((2..=4).all(|threads| run(threads, &mut model) == large));
+}
+
+/// Words have no derivative, but the activations behind their embedding have.
+#[test]
+fn grad_cam_explains_models_of_ids() {
+    let words = Sequential::<f64>::of().named("words", Embedding::new(3, 4)).add(Flatten::new());
+    let mut model = words.add(Linear::new(8, 2)).init(1).unwrap();
+    let ids = Tensor::from([[0.0, 1.0], [2.0, 2.0]]);
+    let cam = GradCam::new("words").channels_last(true).signed(true).attribute(&mut model, &ids, 0).unwrap();
+    assert_eq!(cam.values().unwrap().shape()[..], [2, 2]);
+    // ∂s/∂A is the first row of the weight, (2 words, 4 channels): w_k = (v₀k + v₁k)/2, a_t = Σ w_k A_tk
+    let mut values = Vec::new();
+    model.visit(&mut |_, p| values.push(p.value().unwrap().to_vec()));
+    for (t, id) in [0, 1, 2, 2].into_iter().enumerate() {
+        let of = |k: usize| (values[1][k] + values[1][4 + k]) / 2.0 * values[0][id * 4 + k];
+        let want: f64 = (0..4).map(of).sum();
+        assert!((cam.values().unwrap().data()[t] - want).abs() < 1e-12);
+    }
 }

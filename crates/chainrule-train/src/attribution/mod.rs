@@ -7,6 +7,7 @@
 //! | [`Saliency`] | \|∂s/∂x\| | 1 |
 //! | [`IntegratedGradients`] | (x − x⁰) ∫₀¹ ∂s/∂x (x⁰ + α (x − x⁰)) dα | one for each step |
 //! | [`Occlusion`] | s(x) − s(x with a window filled) | one for each window, forward alone |
+//! | [`GradCam`] | max(0, Σ w A), A an activation and w the mean of ∂s/∂A over a channel | 1 |
 //!
 //! The function explained is that of inference: no noise, running statistics. A batch is explained at once, each sample for itself. The guide is
 //! docs/attribution.md.
@@ -27,12 +28,14 @@
 //! # Ok::<(), chainrule_core::Error>(())
 //! ```
 
+mod grad_cam;
 mod integrated_gradients;
 mod occlusion;
 mod passes;
 mod saliency;
 mod score;
 
+pub use grad_cam::GradCam;
 pub use integrated_gradients::{Completeness, IntegratedGradients};
 pub use occlusion::Occlusion;
 pub use saliency::Saliency;
@@ -44,7 +47,7 @@ use chainrule_core::{Error, Result, Scalar, Tensor};
 /// What a method says of a batch.
 #[derive(Clone, Debug)]
 pub struct Attribution<T = f32> {
-    /// One for each input of the model, of its shape; `None` of an input that was not explained.
+    /// One for each input of the model, of its shape (the map of Grad-CAM, without channels, at the first); `None` of an input that was not explained.
     inputs: Vec<Option<Tensor<T>>>,
     scores: Vec<f64>,
     completeness: Vec<Completeness>,
@@ -66,7 +69,7 @@ impl<T: Scalar> Attribution<T> {
         Self { inputs, scores, completeness: Vec::new(), channels }
     }
 
-    /// The attributions of the first input that was explained: of a model of one input, of its x.
+    /// The attributions of the first input that was explained: of a model of one input, of its x. Of [`GradCam`] the map, (N, H, W).
     ///
     /// # Errors
     /// There is none, which no method gives.
@@ -128,10 +131,12 @@ impl<T: Scalar> Attribution<T> {
     /// # Errors
     /// Another shape of `x`, or as [`Attribution::maps`].
     pub fn picture(&self, title: impl Into<String>, x: &Tensor<T>) -> Result<Svg> {
-        if x.shape() != self.values()?.shape() {
-            let expected = self.values()?.shape();
+        let values = self.values()?;
+        let like = x.shape().len() > 1 && x.shape().first() == values.shape().first();
+        if !like || x.shape().last() != values.shape().last() {
             return Err(Error::shape(format!(
-                "picture: expected the input of shape {expected}, got {}",
+                "picture: expected the input that is explained by values of shape {}, got {}",
+                values.shape(),
                 x.shape()
             )));
         }
@@ -142,7 +147,11 @@ impl<T: Scalar> Attribution<T> {
         over_channels(x.data(), [channels, height * width], false, grey.data_mut());
         for i in 0..n {
             sheet.add(grey.row(i), "")?;
-            sheet.add_map(maps.row(i), [height, width], format!("s = {:.3}", self.scores[i]))?;
+            sheet.add_map(
+                maps.row(i),
+                [maps.shape()[1], maps.shape()[2]],
+                format!("s = {:.3}", self.scores[i]),
+            )?;
         }
         Ok(sheet.svg())
     }
