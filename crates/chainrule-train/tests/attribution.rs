@@ -207,10 +207,10 @@ fn settings_that_make_no_sense_are_errors() {
     let text = |result: Result<Attribution<f64>>| result.unwrap_err().to_string();
     let (model, x) = (linear(), x());
     let ig = IntegratedGradients::new();
-    assert!(
-        ig.steps(0).check().is_err()
-            && text(ig.steps(0).attribute(&model, &x, 0)).contains("one step or more")
-    );
+    for wrong in [0, usize::MAX] {
+        assert!(ig.steps(wrong).check().is_err());
+        assert!(text(ig.steps(wrong).attribute(&model, &x, 0)).contains("expected 1 to 1048576 steps"));
+    }
     for wrong in [f64::NAN, f64::INFINITY] {
         assert!(text(ig.baseline(wrong).attribute(&model, &x, 0)).contains("a finite baseline"));
         assert!(text(Occlusion::new([1]).fill(wrong).attribute(&model, &x, 0)).contains("a finite fill"));

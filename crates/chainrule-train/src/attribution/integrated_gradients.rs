@@ -32,6 +32,9 @@ pub struct IntegratedGradients {
     baseline: f64,
 }
 
+/// The most steps, each of which is a pass.
+const MOST: usize = 1 << 20;
+
 /// The sum of a sample's attributions beside what it should be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Completeness {
@@ -80,10 +83,13 @@ impl IntegratedGradients {
     /// Whether the settings make sense.
     ///
     /// # Errors
-    /// No step, or a baseline that is not finite.
+    /// No step or more than a million, or a baseline that is not finite.
     pub fn check(&self) -> Result<()> {
-        if self.steps == 0 {
-            return Err(Error::value("IntegratedGradients: expected one step or more, got 0"));
+        if !(1..=MOST).contains(&self.steps) {
+            return Err(Error::value(format!(
+                "IntegratedGradients: expected 1 to {MOST} steps, got {}",
+                self.steps
+            )));
         }
         if !self.baseline.is_finite() {
             let got = self.baseline;

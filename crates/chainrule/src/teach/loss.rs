@@ -5,7 +5,6 @@ use crate::{core::Value, prelude::*};
 use chainrule_core::Registry;
 
 /// E of y and t, and ∂E/∂y.
-#[expect(clippy::too_many_arguments, reason = "the loss, its arguments and its results")]
 pub(super) fn tell<T: Scalar>(
     style: &Style,
     registry: &Registry<T>,
