@@ -157,6 +157,11 @@ impl IntegratedGradients {
         let mut passes = Passes::new(model, xs)?;
         passes.require_derivative()?;
         let explained: Vec<bool> = passes.dxs.iter().map(Option::is_some).collect();
+        let samples = xs[0].shape()[0]; // a sum of each is told
+        if let Some(i) = (0..xs.len()).find(|&i| explained[i] && xs[i].shape().first() != Some(&samples)) {
+            let got = xs[i].shape();
+            return Err(Error::shape(format!("input {i}: expected {samples} samples, got {got}")));
+        }
         let start = |i: usize| if explained[i] { baseline(i, xs[i]) } else { Ok(xs[i].clone()) };
         let starts = (0..xs.len()).map(start).collect::<Result<Vec<Tensor<T>>>>()?;
 
