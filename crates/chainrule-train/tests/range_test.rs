@@ -3,7 +3,8 @@
 mod common;
 
 use chainrule_core::{Context, Parameters, Pass};
-use chainrule_layers::{BatchNorm1d, Linear, Sequential, Tanh};
+use chainrule_data::digits;
+use chainrule_layers::{BatchNorm1d, Conv2d, Flatten, Linear, MaxPool2d, Relu, Sequential, Tanh};
 use chainrule_losses::CrossEntropy;
 use chainrule_optim::{Adam, schedule::Cosine};
 use chainrule_train::{Progress, RangeTest, Trainer};
@@ -61,6 +62,25 @@ fn the_rate_that_it_suggests_trains_and_the_curve_is_a_picture() {
         Trainer::new(model(), CrossEntropy::new(), Adam::new(rate)).epochs(30).progress(Progress::Silent);
     let last = run.fit(&data).unwrap().last().unwrap().train.loss;
     assert!(last < 0.3, "{last} at {rate}");
+}
+
+/// Of a convolutional network, whose rate for Adam is known to be about 10⁻².
+#[test]
+fn the_rate_of_the_digits_has_the_right_order() {
+    let model = Sequential::new()
+        .add(Conv2d::new(1, 16, 3).padding(1))
+        .add(Relu::new())
+        .add(MaxPool2d::new(2))
+        .add(Flatten::new())
+        .add(Linear::new(256, 10));
+    let mut run = Trainer::new(model.init(1).unwrap(), CrossEntropy::new(), Adam::new(1e-3));
+    let tested = run.range_test(&digits(), RangeTest::new()).unwrap();
+    let rate = tested.suggestion().unwrap();
+    let folder = std::env::temp_dir().join(format!("chainrule-range-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    tested.picture().save(folder.join("rates.svg")).unwrap();
+    println!("{tested}\n{}\n{:?}", folder.display(), tested.smoothed);
+    assert!((2e-3..5e-2).contains(&rate), "{tested}");
 }
 
 #[test]
