@@ -523,7 +523,7 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
                 }
                 None => {
                     return Err(Error::state(format!(
-                        "explain: expected a checkpoint at {}",
+                        "explain: expected a checkpoint at {}, got none; a new trainer begins at the start of the run",
                         from.display()
                     )));
                 }

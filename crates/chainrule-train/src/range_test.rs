@@ -14,8 +14,8 @@ use std::fmt;
 /// The learning-rate range test (Smith, "Cyclical learning rates for training neural networks", 2017): some steps at rates that
 /// grow from one to the next by a constant factor, and the loss of each.
 ///
-/// Defaults, the stop and the suggestion are those of fastai (Howard and Gugger, 2020): 100 steps from 10⁻⁷ to 10, the loss
-/// smoothed by a running mean of β = 0.98, until it is four times its least.
+/// Defaults, the stop and the suggestion are those of fastai (Howard and Gugger, 2020): 100 steps from 10⁻⁷ to 10, until the
+/// smoothed loss is four times its least. The running mean has β = 0.9 and not 0.98, with which it would lag by half of the test.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RangeTest {
     low: f64,
@@ -38,7 +38,7 @@ pub struct RangeTested {
 }
 
 /// How much of the running mean stays.
-const BETA: f64 = 0.98;
+const BETA: f64 = 0.9;
 /// So many times its least, the loss has exploded.
 const EXPLODED: f64 = 4.0;
 /// The fewest steps that make a curve.
@@ -106,8 +106,12 @@ impl RangeTested {
         (0..self.smoothed.len()).min_by(|&a, &b| self.smoothed[a].total_cmp(&self.smoothed[b])).unwrap_or(0)
     }
 
+    /// Whether the smoothed loss is far above its least: by as much again where that is not positive.
     fn explodes(&self) -> bool {
-        self.smoothed.last().is_some_and(|last| !(*last <= EXPLODED * self.smoothed[self.least()]))
+        let (Some(first), Some(last)) = (self.smoothed.first(), self.smoothed.last()) else { return false };
+        let least = self.smoothed[self.least()];
+        let size = if least > 0.0 { least } else { first.abs().max(-least) };
+        last.is_nan() || *last > least + (EXPLODED - 1.0) * size
     }
 
     /// The rate at which the smoothed loss falls most steeply over ln η; `None` if it does not fall. Take it as the order of
@@ -258,6 +262,17 @@ mod tests {
         assert!(!tested.explodes());
         tested.add(1.0, f64::INFINITY);
         assert!(tested.explodes());
+    }
+
+    #[test]
+    fn a_loss_that_goes_below_zero_has_not_exploded() {
+        let mut tested = RangeTested::new();
+        for i in 0..60 {
+            tested.add(f64::from(i), 1.0 - 0.1 * f64::from(i.min(40)));
+            assert!(!tested.explodes(), "{i}");
+        }
+        tested.add(60.0, 1e4);
+        assert!(tested.explodes() && tested.suggestion().is_some());
     }
 
     #[test]
