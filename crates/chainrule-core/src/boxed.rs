@@ -2,45 +2,58 @@
 
 use crate::{
     Call, Context, Error, Grads, InPlace, Learning, Mode, Module, ModuleCall, Parameters, Params, ParamsMut,
-    Result, Spec, Summary,
+    Parts, Result, Spec, Summary, watch::Watched,
 };
 use chainrule_tensor::{Scalar, Shape, Tensor};
-use std::{any::Any, fmt};
+use std::{any::Any, fmt, sync::Arc};
 
 /// The state of a [`BoxModule`]: empty until a forward pass fills it with the right type.
 #[derive(Default)]
-pub struct AnyState(Option<Box<dyn Any + Send>>);
+pub struct AnyState {
+    state: Option<Box<dyn Any + Send>>,
+    /// Tells the calls of a watched module apart.
+    call: Option<Arc<()>>,
+}
 
 impl AnyState {
     fn for_forward<S: Default + Send + 'static>(&mut self) -> &mut S {
-        if !self.0.as_ref().is_some_and(|state| state.is::<S>()) {
-            self.0 = Some(Box::new(S::default()));
+        if !self.state.as_ref().is_some_and(|state| state.is::<S>()) {
+            self.state = Some(Box::new(S::default()));
         }
-        self.0.as_mut().and_then(|state| state.downcast_mut()).expect("just made")
+        self.state.as_mut().and_then(|state| state.downcast_mut()).expect("just made")
     }
 
     fn recorded<S: 'static>(&mut self, module: &(impl Module + ?Sized)) -> Result<&mut S> {
-        self.0.as_mut().and_then(|state| state.downcast_mut()).ok_or_else(|| {
+        self.state.as_mut().and_then(|state| state.downcast_mut()).ok_or_else(|| {
             Error::not_recorded(format!(
                 "{}: expected the cache that forward filled, got another or an empty one",
                 module.to_spec().kind()
             ))
         })
     }
+
+    pub(crate) fn call(&mut self) -> &Arc<()> {
+        self.call.get_or_insert_default()
+    }
 }
 
 impl fmt::Debug for AnyState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "AnyState(filled)" } else { "AnyState(empty)" })
+        f.write_str(if self.state.is_some() { "AnyState(filled)" } else { "AnyState(empty)" })
     }
 }
 
 /// [`Module`] without its associated types: what a trait object can hold.
-trait AnyModule<T: Scalar>: Send + Sync {
+pub(crate) trait AnyModule<T: Scalar>: Send + Sync {
     fn clone_box(&self) -> Box<dyn AnyModule<T>>;
     fn as_any(&self) -> &dyn Any;
+    /// This module as one that is watched, if it is.
+    fn watched(&mut self) -> Option<&mut Watched<T>> {
+        None
+    }
     fn list<'a>(&'a self, out: &mut Params<'_, 'a, T>);
     fn list_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>);
+    fn lend(&mut self, out: &mut Parts<'_, T>);
     fn validate(&self) -> Result<()>;
     fn inputs(&self) -> usize;
     fn outputs(&self) -> usize;
@@ -86,6 +99,9 @@ impl<T: Scalar, M: Module<T = T> + Clone + 'static> AnyModule<T> for M {
     }
     fn list_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
         Parameters::list_mut(self, out);
+    }
+    fn lend(&mut self, out: &mut Parts<'_, T>) {
+        Module::lend(self, out);
     }
     fn validate(&self) -> Result<()> {
         Parameters::validate(self)
@@ -150,7 +166,7 @@ impl<T: Scalar, M: Module<T = T> + Clone + 'static> AnyModule<T> for M {
         Module::nesting(self)
     }
     fn fold(&mut self, state: &AnyState) {
-        if let Some(state) = state.0.as_ref().and_then(|state| state.downcast_ref()) {
+        if let Some(state) = state.state.as_ref().and_then(|state| state.downcast_ref()) {
             Module::fold(self, state);
         }
     }
@@ -166,7 +182,7 @@ impl<T: Scalar, M: Module<T = T> + Clone + 'static> AnyModule<T> for M {
 }
 
 /// A module of any type. Containers hold these.
-pub struct BoxModule<T: Scalar>(Box<dyn AnyModule<T>>);
+pub struct BoxModule<T: Scalar>(pub(crate) Box<dyn AnyModule<T>>);
 
 impl<T: Scalar> BoxModule<T> {
     /// Boxes a layer or another module.
@@ -281,6 +297,10 @@ impl<T: Scalar> Module for BoxModule<T> {
 
     fn learns(&self) -> Learning {
         self.0.learns()
+    }
+
+    fn lend(&mut self, out: &mut Parts<'_, T>) {
+        self.0.lend(out);
     }
 
     fn set_mode(&mut self, path: &str, mode: Mode) -> Result<()> {

@@ -139,6 +139,28 @@ impl<T: Scalar> Grads<T> {
         self.range(param).map(|range| &self.values.data()[range])
     }
 
+    /// The gradient of the parameter at a path, to be read: `encoder.0.weight`.
+    ///
+    /// # Errors
+    /// There is no such parameter, or they are of another model.
+    pub fn at(&self, model: &(impl Parameters<T = T> + ?Sized), path: &str) -> Result<&[T]> {
+        let (mut found, mut paths) = (None, Vec::new());
+        model.visit(&mut |at, p| {
+            let at = at.to_string();
+            if at == path {
+                found = found.or(self.get(p));
+            } else if !p.is_buffer() {
+                paths.push(format!("`{at}`"));
+            }
+        });
+        found.ok_or_else(|| {
+            let (path, paths) = (path.escape_debug(), paths.join(", "));
+            Error::value(format!(
+                "expected the path of a parameter with a gradient, got `{path}`; there are {paths}"
+            ))
+        })
+    }
+
     /// Sets all to zero.
     pub fn zero(&mut self) {
         self.foreign = None;

@@ -1,6 +1,6 @@
 //! The contract for authors: one input, one output, a typed cache.
 
-use crate::{Context, Error, Grads, Learning, Mode, Params, ParamsMut, Result, Spec, Summary};
+use crate::{Context, Error, Grads, Learning, Mode, Params, ParamsMut, Parts, Result, Spec, Summary};
 use chainrule_tensor::{Scalar, Shape, Tensor};
 
 /// A function y = f(x; θ) with its hand-derived backward pass.
@@ -89,6 +89,9 @@ pub trait Layer: Send + Sync {
         self.params(&mut Params::new(&mut |_, p| learning = learning.max(p.learning())));
         learning
     }
+
+    /// Lends the modules that it holds in boxes, as [`crate::Module::lend`].
+    fn parts(&mut self, _out: &mut Parts<'_, Self::T>) {}
 
     /// Sets the mode of the part at a path, as [`crate::Module::set_mode`]; a layer without parts has none to set.
     ///

@@ -54,12 +54,15 @@ mod module;
 mod optimizer;
 mod param;
 mod parameters;
+mod parts;
 mod pass;
+mod probe;
 mod registry;
 mod session;
 mod spec;
 mod summary;
 mod target;
+mod watch;
 
 pub use boxed::{AnyState, BoxModule};
 pub use chainrule_tensor::{
@@ -75,12 +78,15 @@ pub use optimizer::{
 };
 pub use param::{Learning, Param, ParamId, Params, ParamsMut, Path, freezes};
 pub use parameters::Parameters;
+pub use parts::Parts;
 pub use pass::Pass;
+pub use probe::{Captured, Probe};
 pub use registry::{Args, Entry, Example, Facts, FromSpec, FromValue, Registry};
 pub use session::Session;
 pub use spec::{Spec, Value};
 pub use summary::{Row, Summary};
 pub use target::{Classes, Sequences, Target, TargetList, Targets};
+pub use watch::{Event, Observer, Seen, unwatch, watch};
 
 /// The README's example, run as a test.
 #[cfg(doctest)]

@@ -1,7 +1,7 @@
 //! The general contract: n inputs, m outputs.
 
 use crate::{
-    Call, Context, Error, Grads, InPlace, Layer, Learning, Mode, Parameters, Result, Spec, Summary,
+    Call, Context, Error, Grads, InPlace, Layer, Learning, Mode, Parameters, Parts, Result, Spec, Summary,
     layer::{no_parts, wrong_shape},
 };
 use chainrule_tensor::{Scalar, Shape, Tensor};
@@ -107,6 +107,10 @@ pub trait Module: Parameters + Send + Sync {
         self.visit(&mut |_, p| learning = learning.max(p.learning()));
         learning
     }
+
+    /// Lends the modules that it holds in boxes, in order, so that they can be watched by path ([`crate::watch`]): a container
+    /// calls [`Parts::part`] for each child. A module without boxes has none to lend.
+    fn lend(&mut self, _out: &mut Parts<'_, Self::T>) {}
 
     /// Sets the mode of the part at a path, `encoder.0`; an empty path is all parts. Under [`Mode::Inference`] a part
     /// computes the inference function while the rest trains: batch norm uses its running statistics and leaves them as they
@@ -264,6 +268,10 @@ impl<L: Layer> Module for L {
 
     fn learns(&self) -> Learning {
         self.learning()
+    }
+
+    fn lend(&mut self, out: &mut Parts<'_, L::T>) {
+        self.parts(out);
     }
 
     fn set_mode(&mut self, path: &str, mode: Mode) -> Result<()> {

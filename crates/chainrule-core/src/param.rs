@@ -260,7 +260,18 @@ pub struct Path<'p> {
     name: &'p str,
 }
 
-impl Path<'_> {
+impl<'p> Path<'p> {
+    /// The outermost module.
+    pub(crate) const ROOT: Self = Self { parent: None, name: "" };
+
+    /// The path of a child.
+    pub(crate) fn child<'c>(&'c self, name: &'c str) -> Path<'c>
+    where
+        'p: 'c,
+    {
+        Path { parent: Some(self), name }
+    }
+
     /// The last name.
     pub fn name(&self) -> &str {
         self.name
@@ -290,7 +301,7 @@ macro_rules! visitor {
         impl<'v, 'a, T> $name<'v, 'a, T> {
             /// A visitor that calls `visit` with every parameter and its path.
             pub fn new(visit: &'v mut (dyn FnMut(&Path<'_>, $reference) + 'v)) -> Self {
-                Self { path: Path { parent: None, name: "" }, visit }
+                Self { path: Path::ROOT, visit }
             }
 
             /// Lists one parameter.

@@ -162,6 +162,11 @@ impl<M: Module> Pass<M> {
         &self.ys
     }
 
+    /// ∂E/∂yⱼ of the outputs that the loss read.
+    pub fn output_gradients(&self) -> &[Tensor<M::T>] {
+        &self.dys
+    }
+
     /// ∂E/∂yⱼ of the outputs that the loss read; to be overwritten where the loss is the caller's own.
     pub fn output_gradients_mut(&mut self) -> &mut Vec<Tensor<M::T>> {
         &mut self.dys

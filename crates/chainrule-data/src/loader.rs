@@ -185,6 +185,12 @@ impl<T: Scalar, S: Source<T>> Loader<S, T> {
         &self.order[..self.samples().unwrap_or(0)]
     }
 
+    /// The positions in the source of the newest samples of this epoch, so many of them; none of a stream.
+    pub fn last(&self, samples: usize) -> &[usize] {
+        let end = self.next.min(self.order.len());
+        &self.order[end.saturating_sub(samples)..end]
+    }
+
     /// The number of the epoch, from 0.
     pub fn epoch(&self) -> u64 {
         self.epoch

@@ -1,8 +1,8 @@
 //! A module whose parameters have the names that a file gives them.
 
 use chainrule_core::{
-    Context, Grads, Learning, Mode, Module, ModuleCall, Param, Parameters, Params, ParamsMut, Path, Result,
-    Scalar, Shape, Spec, Summary, Tensor,
+    Context, Grads, Learning, Mode, Module, ModuleCall, Param, Parameters, Params, ParamsMut, Parts, Path,
+    Result, Scalar, Shape, Spec, Summary, Tensor,
 };
 use std::fmt::{self, Write};
 
@@ -128,6 +128,10 @@ impl<T: Scalar, M: Module<T = T>> Module for Renamed<M> {
 
     fn learns(&self) -> Learning {
         self.inner.learns()
+    }
+
+    fn lend(&mut self, out: &mut Parts<'_, T>) {
+        self.inner.lend(out);
     }
 
     fn set_mode(&mut self, path: &str, mode: Mode) -> Result<()> {

@@ -170,19 +170,27 @@ fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
-/// The newest checkpoint that is whole, of a folder or a file; none if there is nothing at this path.
-fn newest<T: Scalar>(from: &Path) -> Result<Option<Archive<T>>> {
-    if !from.is_dir() {
-        return if from.exists() { Archive::load(from).map(Some) } else { Ok(None) };
-    }
-    let mut first = None;
-    for file in files(from).map_err(|e| Error::io(e, format!("read {}", from.display())))? {
+/// The newest checkpoint that is whole, and what is wrong with those after it.
+pub(crate) struct Newest<T> {
+    pub(crate) archive: Option<Archive<T>>,
+    pub(crate) damaged: Vec<Error>,
+}
+
+/// Of a folder or a file, leaving so many of the newest whole ones out; nothing if there is nothing at this path.
+pub(crate) fn newest<T: Scalar>(from: &Path, mut leave: usize) -> Result<Newest<T>> {
+    let files = match from.is_dir() {
+        true => files(from).map_err(|e| Error::io(e, format!("read {}", from.display())))?,
+        false => from.exists().then(|| from.to_owned()).into_iter().collect(),
+    };
+    let mut damaged = Vec::new();
+    for file in files {
         match Archive::load(file) {
-            Ok(archive) => return Ok(Some(archive)),
-            Err(error) => first = first.or(Some(error)),
+            Ok(archive) if leave == 0 => return Ok(Newest { archive: Some(archive), damaged }),
+            Ok(_) => leave -= 1,
+            Err(error) => damaged.push(error),
         }
     }
-    first.map_or(Ok(None), Err)
+    Ok(Newest { archive: None, damaged })
 }
 
 /// Makes the folder of a file, and finds out whether the file can be written there.
@@ -332,7 +340,16 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
     /// The file is damaged, of another model, optimizer or type of values, or of a run with other settings of the data. The
     /// trainer is then as it was.
     pub fn resume(&mut self, from: impl AsRef<Path>) -> Result<bool> {
-        let Some(mut archive) = newest::<T>(from.as_ref())? else { return Ok(false) };
+        let Newest { archive, damaged } = newest::<T>(from.as_ref(), 0)?;
+        match (archive, damaged.into_iter().next()) {
+            (Some(archive), _) => self.take_over(archive).map(|()| true),
+            (None, Some(error)) => Err(error),
+            (None, None) => Ok(false),
+        }
+    }
+
+    /// Goes on from a checkpoint.
+    pub(crate) fn take_over(&mut self, mut archive: Archive<T>) -> Result<()> {
         if archive.find(KIND) != Some(RUN) {
             return Err(Error::format("checkpoint: expected a run of training, got another archive"));
         }
@@ -369,6 +386,6 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
             resumed: Some(archive),
             ..UnderWay::new(first as usize)
         };
-        Ok(true)
+        Ok(())
     }
 }

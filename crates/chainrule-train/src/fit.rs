@@ -230,7 +230,7 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
         Reporter::new(self.learner.settings.progress, &mut self.out, last)
     }
 
-    fn check(&self, train: &dyn Source<T>) -> Result<()> {
+    pub(crate) fn check(&self, train: &dyn Source<T>) -> Result<()> {
         let learner = &self.learner;
         learner.model.validate()?;
         learner.loss.verify()?;

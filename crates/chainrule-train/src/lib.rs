@@ -20,6 +20,7 @@
 //!
 //! The guide is docs/training.md.
 
+pub mod attribution;
 mod averaging;
 mod best;
 mod callback;
@@ -28,15 +29,19 @@ mod clock;
 mod confusion;
 mod early_stopping;
 mod evaluate;
+mod explain;
 mod finite;
 mod fit;
 mod history;
 mod metric;
+mod monitor;
 pub mod pictures;
 mod progress;
+mod range_test;
 mod save_weights;
 mod settings;
 mod snapshot;
+mod statistics;
 mod step;
 mod trainer;
 
@@ -48,13 +53,17 @@ pub use checkpoint::Checkpoint;
 pub use confusion::Confusion;
 pub use early_stopping::EarlyStopping;
 pub use evaluate::Report;
+pub use explain::{Culprit, Explanation, Finding, Leap, Sample};
 pub use history::{Ended, Epoch, History, Score, Scores};
 pub use metric::{
     Accuracy, BinaryAccuracy, BitsPerCharacter, MeanAbsoluteError, Metric, Perplexity, RSquared,
 };
+pub use monitor::{Health, LayerStatistics, Monitor, ParameterStatistics, Trouble, Warning};
 pub use progress::Progress;
+pub use range_test::{RangeTest, RangeTested};
 pub use save_weights::SaveWeights;
 pub use settings::Settings;
+pub use statistics::Statistics;
 pub use trainer::Trainer;
 
 /// The README's example, run as a test.

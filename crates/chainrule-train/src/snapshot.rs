@@ -70,6 +70,20 @@ impl<T: Scalar> Snapshot<T> {
         })
     }
 
+    /// Calls `f` with every parameter and its values in the copy.
+    pub(crate) fn visit(
+        &self,
+        model: &dyn Parameters<T = T>,
+        f: &mut dyn FnMut(&chainrule_core::Path<'_>, &chainrule_core::Param<T>, &[T]),
+    ) {
+        let mut entries = self.entries.iter();
+        model.visit(&mut |path, param| {
+            if let Some(entry) = entries.next().filter(|entry| entry.length == param.volume()) {
+                f(path, param, &self.values[entry.start..][..entry.length]);
+            }
+        });
+    }
+
     /// The values of all parameters, one behind the other.
     pub(crate) fn values(&self) -> &[T] {
         &self.values

@@ -1,6 +1,6 @@
 //! One step: forward, loss, backward, clip, optimizer, fold. And what it leaves behind when it fails.
 
-use crate::{Callback, Settings, finite, metric::Panel, snapshot::Snapshot};
+use crate::{Callback, Settings, explain::Witness, finite, metric::Panel, snapshot::Snapshot};
 use chainrule_core::{
     Context, Error, Inputs, Module, Objective, Optimizer, Pass, Reduction, Result, Scalar, Schedule, Target,
     TargetList, Tensor, unknown_setting,
@@ -45,6 +45,8 @@ pub(crate) struct Learner<M: Module, L, O> {
     pub(crate) others: Vec<Scheduled>,
     /// The factor of all noise.
     pub(crate) noise: Option<Box<dyn Schedule>>,
+    /// Looks for the first value that is not finite: [`crate::Trainer::explain`].
+    pub(crate) witness: Option<Box<Witness<M::T>>>,
     pub(crate) run: Run<M>,
 }
 
@@ -143,6 +145,9 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Learner<
                     break;
                 }
                 let samples = batch.len();
+                if let Some(witness) = &mut learner.witness {
+                    witness.positions = loader.last(samples).to_vec();
+                }
                 (&batch.inputs).with(|xs| {
                     (&batch.targets).with(|targets| {
                         if learner.add(xs, targets, samples, step)?.is_some() {
@@ -213,8 +218,18 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Learner<
             cx = cx.check_finite();
         }
         let pass = &mut self.run.pass;
+        if let Some(witness) = &mut self.witness {
+            witness.now = (self.run.steps + 1, self.run.epochs + 1);
+            witness.batch(xs, targets)?;
+        }
         pass.forward(&self.model, xs, cx)?;
+        if let Some(witness) = &self.witness {
+            witness.outputs(&self.model, xs, pass.outputs())?;
+        }
         let loss = pass.loss(&self.loss, targets)?;
+        if let Some(witness) = &self.witness {
+            witness.loss(loss, pass.outputs(), targets, pass.output_gradients())?;
+        }
         if !loss.is_finite() {
             return Err(self.not_finite(xs, targets, cx));
         }
@@ -226,6 +241,9 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Learner<
             pass.scale(T::from_f64(weight / step.unit));
         }
         pass.backward(&self.model, xs)?;
+        if let Some(witness) = &self.witness {
+            witness.gradients(&self.model, pass.grads())?;
+        }
         self.run.passes += 1;
         step.batches += 1;
         step.weight += weight;
@@ -251,6 +269,9 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Learner<
         if let Some(limit) = self.settings.clip_norm {
             clip_norm(grads, limit)?;
         }
+        if let Some(witness) = &self.witness {
+            witness.gradients(&self.model, grads)?;
+        }
         if let Some(rate) = &mut self.rate {
             self.optimizer.set_learning_rate(rate(self.run.steps));
         }
@@ -259,6 +280,9 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Learner<
         }
         self.guard()?;
         self.run.pass.update(&mut self.model, &mut self.optimizer)?;
+        if let Some(witness) = &mut self.witness {
+            witness.updated(&self.model, &self.optimizer, &self.run.before, self.run.pass.grads())?;
+        }
         // The optimizer may have overflowed, and so may running statistics.
         if let Some(error) = self.run.before.find_changed(&self.model, finite::parameter) {
             return Err(error);

@@ -66,6 +66,7 @@ impl<T: Scalar, M: Module<T = T>, L: Objective<T = T>, O: Optimizer<T>> Trainer<
                 scheduled: Ok(()),
                 others: Vec::new(),
                 noise: None,
+                witness: None,
                 run,
             },
             validation: None,

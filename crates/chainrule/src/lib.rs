@@ -41,6 +41,8 @@ pub use chainrule_tensor as tensor;
 pub use chainrule_text as text;
 pub use chainrule_train as train;
 
+pub mod teach;
+
 /// Everything in the workspace that can be built from a spec: layers, losses, optimizers and schedules. A kind from
 /// outside is one more line: `registry().module::<Mine>()`.
 ///
@@ -62,8 +64,8 @@ pub fn registry<T: tensor::Scalar>() -> core::Registry<T> {
 pub mod prelude {
     pub use chainrule_core::{
         Call, Context, Error, Grads, Init, Layer, Loss, Mode, Module, ModuleCall, Objective, Optimizer,
-        Param, Parameters, Params, ParamsMut, Pass, Reduction, Result, Rng, Scalar, Schedule, Session, Shape,
-        Spec, Target, Targets, Tensor, parameters,
+        Param, Parameters, Params, ParamsMut, Pass, Probe, Reduction, Result, Rng, Scalar, Schedule, Session,
+        Shape, Spec, Target, Targets, Tensor, parameters,
     };
     pub use chainrule_data::{Dataset, Loader, Scaler, Source, cifar10, diabetes, digits, iris, mnist};
     pub use chainrule_layers::{

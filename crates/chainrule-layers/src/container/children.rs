@@ -2,8 +2,8 @@
 
 use super::Sequential;
 use chainrule_core::{
-    BoxModule, Context, Error, Learning, Mode, Module, Parameters, Params, ParamsMut, Result, Scalar, Shape,
-    Spec, freezes,
+    BoxModule, Context, Error, Learning, Mode, Module, Parameters, Params, ParamsMut, Parts, Result, Scalar,
+    Shape, Spec, freezes,
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -262,6 +262,10 @@ impl<T: Scalar> Children<T> {
     pub(super) fn list_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
         self.known.lend();
         self.list.iter_mut().for_each(|child| child.module.list_mut(&mut out.child(&child.name)));
+    }
+
+    pub(super) fn lend(&mut self, out: &mut Parts<'_, T>) {
+        self.list.iter_mut().for_each(|child| out.part(&child.name, &mut child.module));
     }
 
     /// Whether each child has something trainable.

@@ -20,7 +20,7 @@ use super::{
 };
 use chainrule_core::{
     AnyState, BoxModule, Call, Context, Error, Grads, InputShapes, Learning, Mode, Module, ModuleCall,
-    Parameters, Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
+    Parameters, Params, ParamsMut, Parts, Result, Scalar, Shape, Spec, Summary, Tensor,
 };
 use chainrule_tensor::kernels::elementwise::add_assign;
 use std::{
@@ -461,6 +461,10 @@ impl<T: Scalar> Module for Graph<T> {
 
     fn learns(&self) -> Learning {
         self.layers.learning()
+    }
+
+    fn lend(&mut self, out: &mut Parts<'_, T>) {
+        self.layers.lend(out);
     }
 
     fn set_mode(&mut self, path: &str, mode: Mode) -> Result<()> {

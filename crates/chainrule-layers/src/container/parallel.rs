@@ -234,6 +234,10 @@ impl<T: Scalar> Layer for Parallel<T> {
         self.branches.learning()
     }
 
+    fn parts(&mut self, out: &mut chainrule_core::Parts<'_, T>) {
+        self.branches.lend(out);
+    }
+
     fn switch(&mut self, path: &str, mode: Mode) -> Result<()> {
         self.branches.set_mode("Parallel", path, mode)
     }

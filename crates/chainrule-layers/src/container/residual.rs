@@ -20,7 +20,7 @@ use super::{
 use crate::{Linear, Sequential, Tanh};
 use chainrule_core::{
     AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Learning, Mode,
-    Module, Parameters, Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
+    Module, Parameters, Params, ParamsMut, Parts, Result, Scalar, Shape, Spec, Summary, Tensor,
 };
 use chainrule_tensor::kernels::elementwise::{add_assign, map2};
 use std::{iter, sync::atomic::Ordering::Relaxed};
@@ -171,6 +171,10 @@ impl<T: Scalar> Layer for Residual<T> {
 
     fn learning(&self) -> Learning {
         self.known.learning(|| iter::once(&self.inner))
+    }
+
+    fn parts(&mut self, out: &mut Parts<'_, T>) {
+        out.inner(&mut self.inner);
     }
 
     fn switch(&mut self, path: &str, mode: Mode) -> Result<()> {

@@ -21,7 +21,7 @@ use super::{
 use crate::{Linear, Tanh};
 use chainrule_core::{
     AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, InPlace, Layer,
-    Learning, Mode, Module, Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
+    Learning, Mode, Module, Params, ParamsMut, Parts, Result, Scalar, Shape, Spec, Summary, Tensor,
 };
 use std::{mem, ops::Range, slice, sync::atomic::Ordering::Relaxed};
 
@@ -347,6 +347,10 @@ impl<T: Scalar> Layer for Sequential<T> {
 
     fn learning(&self) -> Learning {
         self.children.learning()
+    }
+
+    fn parts(&mut self, out: &mut Parts<'_, T>) {
+        self.children.lend(out);
     }
 
     fn switch(&mut self, path: &str, mode: Mode) -> Result<()> {

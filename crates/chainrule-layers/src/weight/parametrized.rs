@@ -13,7 +13,7 @@ use super::rule::WeightRule;
 use crate::container::bounded;
 use chainrule_core::{
     AnyState, Args, BoxModule, Call, Context, Error, Grads, Mode, Module, ModuleCall, Noise, Param, ParamId,
-    Parameters, Params, ParamsMut, Result, Rng, Scalar, Shape, Spec, Summary, Tensor,
+    Parameters, Params, ParamsMut, Parts, Result, Rng, Scalar, Shape, Spec, Summary, Tensor,
 };
 use chainrule_tensor::kernels::elementwise::add_assign;
 use std::{
@@ -510,6 +510,11 @@ impl<R: WeightRule<T>, T: Scalar> Module for Parametrized<R, T> {
 
     fn reads_outputs(&self) -> bool {
         self.inner.reads_outputs()
+    }
+
+    fn lend(&mut self, out: &mut Parts<'_, T>) {
+        self.id = Identity::fresh(); // a twin that is watched, or no longer
+        out.inner(&mut self.inner);
     }
 
     fn set_mode(&mut self, path: &str, mode: Mode) -> Result<()> {
