@@ -260,6 +260,17 @@ pub struct Path<'p> {
     name: &'p str,
 }
 
+impl<'p> Path<'p> {
+    pub(crate) fn root() -> Self {
+        Self { parent: None, name: "" }
+    }
+
+    /// The path of what stands under this one.
+    pub(crate) fn join(&'p self, name: &'p str) -> Self {
+        Self { parent: Some(self), name }
+    }
+}
+
 impl Path<'_> {
     /// The last name.
     pub fn name(&self) -> &str {

@@ -41,7 +41,7 @@ pub use chainrule_tensor as tensor;
 pub use chainrule_text as text;
 pub use chainrule_train as train;
 
-/// Everything in the workspace that can be built from a spec: layers, losses, optimizers and schedules. A kind from
+/// Everything in the workspace that can be built from a spec: layers, ready models, losses, optimizers and schedules. A kind from
 /// outside is one more line: `registry().module::<Mine>()`.
 ///
 /// ```
@@ -52,7 +52,7 @@ pub use chainrule_train as train;
 /// # Ok::<(), Error>(())
 /// ```
 pub fn registry<T: tensor::Scalar>() -> core::Registry<T> {
-    layers::registry().merge(losses::registry()).merge(optim::registry())
+    layers::registry().merge(models::registry()).merge(losses::registry()).merge(optim::registry())
 }
 
 /// What most programs need: `use chainrule::prelude::*;`.

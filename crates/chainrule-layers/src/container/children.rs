@@ -2,8 +2,8 @@
 
 use super::Sequential;
 use chainrule_core::{
-    BoxModule, Context, Error, Learning, Mode, Module, Parameters, Params, ParamsMut, Result, Scalar, Shape,
-    Spec, freezes,
+    AnyState, BoxModule, Context, Error, Learning, Memory, Mode, Module, Parameters, Params, ParamsMut,
+    Result, Scalar, Shape, Spec, freezes,
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -262,6 +262,14 @@ impl<T: Scalar> Children<T> {
     pub(super) fn list_mut<'a>(&'a mut self, out: &mut ParamsMut<'_, 'a, T>) {
         self.known.lend();
         self.list.iter_mut().for_each(|child| child.module.list_mut(&mut out.child(&child.name)));
+    }
+
+    /// What a stream remembers of each, in states of which there are as many afterwards.
+    pub(super) fn memory(&self, states: &mut Vec<AnyState>, out: &mut Memory<'_, T>) -> Result<()> {
+        states.resize_with(self.len(), AnyState::default);
+        self.iter()
+            .zip(states)
+            .try_for_each(|((name, child), state)| child.remember(state, &mut out.child(name)))
     }
 
     /// Whether each child has something trainable.

@@ -21,7 +21,7 @@ use super::{
 use crate::{Linear, Tanh};
 use chainrule_core::{
     AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, InPlace, Layer,
-    Learning, Mode, Module, Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
+    Learning, Memory, Mode, Module, Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
 };
 use std::{mem, ops::Range, slice, sync::atomic::Ordering::Relaxed};
 
@@ -364,6 +364,10 @@ impl<T: Scalar> Layer for Sequential<T> {
         self.children.iter_mut().zip(&cache.states).for_each(|(child, state)| child.fold(state));
     }
 
+    fn memory(&self, cache: &mut Self::Cache, out: &mut Memory<'_, T>) -> Result<()> {
+        self.children.memory(&mut cache.states, out)
+    }
+
     fn multiply_adds(&self, input: &[usize]) -> u64 {
         let Ok(mut shape) = Shape::new(input) else { return 0 };
         let mut sum = 0u64;
@@ -662,6 +666,13 @@ pub(crate) mod tests {
             Ok(())
         }
 
+        fn memory(&self, count: &mut u32, out: &mut Memory<'_, f32>) -> Result<()> {
+            let mut pieces = *count as usize;
+            out.count("pieces", &mut pieces)?;
+            *count = pieces as u32;
+            Ok(())
+        }
+
         fn backward(
             &self,
             call: Call<'_, f32>,
@@ -686,6 +697,14 @@ pub(crate) mod tests {
         let runs: Vec<f32> =
             (0..3).map(|_| session.stream(&Tensor::from([1.0])).unwrap().data()[0]).collect();
         assert_eq!(runs, [8.0, 13.0, 18.0]);
+        let saved = session.stream_state().unwrap();
+        let paths: Vec<&str> = saved.iter().map(|(path, _)| path).collect();
+        assert_eq!(paths, ["0.pieces", "1.0.0.pieces", "1.0.1.count.pieces"]);
+        let mut other = Session::new(&model);
+        other.restore_stream(&saved).unwrap();
+        for session in [&mut other, &mut session] {
+            assert_eq!(session.stream(&Tensor::from([1.0])).unwrap().data(), [23.0]);
+        }
         session.reset();
         assert_eq!(session.stream(&Tensor::from([1.0])).unwrap().data(), [8.0]);
     }
