@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn the_stream_of_another_model_is_an_error_that_names_the_part() {
-        let mut session = |model: &Sequential<f32>| {
+        let session = |model: &Sequential<f32>| {
             let mut session = Session::new(Box::new(model.clone()));
             session.stream(&Tensor::full([2, 3, 4], 0.5)).unwrap();
             stream_to_bytes(&mut session).unwrap()
@@ -166,7 +166,7 @@ mod tests {
             restore_stream(&mut Session::new(model), bytes).unwrap_err().to_string()
         };
         let error = text(&large, &bytes);
-        assert!(error.contains("`memory.h`: expected values of shape [1, 2, 5], got (1, 2, 3)"), "{error}");
+        assert!(error.contains("`memory.h`: expected values of shape [1, 2, 5], got [1, 2, 3]"), "{error}");
         assert!(text(&other, &bytes).contains("`other.started`: expected a count, got none"));
         assert!(text(&cells, &bytes).contains("`memory.c`: expected values, got none"));
         assert!(text(&small, &session(&cells)).contains("`memory.c`, which it does not have"));

@@ -145,7 +145,7 @@ fn kinds_of_ready_models_are_built_from_their_specs() {
     };
     refused(gpt([6, 8, 4, 2, 0]), "expected 1 to 4096 layers, got 0");
     refused(gpt([6, 8, 4, 2, i64::MAX]), "expected 1 to 4096 layers");
-    refused(gpt([6, 8, 5, 2, 1]), "heads");
+    refused(gpt([6, 8, 5, 2, 1]), "expected nhead that divides d_model 5, got 2");
     refused(gpt([0, 8, 4, 2, 1]), "transformer.wte");
     refused(gpt([6, i64::MAX, 4, 2, 1]), "transformer.wpe");
     refused(gpt([6, 8, -4, 2, 1]), "embed");

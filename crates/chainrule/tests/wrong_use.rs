@@ -28,9 +28,9 @@ fn heads_that_do_not_divide() {
         &["MultiheadAttention", "heads that divide embed_dim 6, got 4"],
     );
     let model = Sequential::new().named("body", TransformerEncoderLayer::new(6, 4));
-    holds(&error(model.init(0)), &["in layer `body", "heads that divide embed_dim 6, got 4"]);
+    holds(&error(model.init(0)), &["in layer `body", "nhead that divides d_model 6, got 4"]);
     let gpt = Gpt { layers: 2, ..Gpt::new(5, 8, 6, 4) };
-    holds(&error(gpt.build::<f32>().init(0)), &["transformer.h.0", "heads that divide embed_dim 6, got 4"]);
+    holds(&error(gpt.build::<f32>().init(0)), &["transformer.h.0", "nhead that divides d_model 6, got 4"]);
     let groups = MultiheadAttention::<f32>::new(8, 4).num_kv_heads(3);
     holds(&error(groups.init(0)), &["heads of keys that divide the 4 heads, got 3"]);
 }

@@ -39,7 +39,7 @@ fn batches<M: Module<T = f64>>(subject: &Subject<'_, M>) -> Outcome {
         let Ok((want, _)) = forward(module, &xs, Context::infer()) else { continue };
         module.apply(&refs(&xs), &mut ys, &mut state, Context::stream().step(k as u64))?;
         all_equal(&format!("y of batch {k} of a stream"), &ys, &want)?;
-        state = restored(module, &mut state)?;
+        restored(module, &mut state)?;
     }
     Ok(())
 }

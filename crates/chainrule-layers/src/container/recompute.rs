@@ -38,8 +38,7 @@ use std::{mem, sync::atomic::Ordering::Relaxed};
 /// use chainrule_core::{Module, Parameters};
 /// use chainrule_layers::{Recompute, Sequential, TransformerEncoderLayer};
 /// let layer = || TransformerEncoderLayer::<f32>::new(64, 4).causal(true);
-/// let whole = (0..12).fold(Sequential::of(), |model, _| model.add(layer()));
-/// let again = (0..12).fold(Recompute::of(), |model, _| model.add(layer()));
+/// let (whole, again) = (Sequential::of().repeat(12, layer()), Recompute::of().repeat(12, layer()));
 /// assert!(again.summary([8, 64, 64])?.training_bytes() <= whole.summary([8, 64, 64])?.training_bytes());
 /// # Ok::<(), chainrule_core::Error>(())
 /// ```
@@ -89,6 +88,12 @@ impl<T: Scalar> Recompute<T> {
     pub fn named(mut self, name: impl Into<String>, layer: impl Module<T = T> + Clone + 'static) -> Self {
         self.push(name.into(), BoxModule::new(layer));
         self
+    }
+
+    /// Appends so many copies of a layer, named by index, each with parameters of its own that start from other values.
+    #[must_use]
+    pub fn repeat(self, count: usize, layer: impl Module<T = T> + Clone + 'static) -> Self {
+        (0..count).fold(self, |model, _| model.add(layer.clone()))
     }
 
     fn push(&mut self, name: String, layer: BoxModule<T>) {

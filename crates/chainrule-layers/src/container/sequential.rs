@@ -122,6 +122,12 @@ impl<T: Scalar> Sequential<T> {
         self
     }
 
+    /// Appends so many copies of a layer, named by index, each with parameters of its own that start from other values.
+    #[must_use]
+    pub fn repeat(self, count: usize, layer: impl Module<T = T> + Clone + 'static) -> Self {
+        (0..count).fold(self, |model, _| model.add(layer.clone()))
+    }
+
     fn push(&mut self, name: String, layer: BoxModule<T>) {
         let at = self.children.len();
         let before = at.checked_sub(1).map(|before| self.children.get(before).1);
@@ -539,6 +545,23 @@ pub(crate) mod tests {
         };
         assert_eq!(first(&short), first(&long));
         assert!(!first(&short).is_empty());
+    }
+
+    #[test]
+    fn copies_of_a_layer_have_parameters_of_their_own() {
+        let block = Residual::new(Sequential::<f64>::of().add(Linear::new(3, 3)).add(Gelu::new()));
+        let model = Sequential::of().named("first", Linear::new(3, 3)).repeat(3, block).init(1).unwrap();
+        let (mut paths, mut weights) = (Vec::new(), Vec::new());
+        model.visit(&mut |path, p| {
+            paths.push(path.to_string());
+            weights.push(p.value().unwrap().to_vec());
+        });
+        assert_eq!(
+            paths[2..],
+            ["1.0.weight", "1.0.bias", "2.0.weight", "2.0.bias", "3.0.weight", "3.0.bias"]
+        );
+        assert!(weights[2] != weights[4] && weights[4] != weights[6]);
+        assert_eq!(model.parameter_count(), 4 * 12);
     }
 
     #[test]

@@ -336,7 +336,7 @@ pub(crate) mod tests {
         let flat = TimeDistributed::new(Flatten::<f64>::new().start_dim(0));
         let text = flat.output_shape(&[2, 3, 4]).unwrap_err().to_string();
         assert!(
-            text.contains("expected the inner layer to keep the batch of 2 · 3 steps, got (24)"),
+            text.contains("expected the inner layer to keep the batch of 2 · 3 steps, got [24]"),
             "{text}"
         );
     }
