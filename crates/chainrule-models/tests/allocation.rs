@@ -53,11 +53,8 @@ fn step<M: Module<T = f32>>(model: &mut M, pass: &mut Pass<M>, xs: &[Tensor], nu
     pass.zero();
 }
 
-/// Steps of some lengths: the first may allocate, and no later one, which is not longer. Memory that products pack into is the thread's, and
-/// has the size of the largest product of any pass: another pass comes before.
+/// Steps of some lengths: the first may allocate, and no later one, which is not longer.
 fn shorter<M: Module<T = f32>>(model: &mut M, lengths: &[Vec<Tensor>], what: &str) {
-    let mut before = Pass::new(model);
-    lengths.iter().for_each(|xs| step(model, &mut before, xs, 0));
     let mut pass = Pass::new(model);
     for (number, xs) in lengths.iter().chain(lengths).enumerate() {
         let n = allocations(|| step(model, &mut pass, xs, number as u64));
