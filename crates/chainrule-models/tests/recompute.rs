@@ -57,7 +57,7 @@ fn step<M: Module<T = f32>>(pass: &mut Pass<M>, model: &M, x: &Tensor, number: u
 
 /// The bytes that three steps take beside the model and its gradients, and those gradients.
 fn measured<M: Module<T = f32>>(model: &M, x: &Tensor, what: &str) -> (usize, Vec<f32>) {
-    let of_gradients = Grads::new(model).values().len() * size_of::<f32>();
+    let of_gradients = size_of_val(Grads::new(model).values());
     let before = USED.load(Relaxed);
     MOST.store(before, Relaxed);
     let mut pass = Pass::new(model);
