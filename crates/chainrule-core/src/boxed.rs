@@ -1,8 +1,8 @@
 //! Modules of any type behind one. The only place where types are erased.
 
 use crate::{
-    Call, Context, Error, Grads, InPlace, Learning, Mode, Module, ModuleCall, Parameters, Params, ParamsMut,
-    Parts, Result, Spec, Summary, watch::Watched,
+    Call, Context, Error, Grads, InPlace, Learning, Memory, Mode, Module, ModuleCall, Parameters, Params,
+    ParamsMut, Parts, Result, Spec, Summary, watch::Watched,
 };
 use chainrule_tensor::{Scalar, Shape, Tensor};
 use std::{any::Any, fmt, sync::Arc};
@@ -82,6 +82,7 @@ pub(crate) trait AnyModule<T: Scalar>: Send + Sync {
     fn set_mode(&mut self, path: &str, mode: Mode) -> Result<()>;
     fn nesting(&self) -> usize;
     fn fold(&mut self, state: &AnyState);
+    fn remember(&self, state: &mut AnyState, out: &mut Memory<'_, T>) -> Result<()>;
     fn cost(&self, inputs: &[Shape]) -> u64;
     fn to_spec(&self) -> Spec;
     fn summarize(&self, inputs: &[Shape], out: &mut Summary) -> Result<Vec<Shape>>;
@@ -169,6 +170,9 @@ impl<T: Scalar, M: Module<T = T> + Clone + 'static> AnyModule<T> for M {
         if let Some(state) = state.state.as_ref().and_then(|state| state.downcast_ref()) {
             Module::fold(self, state);
         }
+    }
+    fn remember(&self, state: &mut AnyState, out: &mut Memory<'_, T>) -> Result<()> {
+        Module::remember(self, state.for_forward(), out)
     }
     fn cost(&self, inputs: &[Shape]) -> u64 {
         Module::cost(self, inputs)
@@ -313,6 +317,10 @@ impl<T: Scalar> Module for BoxModule<T> {
 
     fn fold(&mut self, state: &AnyState) {
         self.0.fold(state);
+    }
+
+    fn remember(&self, state: &mut AnyState, out: &mut Memory<'_, T>) -> Result<()> {
+        self.0.remember(state, out)
     }
 
     fn cost(&self, inputs: &[Shape]) -> u64 {

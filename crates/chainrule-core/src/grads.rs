@@ -99,7 +99,9 @@ impl<T: Scalar> Grads<T> {
     pub fn of_rows(&mut self, param: &Param<T>, rows: &[u32], width: usize) -> Option<&mut [T]> {
         let range = self.requested(param)?;
         let at = self.table(&range).unwrap_or_else(|at| {
-            self.tables.insert(at, Table { range: range.clone(), width, rows: Vec::new(), all: true });
+            // Room for all that are ever listed: a step of fewer rows than the first allocates nothing.
+            let rows = Vec::with_capacity(range.len() / width.max(1));
+            self.tables.insert(at, Table { range: range.clone(), width, rows, all: true });
             at
         });
         let table = &mut self.tables[at];

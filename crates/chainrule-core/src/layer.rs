@@ -1,6 +1,6 @@
 //! The contract for authors: one input, one output, a typed cache.
 
-use crate::{Context, Error, Grads, Learning, Mode, Params, ParamsMut, Parts, Result, Spec, Summary};
+use crate::{Context, Error, Grads, Learning, Memory, Mode, Params, ParamsMut, Parts, Result, Spec, Summary};
 use chainrule_tensor::{Scalar, Shape, Tensor};
 
 /// A function y = f(x; θ) with its hand-derived backward pass.
@@ -108,6 +108,16 @@ pub trait Layer: Send + Sync {
 
     /// Folds the batch statistics of a training pass into the layer, after the step.
     fn absorb(&mut self, _cache: &Self::Cache) {}
+
+    /// Lists what a stream remembers in the cache, from which it is saved, restored and reordered: see [`Memory`]. A layer with
+    /// memory over time implements it, and so does a container, for its children; all others remember nothing. The law of
+    /// streaming finds a layer that keeps something and does not list it.
+    ///
+    /// # Errors
+    /// Those of the walk.
+    fn memory(&self, _cache: &mut Self::Cache, _out: &mut Memory<'_, Self::T>) -> Result<()> {
+        Ok(())
+    }
 
     /// Multiply-adds of one forward pass, for the summary.
     fn multiply_adds(&self, _input: &[usize]) -> u64 {

@@ -50,6 +50,7 @@ mod context;
 mod grads;
 mod layer;
 mod loss;
+mod memory;
 mod module;
 mod optimizer;
 mod param;
@@ -72,6 +73,7 @@ pub use context::{Context, Mode, Noise};
 pub use grads::Grads;
 pub use layer::{Call, InPlace, Layer};
 pub use loss::{Loss, Objective, Reduction};
+pub use memory::{Memory, StreamState};
 pub use module::{InputShapes, Inputs, Module, ModuleCall};
 pub use optimizer::{
     Closure, Evaluation, Optimizer, OptimizerState, Schedule, StateValue, StateVisitor, unknown_setting,

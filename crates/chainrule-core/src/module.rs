@@ -1,7 +1,8 @@
 //! The general contract: n inputs, m outputs.
 
 use crate::{
-    Call, Context, Error, Grads, InPlace, Layer, Learning, Mode, Parameters, Parts, Result, Spec, Summary,
+    Call, Context, Error, Grads, InPlace, Layer, Learning, Memory, Mode, Parameters, Parts, Result, Spec,
+    Summary,
     layer::{no_parts, wrong_shape},
 };
 use chainrule_tensor::{Scalar, Shape, Tensor};
@@ -129,6 +130,14 @@ pub trait Module: Parameters + Send + Sync {
 
     /// As [`Layer::absorb`].
     fn fold(&mut self, _state: &Self::State) {}
+
+    /// As [`Layer::memory`].
+    ///
+    /// # Errors
+    /// Those of the walk.
+    fn remember(&self, _state: &mut Self::State, _out: &mut Memory<'_, Self::T>) -> Result<()> {
+        Ok(())
+    }
 
     /// Multiply-adds of one forward pass.
     fn cost(&self, _inputs: &[Shape]) -> u64 {
@@ -284,6 +293,10 @@ impl<L: Layer> Module for L {
 
     fn fold(&mut self, cache: &L::Cache) {
         self.absorb(cache);
+    }
+
+    fn remember(&self, cache: &mut L::Cache, out: &mut Memory<'_, L::T>) -> Result<()> {
+        self.memory(cache, out)
     }
 
     fn cost(&self, inputs: &[Shape]) -> u64 {

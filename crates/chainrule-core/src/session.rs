@@ -1,6 +1,6 @@
 //! Inference that reuses its memory.
 
-use crate::{Context, Error, Inputs, Module, Parameters, Result, module::apply};
+use crate::{Context, Error, Inputs, Module, Parameters, Result, StreamState, memory, module::apply};
 use chainrule_tensor::Tensor;
 use std::{fmt, ops::Deref};
 
@@ -21,6 +21,8 @@ pub struct Session<P: Deref<Target: Module>> {
     model: P,
     state: <P::Target as Module>::State,
     ys: Vec<Tensor<<P::Target as Parameters>::T>>,
+    /// The rows of one tensor while they are reordered.
+    rows: Vec<<P::Target as Parameters>::T>,
 }
 
 /// The element type of a session's model.
@@ -30,7 +32,7 @@ impl<P: Deref<Target: Module>> Session<P> {
     /// A session of a model.
     pub fn new(model: P) -> Self {
         let ys = (0..model.outputs()).map(|_| Tensor::default()).collect();
-        Self { model, state: Default::default(), ys }
+        Self { model, state: Default::default(), ys, rows: Vec::new() }
     }
 
     /// y = f(x), of a model with one output; it stays until the next call.
@@ -74,13 +76,45 @@ impl<P: Deref<Target: Module>> Session<P> {
         self.state = Default::default();
     }
 
+    /// A copy of what the stream remembers of the sequence so far. With [`Session::restore_stream`] the stream goes on from here as
+    /// often as wanted, with the same bits; `stream_to_bytes` in `chainrule-io` writes it for another process.
+    ///
+    /// # Errors
+    /// A layer lists two parts under one name.
+    pub fn stream_state(&mut self) -> Result<StreamState<Element<P>>> {
+        let Self { model, state, .. } = self;
+        StreamState::of(|out| model.remember(state, out))
+    }
+
+    /// Goes on from where [`Session::stream_state`] was called, in this session or in one of a model of the same sizes and weights.
+    /// After an error nothing has changed.
+    ///
+    /// # Errors
+    /// A part is missing, unexpected or of another shape.
+    pub fn restore_stream(&mut self, from: &StreamState<Element<P>>) -> Result<()> {
+        let mut state = Default::default();
+        from.restore(|out| self.model.remember(&mut state, out))?;
+        self.state = state;
+        Ok(())
+    }
+
+    /// Row i of the batch goes on as row `rows[i]` of the stream so far; rows may be repeated and left out, so that the batch
+    /// grows or shrinks. A search by beams keeps those sequences that it goes on with by this. After an error nothing has changed.
+    ///
+    /// # Errors
+    /// A row that there is not.
+    pub fn reorder(&mut self, rows: &[usize]) -> Result<()> {
+        let Self { model, state, rows: scratch, .. } = self;
+        memory::reorder(rows, scratch, |out| model.remember(state, out))
+    }
+
     /// The model.
     pub fn model(&self) -> &P::Target {
         &self.model
     }
 
     fn pass(&mut self, inputs: impl Inputs<Element<P>>, cx: Context) -> Result<()> {
-        let Self { model, state, ys } = self;
+        let Self { model, state, ys, .. } = self;
         inputs.with(|xs| apply(&**model, xs, ys, state, cx))
     }
 

@@ -72,6 +72,14 @@ impl Summary {
         self.requested.get(input).is_some_and(|&requested| requested)
     }
 
+    /// Calls `f` with this summary, and returns the bytes that it held in training and in inference instead of adding them: a
+    /// container whose children share memory counts it once.
+    pub fn apart<R>(&mut self, f: impl FnOnce(&mut Self) -> R) -> (R, [usize; 2]) {
+        let outer = std::mem::take(&mut self.held);
+        let result = f(self);
+        (result, std::mem::replace(&mut self.held, outer))
+    }
+
     /// Adds bytes that the module being described holds in a training step: the outputs of its children, and what else is in
     /// its cache. Its own output and its ∂E/∂x are the caller's.
     pub fn hold_in_training(&mut self, bytes: usize) {

@@ -1,8 +1,8 @@
 //! Looking at what the parts of a model compute.
 
 use crate::{
-    AnyState, BoxModule, Call, Context, Error, Grads, InPlace, Learning, Mode, Module, ModuleCall, Params,
-    ParamsMut, Parts, Result, Spec, Summary, boxed::AnyModule,
+    AnyState, BoxModule, Call, Context, Error, Grads, InPlace, Learning, Memory, Mode, Module, ModuleCall,
+    Params, ParamsMut, Parts, Result, Spec, Summary, boxed::AnyModule,
 };
 use chainrule_tensor::{Scalar, Shape, Tensor, text::quote};
 use std::{
@@ -267,6 +267,9 @@ impl<T: Scalar> AnyModule<T> for Watched<T> {
     }
     fn fold(&mut self, state: &AnyState) {
         self.part_mut().0.fold(state);
+    }
+    fn remember(&self, state: &mut AnyState, out: &mut Memory<'_, T>) -> Result<()> {
+        self.part().0.remember(state, out)
     }
     fn cost(&self, inputs: &[Shape]) -> u64 {
         self.part().0.cost(inputs)

@@ -73,7 +73,8 @@ impl<T: Scalar> Archive<T> {
         self.put(name.into(), StateValue::Count(count))
     }
 
-    fn put(&mut self, name: String, value: StateValue<Tensor<T>>) -> Result<()> {
+    /// Adds what need not be finite.
+    pub(crate) fn put(&mut self, name: String, value: StateValue<Tensor<T>>) -> Result<()> {
         if self.values.contains_key(&name) {
             return Err(Error::state(format!(
                 "archive: expected each name once, got {} twice",
@@ -105,6 +106,11 @@ impl<T: Scalar> Archive<T> {
             Some(StateValue::Count(count)) => Ok(count),
             _ => Err(missing("a count", name)),
         }
+    }
+
+    /// Takes a tensor or a count out, if there is one of that name.
+    pub(crate) fn remove(&mut self, name: &str) -> Option<StateValue<Tensor<T>>> {
+        self.values.remove(name)
     }
 
     /// Sets a text.
@@ -284,6 +290,11 @@ impl<T: Scalar> Archive<T> {
     /// # Errors
     /// It is no archive, of another version or of another type of values, damaged, or holds values that are not finite.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        Self::read(bytes, true)
+    }
+
+    /// [`Archive::from_bytes`], of values that are finite or need not be.
+    pub(crate) fn read(bytes: &[u8], finite: bool) -> Result<Self> {
         let n = bytes.first_chunk().map_or(0, |&n| u64::from_le_bytes(n));
         if n > LONGEST_HEADER.min(bytes.len() as u64) {
             return Err(Error::format(format!("archive: a header of {n} bytes is too long")));
@@ -317,7 +328,11 @@ impl<T: Scalar> Archive<T> {
             let shape = Shape::new(view.shape()).map_err(|e| wrong(e.to_string()))?;
             let mut values = Vec::with_capacity(shape.volume());
             dtype::decode(view.dtype(), view.data(), &mut values).map_err(wrong)?;
-            archive.insert(name, Tensor::from_vec(shape, values)?)?;
+            let values = Tensor::from_vec(shape, values)?;
+            match finite {
+                true => archive.insert(name, values)?,
+                false => archive.put(name.to_owned(), StateValue::Values(values))?,
+            }
         }
         match hash {
             Some(hash) if hash == format!("{:016x}", archive.hash()) => Ok(archive),

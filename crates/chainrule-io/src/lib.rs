@@ -5,7 +5,7 @@
 //! reads what PyTorch saved: safetensors in one file or several, `.pt` of either form, and `.npz`. Loading is strict: all that is missing, unexpected or of another
 //! shape is listed in one error, and the model changes only if everything fits. [`Load`] loads a part, or under other names;
 //! [`Save`] saves a part, or in 16 bits; [`TensorFile`] says what is in a file.
-//! [`save_model`] adds the architecture, and [`load_model`] needs nothing else. Files are written atomically.
+//! [`save_model`] adds the architecture, and [`load_model`] needs nothing else. [`stream_to_bytes`] saves what a stream remembers. Files are written atomically.
 //!
 //! ```
 //! # use chainrule_core::*;
@@ -51,6 +51,7 @@ mod reader;
 mod report;
 mod rule;
 mod save;
+mod stream;
 mod torch;
 mod zip;
 
@@ -62,6 +63,7 @@ pub use load::{Load, from_bytes, load};
 pub use model::{load_model, model_from_bytes, model_to_bytes, save_model};
 pub use report::{Left, Reason, Report, Taken};
 pub use save::{Save, part_to_bytes, save, save_part, to_bytes};
+pub use stream::{restore_stream, stream_to_bytes};
 
 /// The README's example, run as a test.
 #[cfg(doctest)]

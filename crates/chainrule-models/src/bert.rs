@@ -1,7 +1,9 @@
 //! BERT for classification (Devlin et al., 2019).
 
 use crate::renamed::{Names, Renamed};
-use chainrule_core::{Call, Context, Grads, Init, Layer, Result, Scalar, Shape, Spec, Tensor};
+use chainrule_core::{
+    Args, Call, Context, Example, Facts, FromSpec, Grads, Init, Layer, Result, Scalar, Shape, Spec, Tensor,
+};
 use chainrule_layers::{
     Add, Embedding, FeedForwardActivation, Flatten, Graph, LayerNorm, LearnedPosition, Linear, MaskKind,
     Narrow, Tanh, TransformerEncoderLayer,
@@ -45,28 +47,31 @@ pub struct Bert {
 }
 
 /// Where Hugging Face has what.
-const NAMES: Names = &[
-    ("self_attn.q_proj_weight", &["attention", "self", "query", "weight"]),
-    ("self_attn.k_proj_weight", &["attention", "self", "key", "weight"]),
-    ("self_attn.v_proj_weight", &["attention", "self", "value", "weight"]),
-    ("self_attn.q_proj_bias", &["attention", "self", "query", "bias"]),
-    ("self_attn.k_proj_bias", &["attention", "self", "key", "bias"]),
-    ("self_attn.v_proj_bias", &["attention", "self", "value", "bias"]),
-    ("self_attn.out_proj.weight", &["attention", "output", "dense", "weight"]),
-    ("self_attn.out_proj.bias", &["attention", "output", "dense", "bias"]),
-    ("norm1.weight", &["attention", "output", "LayerNorm", "weight"]),
-    ("norm1.bias", &["attention", "output", "LayerNorm", "bias"]),
-    ("linear1.weight", &["intermediate", "dense", "weight"]),
-    ("linear1.bias", &["intermediate", "dense", "bias"]),
-    ("linear2.weight", &["output", "dense", "weight"]),
-    ("linear2.bias", &["output", "dense", "bias"]),
-    ("norm2.weight", &["output", "LayerNorm", "weight"]),
-    ("norm2.bias", &["output", "LayerNorm", "bias"]),
-];
+pub(crate) const NAMES: Names = Names {
+    of: "bert",
+    list: &[
+        ("self_attn.q_proj_weight", &["attention", "self", "query", "weight"]),
+        ("self_attn.k_proj_weight", &["attention", "self", "key", "weight"]),
+        ("self_attn.v_proj_weight", &["attention", "self", "value", "weight"]),
+        ("self_attn.q_proj_bias", &["attention", "self", "query", "bias"]),
+        ("self_attn.k_proj_bias", &["attention", "self", "key", "bias"]),
+        ("self_attn.v_proj_bias", &["attention", "self", "value", "bias"]),
+        ("self_attn.out_proj.weight", &["attention", "output", "dense", "weight"]),
+        ("self_attn.out_proj.bias", &["attention", "output", "dense", "bias"]),
+        ("norm1.weight", &["attention", "output", "LayerNorm", "weight"]),
+        ("norm1.bias", &["attention", "output", "LayerNorm", "bias"]),
+        ("linear1.weight", &["intermediate", "dense", "weight"]),
+        ("linear1.bias", &["intermediate", "dense", "bias"]),
+        ("linear2.weight", &["output", "dense", "weight"]),
+        ("linear2.bias", &["output", "dense", "bias"]),
+        ("norm2.weight", &["output", "LayerNorm", "weight"]),
+        ("norm2.bias", &["output", "LayerNorm", "bias"]),
+    ],
+};
 
 /// y = 1 − x: what a mask of BERT's shows is what a mask of ours does not hide.
 #[derive(Clone)]
-struct Hidden<T>(PhantomData<T>);
+pub(crate) struct Hidden<T>(PhantomData<T>);
 
 impl<T: Scalar> Layer for Hidden<T> {
     type T = T;
@@ -98,7 +103,19 @@ impl<T: Scalar> Layer for Hidden<T> {
     }
 
     fn spec(&self) -> Spec {
-        Spec::opaque::<Self>()
+        Spec::new(Self::FACTS.kind)
+    }
+}
+
+impl<T: Scalar> FromSpec<T> for Hidden<T> {
+    const FACTS: Facts = Facts::new("OneMinus").family("models").formula("1 − x");
+
+    fn from_spec(_: &Args<'_, T>) -> Result<Self> {
+        Ok(Self(PhantomData))
+    }
+
+    fn examples() -> Vec<Example> {
+        vec![Example::new(Spec::new(Self::FACTS.kind), [[2, 3]])]
     }
 }
 
@@ -144,7 +161,7 @@ impl Bert {
                 .layer_norm_eps(self.eps)
                 .separate(true)
                 .src_key_padding_mask(MaskKind::Boolean);
-            let layer = Renamed { inner: layer, names: NAMES };
+            let layer = Renamed { inner: layer, names: &NAMES };
             x = graph.add(format!("bert.encoder.layer.{i}"), layer, [x, hidden]);
         }
         let first = graph.add("first", Narrow::new(1, 0, 1), x);

@@ -2,8 +2,8 @@
 
 use crate::renamed::{Names, Renamed};
 use chainrule_core::{
-    Call, Context, Error, Grads, Init, Layer, Module, ModuleCall, Param, Parameters, Params, ParamsMut,
-    Result, Scalar, Shape, Tensor,
+    Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Init, Layer, Memory, Module, ModuleCall,
+    Param, Parameters, Params, ParamsMut, Result, Scalar, Shape, Spec, Tensor,
     tensor::kernels::gemm::{Epilogue, Mat, MatMut, PackedB, matmul, matmul_steady},
 };
 use chainrule_layers::{
@@ -50,23 +50,29 @@ pub struct Gpt {
     pub activation: FeedForwardActivation,
     /// The probability of dropout.
     pub dropout: f64,
+    /// Whether backward computes each layer again instead of keeping its cache: less memory for the time of one more forward pass, and
+    /// the same bits. See [`Recompute`](chainrule_layers::Recompute).
+    pub recompute: bool,
 }
 
 /// Where nanoGPT has what.
-const NAMES: Names = &[
-    ("self_attn.in_proj_weight", &["attn", "c_attn", "weight"]),
-    ("self_attn.in_proj_bias", &["attn", "c_attn", "bias"]),
-    ("self_attn.out_proj.weight", &["attn", "c_proj", "weight"]),
-    ("self_attn.out_proj.bias", &["attn", "c_proj", "bias"]),
-    ("norm1.weight", &["ln_1", "weight"]),
-    ("norm1.bias", &["ln_1", "bias"]),
-    ("linear1.weight", &["mlp", "c_fc", "weight"]),
-    ("linear1.bias", &["mlp", "c_fc", "bias"]),
-    ("linear2.weight", &["mlp", "c_proj", "weight"]),
-    ("linear2.bias", &["mlp", "c_proj", "bias"]),
-    ("norm2.weight", &["ln_2", "weight"]),
-    ("norm2.bias", &["ln_2", "bias"]),
-];
+pub(crate) const NAMES: Names = Names {
+    of: "nanogpt",
+    list: &[
+        ("self_attn.in_proj_weight", &["attn", "c_attn", "weight"]),
+        ("self_attn.in_proj_bias", &["attn", "c_attn", "bias"]),
+        ("self_attn.out_proj.weight", &["attn", "c_proj", "weight"]),
+        ("self_attn.out_proj.bias", &["attn", "c_proj", "bias"]),
+        ("norm1.weight", &["ln_1", "weight"]),
+        ("norm1.bias", &["ln_1", "bias"]),
+        ("linear1.weight", &["mlp", "c_fc", "weight"]),
+        ("linear1.bias", &["mlp", "c_fc", "bias"]),
+        ("linear2.weight", &["mlp", "c_proj", "weight"]),
+        ("linear2.bias", &["mlp", "c_proj", "bias"]),
+        ("norm2.weight", &["ln_2", "weight"]),
+        ("norm2.bias", &["ln_2", "bias"]),
+    ],
+};
 
 impl Gpt {
     /// Twelve layers with the approximated GELU, biases, a tied table and no dropout.
@@ -82,6 +88,7 @@ impl Gpt {
             tied: true,
             activation: FeedForwardActivation::GeluTanh,
             dropout: 0.0,
+            recompute: false,
         }
     }
 
@@ -110,11 +117,10 @@ impl Gpt {
                     p.set_initializer(Init::ZEROS);
                 }
             });
-            Renamed { inner: layer, names: NAMES }
+            Renamed { inner: layer, names: &NAMES }
         };
         GptModel {
-            vocab: self.vocab,
-            count: self.layers,
+            of: self.clone(),
             wte: Embedding::new(self.vocab, e).weight_init(normal(0.02)),
             wpe: LearnedPosition::new(self.context, e),
             drop: Dropout::new(self.dropout),
@@ -133,8 +139,7 @@ const KIND: &str = "Gpt";
 /// What [`Gpt::build`] makes.
 #[derive(Clone)]
 pub struct GptModel<T: Scalar = f32> {
-    vocab: usize,
-    count: usize,
+    of: Gpt,
     wte: Embedding<T>,
     wpe: LearnedPosition<T>,
     drop: Dropout<T>,
@@ -147,7 +152,25 @@ pub struct GptModel<T: Scalar = f32> {
 
 impl<T: Scalar> fmt::Debug for GptModel<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct(KIND).field("vocab", &self.vocab).field("layers", &self.count).finish_non_exhaustive()
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// As a tree of its layers; its spec has the settings alone.
+impl<T: Scalar> fmt::Display for GptModel<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut spec = self.spec();
+        for (name, layer) in [
+            ("transformer.wte", self.wte.to_spec()),
+            ("transformer.wpe", self.wpe.to_spec()),
+            ("transformer.drop", self.drop.to_spec()),
+        ] {
+            spec = spec.child(name, layer);
+        }
+        for (layer, name) in self.layers.iter().zip(&self.names) {
+            spec = spec.child(format!("transformer.h.{name}"), layer.inner.to_spec());
+        }
+        spec.child("transformer.ln_f", self.ln_f.to_spec()).fmt(f)
     }
 }
 
@@ -157,13 +180,19 @@ pub struct GptCache<T: Scalar> {
     wte: <Embedding<T> as Layer>::Cache,
     wpe: usize,
     drop: <Dropout<T> as Layer>::Cache,
+    /// Of the layers; one that all share, if they are computed again.
     states: Vec<<TransformerEncoderLayer<T> as Module>::State>,
+    /// The context of the recorded pass, and the layer whose pass a shared state holds.
+    cx: Context,
+    holds: usize,
     ln_f: <LayerNorm<T> as Layer>::Cache,
     embedded: Tensor<T>,
     placed: Tensor<T>,
     /// The inputs of the layers, and that of the last norm.
     xs: Vec<Tensor<T>>,
     h: Tensor<T>,
+    /// An output that is computed again.
+    again: [Tensor<T>; 1],
     panels: PackedB<T>,
     packed: Option<[u64; 2]>,
     between: [Tensor<T>; 2],
@@ -177,11 +206,14 @@ impl<T: Scalar> Default for GptCache<T> {
             wpe: 0,
             drop: Default::default(),
             states: Vec::new(),
+            cx: Context::infer(),
+            holds: 0,
             ln_f: Default::default(),
             embedded: Tensor::default(),
             placed: Tensor::default(),
             xs: Vec::new(),
             h: Tensor::default(),
+            again: [Tensor::default()],
             panels: PackedB::new(),
             packed: None,
             between: [Tensor::default(), Tensor::default()],
@@ -197,6 +229,11 @@ impl<T: Scalar> GptModel<T> {
         self.head.as_ref().or(table).expect("an embedding has a table")
     }
 
+    /// Whether the layers share a state: in a stream each remembers its own sequence.
+    fn shares(&self, cx: Context) -> bool {
+        self.of.recompute && !cx.streaming()
+    }
+
     /// The shape of the logits; layers check theirs by themselves.
     fn logits_shape(&self, input: &[usize]) -> Result<Shape> {
         self.check()?;
@@ -204,7 +241,7 @@ impl<T: Scalar> GptModel<T> {
             return Err(Error::shape(format!("{KIND}: expected tokens (N, T), got {input:?}")));
         };
         self.wpe.output_shape(&self.wte.output_shape(input)?)?;
-        Shape::new(input)?.push(self.vocab)
+        Shape::new(input)?.push(self.of.vocab)
     }
 }
 
@@ -213,8 +250,8 @@ impl<T: Scalar> Layer for GptModel<T> {
     type Cache = GptCache<T>;
 
     fn check(&self) -> Result<()> {
-        if !(1..=MOST).contains(&self.count) {
-            return Err(Error::value(format!("{KIND}: expected 1 to {MOST} layers, got {}", self.count)));
+        if !(1..=MOST).contains(&self.of.layers) {
+            return Err(Error::value(format!("{KIND}: expected 1 to {MOST} layers, got {}", self.of.layers)));
         }
         self.wte.validate().map_err(|e| e.in_layer("transformer.wte"))?;
         self.wpe.validate().map_err(|e| e.in_layer("transformer.wpe"))?;
@@ -237,17 +274,18 @@ impl<T: Scalar> Layer for GptModel<T> {
         self.wpe.forward(embedded, placed, wpe, cx.child(1))?;
         let n = self.layers.len();
         xs.resize_with(n + 1, Tensor::default);
-        states.resize_with(n, Default::default);
+        states.resize_with(if self.shares(cx) { 1 } else { n }, Default::default);
         self.drop.forward(placed, &mut xs[0], drop, cx.child(2))?;
-        for (i, (layer, state)) in self.layers.iter().zip(states).enumerate() {
+        let last = states.len() - 1;
+        for (i, layer) in self.layers.iter().enumerate() {
             let (x, y) = xs.split_at_mut(i + 1);
             layer
-                .apply(&[&x[i]], &mut y[..1], state, cx.child(3 + i))
+                .apply(&[&x[i]], &mut y[..1], &mut states[i.min(last)], cx.child(3 + i))
                 .map_err(|e| e.in_layer(format!("transformer.h.{i}")))?;
         }
         self.ln_f.forward(&xs[n], h, ln_f, cx.child(3 + n))?;
         let weight = self.weight();
-        let (vocab, e) = (self.vocab, weight.shape()[1]);
+        let (vocab, e) = (self.of.vocab, weight.shape()[1]);
         if *packed != Some(weight.version()) {
             *packed = None;
             panels.pack(Mat::new(weight.value()?, vocab, e).t());
@@ -257,6 +295,7 @@ impl<T: Scalar> Layer for GptModel<T> {
         let y = MatMut::new(y.reset(shape), rows, vocab);
         let h = Mat::new(h.data(), rows, e);
         matmul_steady(T::ONE, h, &*panels, T::ZERO, y, Epilogue::default()); // Y = H Wᵀ
+        (cache.cx, cache.holds) = (cx, n - 1);
         cache.recorded = cx.recording().then_some(*x.shape());
         Ok(())
     }
@@ -273,10 +312,24 @@ impl<T: Scalar> Layer for GptModel<T> {
                 "{KIND}: expected the cache of a recorded forward of these tokens"
             )));
         }
-        let GptCache { wte, wpe, drop, states, ln_f, embedded, placed, xs, h, between: [d, next], .. } =
-            cache;
+        let GptCache {
+            wte,
+            wpe,
+            drop,
+            states,
+            cx,
+            holds,
+            ln_f,
+            embedded,
+            placed,
+            xs,
+            h,
+            again,
+            between: [d, next],
+            ..
+        } = cache;
         let weight = self.weight();
-        let (rows, vocab, e, n) = (call.x.len(), self.vocab, weight.shape()[1], self.layers.len());
+        let (rows, vocab, e, n) = (call.x.len(), self.of.vocab, weight.shape()[1], self.layers.len());
         let dy = Mat::new(call.dy.data(), rows, vocab);
         if let Some(dw) = grads.of(weight) {
             matmul(T::ONE, dy.t(), Mat::new(h.data(), rows, e), T::ONE, MatMut::new(dw, vocab, e)); // dW += dYᵀ H
@@ -286,8 +339,14 @@ impl<T: Scalar> Layer for GptModel<T> {
         self.ln_f.backward(Call::recorded(&xs[n], h, next)?, ln_f, grads, Some(d))?;
         for i in (0..n).rev() {
             let (dys, inputs) = ([Some(&*d)], [&xs[i]]);
+            let shared = self.shares(*cx);
+            if shared && *holds != i {
+                *holds = n; // none, should it fail
+                self.layers[i].apply(&inputs, again, &mut states[0], cx.child(3 + i))?;
+                *holds = i;
+            }
             let call = ModuleCall::recorded(&inputs, &xs[i + 1..i + 2], &dys)?;
-            self.layers[i].pull(call, &mut states[i], grads, &mut [Some(next)])?;
+            self.layers[i].pull(call, &mut states[if shared { 0 } else { i }], grads, &mut [Some(next)])?;
             std::mem::swap(d, next);
         }
         self.drop.backward(Call::recorded(placed, &xs[0], d)?, drop, grads, Some(next))?;
@@ -333,11 +392,70 @@ impl<T: Scalar> Layer for GptModel<T> {
         self.head.iter_mut().for_each(|head| out.child("lm_head").add(head));
     }
 
+    fn memory(&self, cache: &mut GptCache<T>, out: &mut Memory<'_, T>) -> Result<()> {
+        cache.states.resize_with(self.layers.len(), Default::default);
+        let mut out = out.child("transformer");
+        self.wpe.memory(&mut cache.wpe, &mut out.child("wpe"))?;
+        let mut out = out.child("h");
+        for ((layer, name), state) in self.layers.iter().zip(&self.names).zip(&mut cache.states) {
+            layer.remember(state, &mut out.child(name))?;
+        }
+        Ok(())
+    }
+
+    fn spec(&self) -> Spec {
+        let Gpt { vocab, context, embed, heads, layers, bias, tied, activation, dropout, recompute } =
+            self.of;
+        Spec::new(KIND)
+            .with("vocab", vocab)
+            .with("context", context)
+            .with("embed", embed)
+            .with("heads", heads)
+            .with("layers", layers)
+            .with_unless(true, "bias", bias)
+            .with_unless(true, "tied", tied)
+            .with_unless(FeedForwardActivation::GeluTanh, "activation", activation)
+            .with_unless(0.0, "dropout", dropout)
+            .with_unless(false, "recompute", recompute)
+    }
+
     fn multiply_adds(&self, input: &[usize]) -> u64 {
         let Ok(embedded) = self.wte.output_shape(input) else { return 0 };
         let layers = self.layers.iter().fold(0u64, |n, layer| n.saturating_add(layer.cost(&[embedded])));
-        let head = embedded.iter().fold(self.vocab as u64, |n, &axis| n.saturating_mul(axis as u64));
+        let head = embedded.iter().fold(self.of.vocab as u64, |n, &axis| n.saturating_mul(axis as u64));
         layers.saturating_add(head)
+    }
+}
+
+impl<T: Scalar> FromSpec<T> for GptModel<T> {
+    const FACTS: Facts = Facts::new(KIND).family("models").formula("logits of the next token");
+
+    fn from_spec(args: &Args<'_, T>) -> Result<Self> {
+        let sizes =
+            Gpt::new(args.get("vocab")?, args.get("context")?, args.get("embed")?, args.get("heads")?);
+        let gpt = Gpt {
+            layers: args.or("layers", 12)?,
+            bias: args.or("bias", true)?,
+            tied: args.or("tied", true)?,
+            activation: args.or("activation", FeedForwardActivation::GeluTanh)?,
+            dropout: args.or("dropout", 0.0)?,
+            recompute: args.or("recompute", false)?,
+            ..sizes
+        };
+        Ok(gpt.build())
+    }
+
+    fn examples() -> Vec<Example> {
+        let small = Gpt { layers: 2, ..Gpt::new(6, 8, 4, 2) };
+        let other = Gpt {
+            bias: false,
+            tied: false,
+            activation: FeedForwardActivation::Relu,
+            dropout: 0.1,
+            recompute: true,
+            ..small.clone()
+        };
+        [small, other].map(|gpt| Example::new(gpt.build::<T>().spec(), [[2, 5]]).ids(6)).to_vec()
     }
 }
 
@@ -350,8 +468,9 @@ mod tests {
         #![cases = 6]
         obeys_the_laws(
             rows in 1..3usize, time in prop_oneof![Just(1), Just(3), Just(7usize)], tied in any::<bool>(), bias in any::<bool>(),
+            recompute in any::<bool>(), dropout in prop_oneof![Just(0.0), 0.0..0.5f64],
         ) {
-            layer: Gpt { layers: 2, tied, bias, ..Gpt::new(6, 8, 4, 2) }.build::<T>(),
+            layer: Gpt { layers: 2, tied, bias, recompute, dropout, ..Gpt::new(6, 8, 4, 2) }.build::<T>(),
             input: [rows, time],
             values: Values::Indices(0..6),
             sequence: 1,

@@ -47,6 +47,27 @@ pub use vit::VisionTransformer;
 pub use wavenet::WaveNet;
 pub use wgan_critic::WganCritic;
 
+use chainrule_core::{BoxModule, Registry, Scalar};
+
+/// What the models of this crate need beside the layers to be built from their specs: with it, a model file of any of them is
+/// loaded without its code.
+///
+/// ```
+/// use chainrule_core::{Module, Tensor};
+/// use chainrule_models::Gpt;
+/// let registry = chainrule_layers::registry::<f32>().merge(chainrule_models::registry());
+/// let model = Gpt { layers: 2, ..Gpt::new(50, 16, 32, 4) }.build::<f32>();
+/// assert_eq!(registry.build_module(&model.to_spec())?.to_spec(), model.to_spec());
+/// # Ok::<(), chainrule_core::Error>(())
+/// ```
+pub fn registry<T: Scalar>() -> Registry<T> {
+    Registry::new()
+        .module::<GptModel<T>>()
+        .module::<renamed::Renamed<BoxModule<T>>>()
+        .module::<vit::Tokens<T>>()
+        .module::<bert::Hidden<T>>()
+}
+
 /// The README's example, run as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

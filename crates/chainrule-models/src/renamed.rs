@@ -1,19 +1,30 @@
 //! A module whose parameters have the names that a file gives them.
 
+use crate::{bert, gpt, vit};
 use chainrule_core::{
-    Context, Grads, Learning, Mode, Module, ModuleCall, Param, Parameters, Params, ParamsMut, Parts, Path,
-    Result, Scalar, Shape, Spec, Summary, Tensor,
+    Args, BoxModule, Context, Error, Example, Facts, FromSpec, Grads, Learning, Memory, Mode, Module,
+    ModuleCall, Param, Parameters, Params, ParamsMut, Parts, Path, Result, Scalar, Shape, Spec, Summary,
+    Tensor, text,
 };
+use chainrule_layers::TransformerEncoderLayer;
 use std::fmt::{self, Write};
 
-/// Names of a module's parameters, and the parts of other names for them.
-pub(crate) type Names = &'static [(&'static str, &'static [&'static str])];
+/// Where a library has the parameters of an encoder's layer.
+pub(crate) struct Names {
+    /// What a spec calls it.
+    pub(crate) of: &'static str,
+    /// Names of the parameters, and the parts of other names for them.
+    pub(crate) list: &'static [(&'static str, &'static [&'static str])],
+}
+
+/// All that there are.
+const ALL: [&Names; 3] = [&bert::NAMES, &gpt::NAMES, &vit::NAMES];
 
 /// A module under other names; parameters that are not listed keep theirs.
 #[derive(Clone)]
 pub(crate) struct Renamed<M> {
     pub(crate) inner: M,
-    pub(crate) names: Names,
+    pub(crate) names: &'static Names,
 }
 
 /// A path as text on the stack.
@@ -32,11 +43,11 @@ impl Write for Text {
 }
 
 /// The parts of the name for a path, if it is listed.
-fn renamed(names: Names, path: &Path<'_>) -> Option<&'static [&'static str]> {
+fn renamed(names: &'static Names, path: &Path<'_>) -> Option<&'static [&'static str]> {
     let mut text = Text { bytes: [0; 96], len: 0 };
     write!(text, "{path}").ok()?;
     let path = &text.bytes[..text.len];
-    names.iter().find(|(name, _)| name.as_bytes() == path).map(|(_, parts)| *parts)
+    names.list.iter().find(|(name, _)| name.as_bytes() == path).map(|(_, parts)| *parts)
 }
 
 fn place<'a, T>(out: &mut Params<'_, 'a, T>, parts: &[&str], param: &'a Param<T>) {
@@ -142,17 +153,61 @@ impl<T: Scalar, M: Module<T = T>> Module for Renamed<M> {
         self.inner.fold(state);
     }
 
+    fn remember(&self, state: &mut Self::State, out: &mut Memory<'_, T>) -> Result<()> {
+        self.inner.remember(state, out)
+    }
+
     fn cost(&self, inputs: &[Shape]) -> u64 {
         self.inner.cost(inputs)
     }
 
     fn to_spec(&self) -> Spec {
-        self.inner.to_spec()
+        Spec::new(KIND).with("names", self.names.of).child(INNER, self.inner.to_spec())
     }
 
     fn summarize(&self, inputs: &[Shape], out: &mut Summary) -> Result<Vec<Shape>> {
         let outputs = self.output_shapes(inputs)?;
-        out.rows_of(self.to_spec().kind(), &outputs, self.cost(inputs), &mut |p| self.list(p));
+        out.rows_of(self.inner.to_spec().kind(), &outputs, self.cost(inputs), &mut |p| self.list(p));
         Ok(outputs)
     }
+}
+
+const KIND: &str = "Renamed";
+/// The name of the layer in a spec; paths of parameters leave it out.
+const INNER: &str = "inner";
+
+/// Of a layer of an encoder alone: others have no such names.
+impl<T: Scalar> FromSpec<T> for Renamed<BoxModule<T>> {
+    const FACTS: Facts = Facts::new(KIND).family("models").formula("a layer under a library's names");
+
+    fn from_spec(args: &Args<'_, T>) -> Result<Self> {
+        let of: String = args.get("names")?;
+        let Some(names) = ALL.into_iter().find(|names| names.of == of) else {
+            let known = ALL.map(|names| names.of).join(", ");
+            return Err(Error::value(format!(
+                "{KIND}: expected names of one of {known}, got {}",
+                text::quote(&of)
+            )));
+        };
+        match args.spec().children() {
+            [(name, inner)] if name == INNER && inner.kind() == "TransformerEncoderLayer" => {
+                let mut children = args.children()?;
+                children.pop().map(|(_, inner)| Self { inner, names }).ok_or_else(|| wrong_child(args.spec()))
+            }
+            _ => Err(wrong_child(args.spec())),
+        }
+    }
+
+    fn examples() -> Vec<Example> {
+        let layer = TransformerEncoderLayer::<T>::new(4, 2).dim_feedforward(8);
+        vec![Example::new(Renamed { inner: layer, names: &vit::NAMES }.to_spec(), [[2, 3, 4]])]
+    }
+}
+
+#[cold]
+fn wrong_child(spec: &Spec) -> Error {
+    Error::value(format!(
+        "{KIND}: expected one child, `{INNER}`, a TransformerEncoderLayer, got {} children",
+        spec.children().len()
+    ))
 }

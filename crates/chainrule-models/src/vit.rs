@@ -2,7 +2,8 @@
 
 use crate::renamed::{Names, Renamed};
 use chainrule_core::{
-    Call, Context, Error, Grads, Init, Layer, Param, Params, ParamsMut, Result, Scalar, Shape, Spec, Tensor,
+    Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Init, Layer, Param, Params, ParamsMut,
+    Result, Scalar, Shape, Spec, Tensor,
 };
 use chainrule_layers::{
     Conv2d, FeedForwardActivation, Flatten, LayerNorm, Linear, Mean, Narrow, Sequential,
@@ -44,34 +45,39 @@ pub struct VisionTransformer {
 }
 
 /// Where timm has what.
-const NAMES: Names = &[
-    ("self_attn.in_proj_weight", &["attn", "qkv", "weight"]),
-    ("self_attn.in_proj_bias", &["attn", "qkv", "bias"]),
-    ("self_attn.out_proj.weight", &["attn", "proj", "weight"]),
-    ("self_attn.out_proj.bias", &["attn", "proj", "bias"]),
-    ("norm1.weight", &["norm1", "weight"]),
-    ("norm1.bias", &["norm1", "bias"]),
-    ("linear1.weight", &["mlp", "fc1", "weight"]),
-    ("linear1.bias", &["mlp", "fc1", "bias"]),
-    ("linear2.weight", &["mlp", "fc2", "weight"]),
-    ("linear2.bias", &["mlp", "fc2", "bias"]),
-    ("norm2.weight", &["norm2", "weight"]),
-    ("norm2.bias", &["norm2", "bias"]),
-];
+pub(crate) const NAMES: Names = Names {
+    of: "timm",
+    list: &[
+        ("self_attn.in_proj_weight", &["attn", "qkv", "weight"]),
+        ("self_attn.in_proj_bias", &["attn", "qkv", "bias"]),
+        ("self_attn.out_proj.weight", &["attn", "proj", "weight"]),
+        ("self_attn.out_proj.bias", &["attn", "proj", "bias"]),
+        ("norm1.weight", &["norm1", "weight"]),
+        ("norm1.bias", &["norm1", "bias"]),
+        ("linear1.weight", &["mlp", "fc1", "weight"]),
+        ("linear1.bias", &["mlp", "fc1", "bias"]),
+        ("linear2.weight", &["mlp", "fc2", "weight"]),
+        ("linear2.bias", &["mlp", "fc2", "bias"]),
+        ("norm2.weight", &["norm2", "weight"]),
+        ("norm2.bias", &["norm2", "bias"]),
+    ],
+};
 
 const INIT: Init = Init::Normal { mean: 0.0, std: 0.02 };
 
 /// A learned token before those of each sample, or learned vectors that are added to them: the parameter has the layer's name.
 #[derive(Clone)]
-struct Tokens<T> {
+pub(crate) struct Tokens<T> {
     /// (1, L, E): L tokens are put in front, or added.
     value: Param<T>,
+    /// L and E.
+    size: [usize; 2],
     add: bool,
 }
 
 impl<T: Scalar> Tokens<T> {
     fn new(rows: usize, width: usize, add: bool) -> Self {
-        Self { value: Param::new("", [1, rows, width], INIT), add }
+        Self { value: Param::new("", [1, rows, width], INIT), size: [rows, width], add }
     }
 }
 
@@ -79,7 +85,18 @@ impl<T: Scalar> Layer for Tokens<T> {
     type T = T;
     type Cache = ();
 
+    fn check(&self) -> Result<()> {
+        if self.size.iter().all(|&n| (1..1 << 31).contains(&n)) {
+            return Shape::new(&[1, self.size[0], self.size[1]]).map(drop);
+        }
+        Err(Error::value(format!(
+            "LearnedTokens: expected from 1 to 2³¹ − 1 tokens and elements, got {:?}",
+            self.size
+        )))
+    }
+
     fn output_shape(&self, input: &[usize]) -> Result<Shape> {
+        self.check()?;
         match (input, &self.value.shape()[..]) {
             (&[n, t, e], &[_, l, width]) if e == width && (!self.add || t == l) => {
                 Shape::new(&[n, if self.add { t } else { t + l }, e])
@@ -142,7 +159,23 @@ impl<T: Scalar> Layer for Tokens<T> {
     }
 
     fn spec(&self) -> Spec {
-        Spec::opaque::<Self>()
+        Spec::new(Self::FACTS.kind)
+            .with("count", self.size[0])
+            .with("dim", self.size[1])
+            .with_unless(false, "add", self.add)
+    }
+}
+
+impl<T: Scalar> FromSpec<T> for Tokens<T> {
+    const FACTS: Facts =
+        Facts::new("LearnedTokens").family("models").formula("(v, x) along the tokens, or x + v");
+
+    fn from_spec(args: &Args<'_, T>) -> Result<Self> {
+        Ok(Self::new(args.get("count")?, args.get("dim")?, args.or("add", false)?))
+    }
+
+    fn examples() -> Vec<Example> {
+        [false, true].map(|add| Example::new(Self::new(2, 3, add).spec(), [[2, 2, 3]])).to_vec()
     }
 }
 
@@ -191,7 +224,7 @@ impl VisionTransformer {
                 .activation(self.activation)
                 .layer_norm_eps(1e-6)
                 .norm_first(true);
-            model = model.named(format!("blocks.{i}"), Renamed { inner: layer, names: NAMES });
+            model = model.named(format!("blocks.{i}"), Renamed { inner: layer, names: &NAMES });
         }
         model = model.named("norm", LayerNorm::new(e).eps(1e-6));
         model = if self.class_token {

@@ -1,8 +1,9 @@
-//! After the first step of a length, training a GPT allocates nothing; nor does a decoder with masks, or a stream that has room.
+//! After the first step of a length, training a GPT or an LSTM allocates nothing, nor does a step of a shorter length; nor does a decoder with
+//! masks, or a stream that has room.
 
 use chainrule_core::{Context, Module, Parameters, Pass, Session, Tensor};
 use chainrule_layers::{MaskKind, TransformerDecoderLayer};
-use chainrule_models::Gpt;
+use chainrule_models::{CharLstm, Gpt};
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
@@ -52,6 +53,15 @@ fn step<M: Module<T = f32>>(model: &mut M, pass: &mut Pass<M>, xs: &[Tensor], nu
     pass.zero();
 }
 
+/// Steps of some lengths: the first may allocate, and no later one, which is not longer.
+fn shorter<M: Module<T = f32>>(model: &mut M, lengths: &[Vec<Tensor>], what: &str) {
+    let mut pass = Pass::new(model);
+    for (number, xs) in lengths.iter().chain(lengths).enumerate() {
+        let n = allocations(|| step(model, &mut pass, xs, number as u64));
+        assert!(number == 0 || n == 0, "{what}: inputs of {}: {n}", xs[0].shape());
+    }
+}
+
 /// Steps of some lengths: each may allocate the first time.
 fn training<M: Module<T = f32>>(model: &mut M, lengths: &[Vec<Tensor>], what: &str) {
     let mut pass = Pass::new(model);
@@ -71,6 +81,13 @@ fn after_the_first_step_nothing_is_allocated() {
     let tokens = |n: usize, t: usize| vec![Tensor::from_fn([n, t], |i| (i * 7 % 20) as f32)];
     let mut gpt = Gpt { layers: 2, dropout: 0.1, ..Gpt::new(20, 80, 16, 2) }.build().init(1).unwrap();
     training(&mut gpt, &[tokens(3, 70), tokens(3, 11), tokens(2, 70)], "gpt");
+
+    let uneven = [tokens(3, 70), tokens(3, 11), tokens(3, 1), tokens(3, 64), tokens(2, 70), tokens(3, 70)];
+    shorter(&mut gpt, &uneven, "gpt, shorter");
+    let again = Gpt { layers: 3, dropout: 0.1, recompute: true, ..Gpt::new(20, 80, 16, 2) };
+    shorter(&mut again.build().init(1).unwrap(), &uneven, "gpt, computed again");
+    let lstm = CharLstm { layers: 2, dropout: 0.1, ..CharLstm::new(20, 24) };
+    shorter(&mut lstm.build().init(1).unwrap(), &uneven, "char lstm");
 
     let decoder = TransformerDecoderLayer::new(8, 2).dim_feedforward(16).causal(true);
     let decoder = decoder.memory_mask(MaskKind::Additive).tgt_key_padding_mask(MaskKind::Boolean);

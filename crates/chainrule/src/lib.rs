@@ -43,7 +43,7 @@ pub use chainrule_train as train;
 
 pub mod teach;
 
-/// Everything in the workspace that can be built from a spec: layers, losses, optimizers and schedules. A kind from
+/// Everything in the workspace that can be built from a spec: layers, ready models, losses, optimizers and schedules. A kind from
 /// outside is one more line: `registry().module::<Mine>()`.
 ///
 /// ```
@@ -54,7 +54,7 @@ pub mod teach;
 /// # Ok::<(), Error>(())
 /// ```
 pub fn registry<T: tensor::Scalar>() -> core::Registry<T> {
-    layers::registry().merge(losses::registry()).merge(optim::registry())
+    layers::registry().merge(models::registry()).merge(losses::registry()).merge(optim::registry())
 }
 
 /// What most programs need: `use chainrule::prelude::*;`.

@@ -211,6 +211,12 @@ fn the_promised_memory_is_within_ten_percent_of_what_a_step_holds() {
             .add(Pruned::new(Linear::new(256, 256)))
             .add(Lora::new(Linear::new(256, 256), 16).dropout(0.5))
     };
+    let again = || Recompute::new().repeat(6, Residual::new(norms()));
+    let kinds = || {
+        let model = Recompute::new().add(Linear::new(256, 256)).add(BatchNorm1d::new(256));
+        model.repeat(3, Residual::new(block(256))).add(Linear::new(256, 10))
+    };
+    let steps = || TimeDistributed::new(mlp());
     for threads in [1, 2] {
         par::with_threads(threads, || {
             let mut cases = vec![
@@ -236,6 +242,9 @@ fn the_promised_memory_is_within_ten_percent_of_what_a_step_holds() {
                 ("resnet 8", measure(resnet(8), &images(16, 3, 32), 3)),
                 ("resnet of one image", measure(resnet(16), &images(1, 3, 32), 3)),
                 ("reflected", measure(reflected(), &images(16, 3, 32), 3)),
+                ("computed again", measure(again(), &rows(512), 3)),
+                ("computed again, of several kinds", measure(kinds(), &rows(512), 3)),
+                ("steps of a sequence", measure(steps(), &[Shape::from([32, 16, 256])], 3)),
                 ("embedding", measure(text(), &[Shape::from([64, 32])], 3)),
             ];
             cases.retain(|(what, [held, promised])| {

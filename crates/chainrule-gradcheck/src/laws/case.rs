@@ -166,6 +166,11 @@ impl Case {
         self
     }
 
+    /// The axis of the batch of an input, if it has one.
+    pub(crate) fn batch_axis(&self, input: usize) -> Option<usize> {
+        said(&self.batch_axes, input).copied().unwrap_or(Some(0))
+    }
+
     pub(crate) fn rng(&self, purpose: &str) -> Rng {
         Rng::keyed(self.seed, purpose)
     }
@@ -184,7 +189,7 @@ impl Case {
     pub(crate) fn batch(&self, f: impl Fn(usize) -> usize) -> Vec<Vec<usize>> {
         let mut shapes = self.inputs.clone();
         for (i, shape) in shapes.iter_mut().enumerate() {
-            let axis = said(&self.batch_axes, i).copied().unwrap_or(Some(0));
+            let axis = self.batch_axis(i);
             if let Some(n) = axis.and_then(|axis| shape.get_mut(axis)) {
                 *n = f(*n);
             }

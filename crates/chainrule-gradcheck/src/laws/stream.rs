@@ -2,7 +2,7 @@
 
 use super::{Broken, Outcome, layer::Subject, passes::all_equal};
 use crate::evaluate::{buffers, forward, refs};
-use chainrule_core::{Context, Module, Result, Shape, Tensor};
+use chainrule_core::{Context, Module, Result, Shape, StreamState, Tensor};
 use chainrule_tensor::ndarray::{ArrayD, Slice};
 
 pub(super) fn streaming<M: Module<T = f64>>(subject: &Subject<'_, M>) -> Outcome {
@@ -39,8 +39,20 @@ fn batches<M: Module<T = f64>>(subject: &Subject<'_, M>) -> Outcome {
         let Ok((want, _)) = forward(module, &xs, Context::infer()) else { continue };
         module.apply(&refs(&xs), &mut ys, &mut state, Context::stream().step(k as u64))?;
         all_equal(&format!("y of batch {k} of a stream"), &ys, &want)?;
+        restored(module, &mut state)?;
     }
     Ok(())
+}
+
+/// A new state that was given what a stream remembers.
+fn restored<M: Module<T = f64>>(module: &M, state: &mut M::State) -> Result<M::State, Broken> {
+    let saved = StreamState::of(|out| module.remember(state, out))?;
+    let mut new = M::State::default();
+    saved.restore(|out| module.remember(&mut new, out))?;
+    if StreamState::of(|out| module.remember(&mut new, out))? != saved {
+        return Err(Broken(format!("expected what was restored to be what was saved, {saved:?}")));
+    }
+    Ok(new)
 }
 
 /// With memory: the pieces of a sequence give the whole, wherever it is cut.
@@ -53,7 +65,9 @@ fn pieces<M: Module<T = f64>>(subject: &Subject<'_, M>, time: usize) -> Outcome 
         cuts.push(time);
         cuts
     };
-    for ends in [vec![time], (1..=time).collect(), random(), random()] {
+    for (ends, saved) in
+        [(vec![time], false), ((1..=time).collect(), false), (random(), false), (random(), true)]
+    {
         let (mut state, mut start) = (M::State::default(), 0);
         let mut outputs: Vec<Vec<Tensor<f64>>> = vec![Vec::new(); module.outputs()];
         for &end in &ends {
@@ -65,12 +79,64 @@ fn pieces<M: Module<T = f64>>(subject: &Subject<'_, M>, time: usize) -> Outcome 
             module.apply(&refs(&piece), &mut ys, &mut state, Context::stream())?;
             outputs.iter_mut().zip(ys).for_each(|(all, y)| all.push(y));
             start = end;
+            if saved {
+                state = restored(module, &mut state)?;
+            }
         }
         let got: Vec<_> =
             outputs.iter().zip(&want).map(|(ys, y)| join(ys, y.shape())).collect::<Result<_, _>>()?;
-        all_equal(&format!("y of a sequence in pieces that end at {ends:?}"), &got, &want)?;
+        let how = if saved { ", saved and restored" } else { "" };
+        all_equal(&format!("y of a sequence in pieces that end at {ends:?}{how}"), &got, &want)?;
     }
-    Ok(())
+    reordered(subject, time)
+}
+
+/// Rows of the batch that are picked and repeated go on as those that they were.
+fn reordered<M: Module<T = f64>>(subject: &Subject<'_, M>, time: usize) -> Outcome {
+    let Subject { case, module, xs, .. } = subject;
+    let axes: Vec<_> = (0..xs.len()).map(|input| case.batch_axis(input)).collect();
+    let sizes: Vec<_> =
+        xs.iter().zip(&axes).filter_map(|(x, axis)| x.shape().get((*axis)?).copied()).collect();
+    let alone = case.sequences.iter().all(|&(input, axis)| axes[input] != Some(axis));
+    let Some(n) = sizes.first().copied().filter(|&n| n > 0 && sizes.iter().all(|&m| m == n)) else {
+        return Ok(());
+    };
+    if time < 2 || !alone {
+        return Ok(());
+    }
+    let mut rng = case.rng("rows");
+    let cut = 1 + rng.below(time - 1);
+    let rows: Vec<usize> = (0..n).map(|_| rng.below(n)).collect();
+    let piece = |xs: &[Tensor<f64>], start: usize, end: usize| -> Result<Vec<Tensor<f64>>> {
+        let mut piece = xs.to_vec();
+        for &(input, axis) in &case.sequences {
+            piece[input] = slice(&xs[input], axis, start, end)?;
+        }
+        Ok(piece)
+    };
+    let of_rows = |(x, axis): (&Tensor<f64>, &Option<usize>)| match axis {
+        Some(axis) => pick(x, *axis, &rows),
+        None => Ok(x.clone()),
+    };
+    let picked: Vec<_> = xs.iter().zip(&axes).map(of_rows).collect::<Result<_>>()?;
+    let (mut ys, mut want) = (buffers(module.outputs()), buffers(module.outputs()));
+    for (first, reorders, ys) in [(&picked, false, &mut want), (xs, true, &mut ys)] {
+        let mut state = M::State::default();
+        module.apply(&refs(&piece(first, 0, cut)?), ys, &mut state, Context::stream())?;
+        if reorders {
+            StreamState::reorder(&rows, |out| module.remember(&mut state, out))?;
+        }
+        module.apply(&refs(&piece(&picked, cut, time)?), ys, &mut state, Context::stream())?;
+    }
+    all_equal(&format!("y of the rows {rows:?} of a stream, reordered after step {cut}"), &ys, &want)
+}
+
+/// `t[.., rows, ..]` along an axis.
+fn pick(t: &Tensor<f64>, axis: usize, rows: &[usize]) -> Result<Tensor<f64>> {
+    let [_, n, inner] = around(t.shape(), axis);
+    let blocks = t.data().chunks((n * inner).max(1));
+    let data = blocks.flat_map(|block| rows.iter().flat_map(move |row| &block[row * inner..][..inner]));
+    Tensor::from_vec(t.shape().with(axis, rows.len()), data.copied().collect())
 }
 
 /// The elements before an axis, along it, and behind it.

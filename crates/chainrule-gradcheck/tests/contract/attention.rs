@@ -14,8 +14,8 @@
 
 use super::streamed;
 use chainrule_core::{
-    Context, Error, Grads, Init, Module, ModuleCall, Param, Parameters, Params, ParamsMut, Result, Scalar,
-    Shape, Tensor,
+    Context, Error, Grads, Init, Memory, Module, ModuleCall, Param, Parameters, Params, ParamsMut, Result,
+    Scalar, Shape, Tensor,
 };
 use chainrule_gradcheck::laws;
 
@@ -52,7 +52,7 @@ impl<T: Scalar> Attention<T> {
 
 /// What a pass keeps, row by row of the batch.
 #[derive(Default)]
-struct Memory<T> {
+struct Kept<T> {
     rows: Vec<Row<T>>,
     /// N and T of the recorded pass.
     recorded: Option<(usize, usize)>,
@@ -95,7 +95,7 @@ impl<T: Scalar> Parameters for Attention<T> {
 }
 
 impl<T: Scalar> Module for Attention<T> {
-    type State = Memory<T>;
+    type State = Kept<T>;
 
     fn inputs(&self) -> usize {
         2
@@ -119,7 +119,7 @@ impl<T: Scalar> Module for Attention<T> {
         &self,
         xs: &[&Tensor<T>],
         ys: &mut [Tensor<T>],
-        memory: &mut Memory<T>,
+        memory: &mut Kept<T>,
         cx: Context,
     ) -> Result<()> {
         let shapes: Vec<&[usize]> = xs.iter().map(|x| &x.shape()[..]).collect();
@@ -177,10 +177,26 @@ impl<T: Scalar> Module for Attention<T> {
         Ok(())
     }
 
+    fn remember(&self, memory: &mut Kept<T>, out: &mut Memory<'_, T>) -> Result<()> {
+        let (mut n, mut keys) = (memory.rows.len(), memory.rows.first().map_or(0, |row| row.mask.len()));
+        out.batch("batch", &mut n)?;
+        out.count("keys", &mut keys)?;
+        let joined = |of: &dyn Fn(&Row<T>) -> Vec<T>| memory.rows.iter().flat_map(of).collect::<Vec<T>>();
+        let (mut qkv, mut mask) = (joined(&|row| row.qkv.clone()), joined(&|row| row.mask.clone()));
+        out.rows("qkv", &mut qkv, [1, n, keys * 3 * self.width])?;
+        out.rows("mask", &mut mask, [1, n, keys])?;
+        memory.rows.resize_with(n, Row::default);
+        for (i, row) in memory.rows.iter_mut().enumerate() {
+            row.qkv = qkv[i * keys * 3 * self.width..][..keys * 3 * self.width].to_vec();
+            row.mask = mask[i * keys..][..keys].to_vec();
+        }
+        Ok(())
+    }
+
     fn pull(
         &self,
         call: ModuleCall<'_, T>,
-        memory: &mut Memory<T>,
+        memory: &mut Kept<T>,
         grads: &mut Grads<T>,
         dxs: &mut [Option<&mut Tensor<T>>],
     ) -> Result<()> {

@@ -16,8 +16,8 @@
 
 use super::streamed;
 use chainrule_core::{
-    Context, Error, Grads, Init, Module, ModuleCall, Param, Parameters, Params, ParamsMut, Result, Scalar,
-    Shape, Tensor,
+    Context, Error, Grads, Init, Memory, Module, ModuleCall, Param, Parameters, Params, ParamsMut, Result,
+    Scalar, Shape, Tensor,
 };
 use chainrule_gradcheck::laws;
 
@@ -56,7 +56,7 @@ impl<T: Scalar> Lstm<T> {
 
 /// What a pass keeps.
 #[derive(Default)]
-struct Memory<T> {
+struct Kept<T> {
     /// i, f, g, o after their functions, (N, T, 4H).
     gates: Vec<T>,
     /// h and c before each step, (N, T, H) each.
@@ -82,7 +82,7 @@ impl<T: Scalar> Parameters for Lstm<T> {
 }
 
 impl<T: Scalar> Module for Lstm<T> {
-    type State = Memory<T>;
+    type State = Kept<T>;
 
     fn inputs(&self) -> usize {
         3
@@ -103,7 +103,7 @@ impl<T: Scalar> Module for Lstm<T> {
         &self,
         xs: &[&Tensor<T>],
         ys: &mut [Tensor<T>],
-        memory: &mut Memory<T>,
+        memory: &mut Kept<T>,
         cx: Context,
     ) -> Result<()> {
         let shapes: Vec<&[usize]> = xs.iter().map(|x| &x.shape()[..]).collect();
@@ -162,10 +162,27 @@ impl<T: Scalar> Module for Lstm<T> {
         Ok(())
     }
 
+    fn remember(&self, memory: &mut Kept<T>, out: &mut Memory<'_, T>) -> Result<()> {
+        let mut started = memory.stream.is_some();
+        out.flag("started", &mut started)?;
+        if !started {
+            return Ok(());
+        }
+        let states = memory.stream.get_or_insert_default();
+        let mut n = states[0].shape().first().copied().unwrap_or(0);
+        out.batch("batch", &mut n)?;
+        for (name, state) in ["h", "c"].into_iter().zip(states) {
+            let mut values = std::mem::take(state).into_vec();
+            out.rows(name, &mut values, [1, n, self.hidden])?;
+            *state = Tensor::from_vec([n, self.hidden], values)?;
+        }
+        Ok(())
+    }
+
     fn pull(
         &self,
         call: ModuleCall<'_, T>,
-        memory: &mut Memory<T>,
+        memory: &mut Kept<T>,
         grads: &mut Grads<T>,
         dxs: &mut [Option<&mut Tensor<T>>],
     ) -> Result<()> {

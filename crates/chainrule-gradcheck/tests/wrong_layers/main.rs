@@ -109,6 +109,8 @@ wrong_alone! {
     a_gradient_that_needs_all_outputs: module::broken(module::Fault::NeedsAll), breaks AbsentGradients;
     memory_lost_between_pieces: sequence::broken(sequence::Fault::Forgets), breaks Streaming;
     memory_kept_of_the_first_piece_alone: sequence::broken(sequence::Fault::KeepsTheFirst), breaks Streaming;
+    memory_that_is_not_listed: sequence::broken(sequence::Fault::ListsNothing), breaks Streaming;
+    memory_that_is_lost_when_it_is_listed: sequence::broken(sequence::Fault::ListsAFreshBatch), breaks Streaming;
 }
 
 laws! {

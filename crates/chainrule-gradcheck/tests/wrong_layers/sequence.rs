@@ -1,7 +1,7 @@
 //! A layer with memory over time.
 
 use chainrule_core::{
-    Call, Context, Error, Grads, Init, Layer, Param, Params, ParamsMut, Result, Scalar, Shape, Tensor,
+    Call, Context, Error, Grads, Init, Layer, Memory, Param, Params, ParamsMut, Result, Scalar, Shape, Tensor,
 };
 use chainrule_gradcheck::laws::{BoxModule, Case, Violation, layer_laws};
 
@@ -11,6 +11,8 @@ pub enum Fault {
     Nothing,
     Forgets,
     KeepsTheFirst,
+    ListsNothing,
+    ListsAFreshBatch,
 }
 
 /// y_t = a y_{t−1} + x_t over the time axis of x (N, T), with one learned decay a.
@@ -68,7 +70,7 @@ impl<T: Scalar> Layer for Decay<T> {
             }
         }
         cache.last = match self.fault {
-            Fault::Nothing => Some(last),
+            Fault::Nothing | Fault::ListsNothing | Fault::ListsAFreshBatch => Some(last),
             Fault::Forgets => None,
             Fault::KeepsTheFirst => before.or(Some(last)),
         }
@@ -101,6 +103,24 @@ impl<T: Scalar> Layer for Decay<T> {
         }
         if let Some(g) = grads.of(&self.decay) {
             g[0] += da;
+        }
+        Ok(())
+    }
+
+    fn memory(&self, cache: &mut DecayCache<T>, out: &mut Memory<'_, T>) -> Result<()> {
+        if self.fault == Fault::ListsNothing {
+            return Ok(());
+        }
+        let mut started = cache.last.is_some();
+        out.flag("started", &mut started)?;
+        if started {
+            let last = cache.last.get_or_insert_default();
+            let mut n = last.len();
+            out.batch("batch", &mut n)?;
+            out.rows("last", last, [1, n, 1])?;
+            if self.fault == Fault::ListsAFreshBatch {
+                last.fill(T::ZERO);
+            }
         }
         Ok(())
     }

@@ -8,8 +8,8 @@
 
 use crate::rank::{check_shape, check_sizes};
 use chainrule_core::{
-    Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Init, Layer, Param, Params, ParamsMut,
-    Result, Scalar, Shape, Spec, Tensor,
+    Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Init, Layer, Memory, Param, Params,
+    ParamsMut, Result, Scalar, Shape, Spec, Tensor,
 };
 use chainrule_tensor::kernels::{
     elementwise::{add_assign, copy},
@@ -111,6 +111,10 @@ impl<T: Scalar> Layer for LearnedPosition<T> {
             copy(call.dy.data(), dx.reset(*call.x.shape())); // dx = dy
         }
         Ok(())
+    }
+
+    fn memory(&self, past: &mut usize, out: &mut Memory<'_, T>) -> Result<()> {
+        out.count("past", past)
     }
 
     fn reads_output(&self) -> bool {

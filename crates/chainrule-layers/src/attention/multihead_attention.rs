@@ -26,7 +26,7 @@ use super::{
 };
 use crate::rank::{check_shape, check_sizes};
 use chainrule_core::{
-    Args, Context, Error, Example, Facts, FromSpec, Grads, Init, Module, ModuleCall, Noise, Param,
+    Args, Context, Error, Example, Facts, FromSpec, Grads, Init, Memory, Module, ModuleCall, Noise, Param,
     Parameters, Params, ParamsMut, Result, Scalar, Shape, Spec, Tensor,
 };
 use chainrule_tensor::kernels::{
@@ -753,6 +753,15 @@ impl<T: Scalar> Module for MultiheadAttention<T> {
         let [keys, pairs] = &mut of_masks;
         heads.backward(sizes, rows, &scores, (o, d_o), dw, [keys.as_deref_mut(), pairs.as_deref_mut()]);
         self.project_back(call.xs, cache, of, grads, dxs)
+    }
+
+    fn remember(&self, cache: &mut AttentionCache<T>, out: &mut Memory<'_, T>) -> Result<()> {
+        if !cache.stream.started(out)? {
+            return Ok(());
+        }
+        let own = self.sources == Sources::Own;
+        let rows = own.then(|| ([self.kv_dim(); 2], self.extra()));
+        cache.stream.memory(1, rows, own && self.key_padding_mask.is_some(), out)
     }
 
     fn reads_outputs(&self) -> bool {

@@ -13,8 +13,8 @@
 //! Keeps nothing; the table of cosines and sines is kept from call to call. Derivation: docs/layers/attention/rope.md.
 
 use chainrule_core::{
-    Args, Call, Context, Error, Example, Facts, FromSpec, FromValue, Grads, Layer, Result, Scalar, Shape,
-    Spec, Tensor, Value,
+    Args, Call, Context, Error, Example, Facts, FromSpec, FromValue, Grads, Layer, Memory, Result, Scalar,
+    Shape, Spec, Tensor, Value,
 };
 use chainrule_tensor::kernels::{elementwise::copy, layers::attention::rotate};
 use std::marker::PhantomData;
@@ -183,6 +183,10 @@ impl<T: Scalar> Layer for Rope<T> {
             cache.rotate(dx, (self.base, self.pairing), [0, t, 1, self.dim], true); // dx = Rᵀ dy
         }
         Ok(())
+    }
+
+    fn memory(&self, cache: &mut Self::Cache, out: &mut Memory<'_, T>) -> Result<()> {
+        out.count("past", &mut cache.past)
     }
 
     fn reads_output(&self) -> bool {

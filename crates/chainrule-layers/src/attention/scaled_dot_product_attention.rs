@@ -21,8 +21,8 @@ use super::{
     stream::KeyValues,
 };
 use chainrule_core::{
-    Args, Context, Error, Example, Facts, FromSpec, Grads, Module, ModuleCall, Noise, Parameters, Params,
-    ParamsMut, Result, Scalar, Shape, Spec, Tensor,
+    Args, Context, Error, Example, Facts, FromSpec, Grads, Memory, Module, ModuleCall, Noise, Parameters,
+    Params, ParamsMut, Result, Scalar, Shape, Spec, Tensor,
 };
 use chainrule_tensor::kernels::{
     elementwise::copy,
@@ -66,11 +66,13 @@ pub struct ScaledDotProductCache<T> {
     recorded: Option<(Sizes, bool, Option<Noise>)>,
     heads: Heads<T>,
     stream: KeyValues<T>,
+    /// The samples of a stream to a row of axis 0.
+    heads_of_one: usize,
 }
 
 impl<T> Default for ScaledDotProductCache<T> {
     fn default() -> Self {
-        Self { recorded: None, heads: Heads::default(), stream: KeyValues::default() }
+        Self { recorded: None, heads: Heads::default(), stream: KeyValues::default(), heads_of_one: 1 }
     }
 }
 
@@ -239,6 +241,7 @@ impl<T: Scalar> Module for ScaledDotProductAttention<T> {
                 sizes.t
             )));
         }
+        cache.heads_of_one = sizes.n.checked_div(few[0][0]).unwrap_or(1).max(1);
         let ScaledDotProductCache { heads, stream, .. } = cache;
         let q = rows(xs[0], sizes.t, sizes.d);
         let [k, v] = if keeps {
@@ -309,6 +312,23 @@ impl<T: Scalar> Module for ScaledDotProductAttention<T> {
             }
         }
         Ok(())
+    }
+
+    fn remember(&self, cache: &mut Self::State, out: &mut Memory<'_, T>) -> Result<()> {
+        let ScaledDotProductCache { stream, heads_of_one, .. } = cache;
+        if !stream.started(out)? {
+            return Ok(());
+        }
+        out.count("heads", heads_of_one)?;
+        let mut rows = None;
+        if self.rules.causal {
+            let mut widths = stream.widths();
+            let [keys, values] = &mut widths;
+            out.count("key_width", keys)?;
+            out.count("value_width", values)?;
+            rows = Some((widths, 0));
+        }
+        stream.memory(*heads_of_one, rows, false, out)
     }
 
     fn cost(&self, inputs: &[Shape]) -> u64 {

@@ -7,7 +7,8 @@
 //! Keeps nothing; the table is kept from call to call. Derivation: docs/layers/attention/sinusoidal_position.md.
 
 use chainrule_core::{
-    Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Result, Scalar, Shape, Spec, Tensor,
+    Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Memory, Result, Scalar, Shape, Spec,
+    Tensor,
 };
 use chainrule_tensor::kernels::elementwise::{add_assign, copy};
 use std::marker::PhantomData;
@@ -113,6 +114,10 @@ impl<T: Scalar> Layer for SinusoidalPosition<T> {
             copy(call.dy.data(), dx.reset(*call.x.shape())); // dx = dy
         }
         Ok(())
+    }
+
+    fn memory(&self, cache: &mut Self::Cache, out: &mut Memory<'_, T>) -> Result<()> {
+        out.count("past", &mut cache.past)
     }
 
     fn reads_output(&self) -> bool {

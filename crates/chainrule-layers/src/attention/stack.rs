@@ -3,8 +3,8 @@
 use super::sublayer::{MOST, all_zeros, not_recorded};
 use crate::{LayerNorm, norm::LayerNormCache};
 use chainrule_core::{
-    Call, Context, Error, Grads, Layer, Module, ModuleCall, Parameters, Params, ParamsMut, Result, Scalar,
-    Shape, Tensor,
+    Call, Context, Error, Grads, Layer, Memory, Module, ModuleCall, Parameters, Params, ParamsMut, Result,
+    Scalar, Shape, Tensor,
 };
 use chainrule_tensor::kernels::elementwise::add_assign;
 
@@ -133,6 +133,15 @@ impl<T: Scalar, L: Module<T = T> + Clone> Layers<L, T> {
             layer.forward(routed[0], &mut ys[0], norm, cx.child(n))?;
         }
         cache.recorded = cx.recording();
+        Ok(())
+    }
+
+    pub(super) fn memory(&self, cache: &mut LayersCache<T, L::State>, out: &mut Memory<'_, T>) -> Result<()> {
+        cache.states.resize_with(self.layers.len(), L::State::default);
+        let mut out = out.child("layers");
+        for ((layer, name), state) in self.layers.iter().zip(&self.names).zip(&mut cache.states) {
+            layer.remember(state, &mut out.child(name))?;
+        }
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! The keys and values that a stream has seen.
 
-use chainrule_core::{Error, Result, Scalar};
+use chainrule_core::{Error, Memory, Result, Scalar};
 use chainrule_tensor::kernels::layers::attention::Rows;
 
 /// Keys and values, each (N, capacity, width), of the sequence so far, added ones first. The capacity doubles when it is reached.
@@ -144,6 +144,72 @@ impl<T: Scalar> KeyValues<T> {
     pub(super) fn count(&mut self, n: usize, t: usize) {
         (self.samples, self.started) = (n, true);
         self.queries += t;
+    }
+
+    /// Lists the sequence so far, of `heads` samples to a row of the batch. Rows are of the widths, behind `extra` added ones; `None`
+    /// where the keys are another input.
+    pub(super) fn memory(
+        &mut self,
+        heads: usize,
+        rows: Option<([usize; 2], usize)>,
+        masked: bool,
+        out: &mut Memory<'_, T>,
+    ) -> Result<()> {
+        let too_long = || Error::state("stream: expected a sequence that memory can hold");
+        let mut batch = self.samples / heads.max(1);
+        out.batch("batch", &mut batch)?;
+        out.count("queries", &mut self.queries)?;
+        self.samples = batch.checked_mul(heads).ok_or_else(too_long)?;
+        let Some((widths, extra)) = rows else { return Ok(()) };
+        if heads > 1 {
+            self.trim();
+        }
+        (self.n, self.widths, self.extra, self.masked) = (self.samples, widths, extra, masked);
+        self.len = self.queries + extra;
+        // A state that is restored has room for what was saved alone.
+        self.capacity = self.capacity.max(self.len);
+        let size = |rows: usize, width: usize| {
+            heads.checked_mul(rows).and_then(|n| n.checked_mul(width)).ok_or_else(too_long)
+        };
+        for ((rows, name), width) in self.rows.iter_mut().zip(["keys", "values"]).zip(widths) {
+            out.spaced_rows(name, rows, [1, batch, size(self.len, width)?], size(self.capacity, width)?)?;
+        }
+        if masked {
+            // The mask has no added rows.
+            for mask in self.mask.chunks_exact_mut(self.capacity.max(1)) {
+                mask[self.len - extra..self.len].fill(T::ZERO);
+            }
+            out.spaced_rows("mask", &mut self.mask, [1, batch, size(self.len, 1)?], size(self.capacity, 1)?)?;
+        }
+        Ok(())
+    }
+
+    /// Gives back the room behind the rows.
+    fn trim(&mut self) {
+        let Self { n, capacity: from, len: to, .. } = *self;
+        if from == to {
+            return;
+        }
+        let trimmed = |x: &[T], width: usize| {
+            let samples = x.chunks_exact((from * width).max(1)).take(n);
+            samples.flat_map(|sample| &sample[..to * width]).copied().collect()
+        };
+        for (rows, width) in self.rows.iter_mut().zip(self.widths) {
+            *rows = trimmed(rows, width);
+        }
+        self.mask = trimmed(&self.mask, 1);
+        self.capacity = to;
+    }
+
+    /// Lists whether there is a sequence, and says so.
+    pub(super) fn started(&mut self, out: &mut Memory<'_, T>) -> Result<bool> {
+        out.flag("started", &mut self.started)?;
+        Ok(self.started)
+    }
+
+    /// The widths of keys and values.
+    pub(super) fn widths(&self) -> [usize; 2] {
+        self.widths
     }
 
     /// The keys and the values, of heads of so many elements.

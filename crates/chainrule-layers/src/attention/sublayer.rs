@@ -36,7 +36,7 @@ pub(super) struct Sublayer<'m, T, M> {
 pub(super) struct SublayerCache<T, S> {
     recorded: Option<(Shape, Option<Noise>)>,
     norm: LayerNormCache<T>,
-    inner: S,
+    pub(super) inner: S,
     /// n(x), or x + d(f(x)).
     h: Tensor<T>,
     f: [Tensor<T>; 1],

@@ -14,8 +14,8 @@ use super::{
     sublayer::{MOST, all_zeros, not_recorded, route, route_gradients},
 };
 use chainrule_core::{
-    Args, Context, Error, Example, Facts, FromSpec, Grads, Init, Module, ModuleCall, Parameters, Params,
-    ParamsMut, Result, Scalar, Shape, Spec, Tensor,
+    Args, Context, Error, Example, Facts, FromSpec, Grads, Init, Memory, Module, ModuleCall, Parameters,
+    Params, ParamsMut, Result, Scalar, Shape, Spec, Tensor,
 };
 
 const KIND: &str = "Transformer";
@@ -303,6 +303,10 @@ impl<T: Scalar> Module for Transformer<T> {
         let dms = [Some(&*dm)];
         let call = ModuleCall::recorded(&xs[..encoder.1], memory, &dms)?;
         self.encoder.pull(call, first, grads, &mut dxs[..encoder.1]) // dsrc
+    }
+
+    fn remember(&self, cache: &mut TransformerCache<T>, out: &mut Memory<'_, T>) -> Result<()> {
+        self.decoder.remember(&mut cache.decoder, &mut out.child("decoder"))
     }
 
     fn reads_outputs(&self) -> bool {

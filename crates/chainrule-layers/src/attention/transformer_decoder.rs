@@ -12,8 +12,8 @@ use super::{
 };
 use crate::LayerNorm;
 use chainrule_core::{
-    Args, Context, Error, Example, Facts, FromSpec, Grads, Module, ModuleCall, Parameters, Params, ParamsMut,
-    Result, Scalar, Shape, Spec, Tensor,
+    Args, Context, Error, Example, Facts, FromSpec, Grads, Memory, Module, ModuleCall, Parameters, Params,
+    ParamsMut, Result, Scalar, Shape, Spec, Tensor,
 };
 
 const KIND: &str = "TransformerDecoder";
@@ -121,6 +121,10 @@ impl<T: Scalar> Module for TransformerDecoder<T> {
         dxs: &mut [Option<&mut Tensor<T>>],
     ) -> Result<()> {
         self.stack.pull(KIND, call, &mut cache.0, grads, dxs)
+    }
+
+    fn remember(&self, cache: &mut DecoderCache<T>, out: &mut Memory<'_, T>) -> Result<()> {
+        self.stack.memory(&mut cache.0, out)
     }
 
     fn reads_outputs(&self) -> bool {

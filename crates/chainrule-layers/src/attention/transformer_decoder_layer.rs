@@ -18,8 +18,8 @@ use super::{
 };
 use crate::LayerNorm;
 use chainrule_core::{
-    Args, Context, Error, Example, Facts, FromSpec, Grads, Module, ModuleCall, Parameters, Params, ParamsMut,
-    Result, Scalar, Shape, Spec, Tensor,
+    Args, Context, Error, Example, Facts, FromSpec, Grads, Memory, Module, ModuleCall, Parameters, Params,
+    ParamsMut, Result, Scalar, Shape, Spec, Tensor,
 };
 
 const KIND: &str = "TransformerDecoderLayer";
@@ -308,6 +308,11 @@ impl<T: Scalar> Module for TransformerDecoderLayer<T> {
         let mut dxs = route_gradients(dxs, &own.0[..own.1]);
         let part = self.sublayer(&self.self_attn, 0);
         part.backward(&xs[..own.1], (z, dz), attention, grads, &mut dxs[..own.1]) // dx
+    }
+
+    fn remember(&self, cache: &mut DecoderLayerCache<T>, out: &mut Memory<'_, T>) -> Result<()> {
+        self.self_attn.remember(&mut cache.attention.inner, &mut out.child("self_attn"))?;
+        self.multihead_attn.remember(&mut cache.cross.inner, &mut out.child("multihead_attn"))
     }
 
     fn reads_outputs(&self) -> bool {

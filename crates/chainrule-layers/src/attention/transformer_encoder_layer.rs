@@ -18,8 +18,8 @@ use super::{
 };
 use crate::LayerNorm;
 use chainrule_core::{
-    Args, Context, Error, Example, Facts, FromSpec, Grads, Module, ModuleCall, Parameters, Params, ParamsMut,
-    Result, Scalar, Shape, Spec, Tensor,
+    Args, Context, Error, Example, Facts, FromSpec, Grads, Memory, Module, ModuleCall, Parameters, Params,
+    ParamsMut, Result, Scalar, Shape, Spec, Tensor,
 };
 
 const KIND: &str = "TransformerEncoderLayer";
@@ -254,6 +254,10 @@ impl<T: Scalar> Module for TransformerEncoderLayer<T> {
         let xs = route(call.xs, &order[..inputs]);
         let mut dxs = route_gradients(dxs, &order[..inputs]);
         self.attention().backward(&xs[..inputs], (z, dz), attention, grads, &mut dxs[..inputs])
+    }
+
+    fn remember(&self, cache: &mut EncoderLayerCache<T>, out: &mut Memory<'_, T>) -> Result<()> {
+        self.self_attn.remember(&mut cache.attention.inner, &mut out.child("self_attn"))
     }
 
     fn reads_outputs(&self) -> bool {

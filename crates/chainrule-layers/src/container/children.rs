@@ -2,8 +2,8 @@
 
 use super::Sequential;
 use chainrule_core::{
-    BoxModule, Context, Error, Learning, Mode, Module, Parameters, Params, ParamsMut, Parts, Result, Scalar,
-    Shape, Spec, freezes,
+    AnyState, BoxModule, Context, Error, Learning, Memory, Mode, Module, Parameters, Params, ParamsMut,
+    Parts, Result, Scalar, Shape, Spec, freezes,
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -266,6 +266,14 @@ impl<T: Scalar> Children<T> {
 
     pub(super) fn lend(&mut self, out: &mut Parts<'_, T>) {
         self.list.iter_mut().for_each(|child| out.part(&child.name, &mut child.module));
+    }
+
+    /// What a stream remembers of each, in states of which there are as many afterwards.
+    pub(super) fn memory(&self, states: &mut Vec<AnyState>, out: &mut Memory<'_, T>) -> Result<()> {
+        states.resize_with(self.len(), AnyState::default);
+        self.iter()
+            .zip(states)
+            .try_for_each(|((name, child), state)| child.remember(state, &mut out.child(name)))
     }
 
     /// Whether each child has something trainable.

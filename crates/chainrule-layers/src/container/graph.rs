@@ -19,8 +19,8 @@ use super::{
     inputs_expected, not_recorded,
 };
 use chainrule_core::{
-    AnyState, BoxModule, Call, Context, Error, Grads, InputShapes, Learning, Mode, Module, ModuleCall,
-    Parameters, Params, ParamsMut, Parts, Result, Scalar, Shape, Spec, Summary, Tensor,
+    AnyState, BoxModule, Call, Context, Error, Grads, InputShapes, Learning, Memory, Mode, Module,
+    ModuleCall, Parameters, Params, ParamsMut, Parts, Result, Scalar, Shape, Spec, Summary, Tensor,
 };
 use chainrule_tensor::kernels::elementwise::add_assign;
 use std::{
@@ -75,6 +75,42 @@ impl<T: Scalar> Graph<T> {
     pub fn build(self, inputs: impl InputShapes) -> Result<Self> {
         self.output_shapes(&inputs.shapes()?)?;
         Ok(self)
+    }
+
+    /// An error unless every node leads to an output and every input is read. Without it, what leads to no output is skipped: a part of
+    /// a loaded model is used that way.
+    ///
+    /// ```
+    /// use chainrule_layers::{Graph, Linear};
+    /// let mut graph = Graph::<f32>::of();
+    /// let x = graph.input("x");
+    /// let y = graph.add("body", Linear::new(2, 2), x);
+    /// graph.add("forgotten", Linear::new(2, 2), y);
+    /// graph.output("y", y);
+    /// let error = graph.all_used().unwrap_err().to_string();
+    /// assert_eq!(error, "in layer `forgotten`: Graph: expected a node that leads to an output, got one that nothing reads");
+    /// ```
+    ///
+    /// # Errors
+    /// A mistake in the composition, or the first node or input that is not used.
+    pub fn all_used(self) -> Result<Self> {
+        self.verdict()?;
+        let plan = self.plan();
+        if let Some(n) = (0..self.nodes.len()).find(|n| plan.steps.binary_search(n).is_err()) {
+            let error = "Graph: expected a node that leads to an output, got one that nothing reads";
+            return Err(Error::value(error).in_layer(self.layers.get(self.nodes[n].layer).0));
+        }
+        let edges = self.nodes.iter().flat_map(|node| node.edges.iter().map(|edge| edge.source));
+        let read: Vec<Source> = edges.chain(plan.outputs.iter().copied()).collect();
+        let unread =
+            |i: usize| !read.iter().any(|source| matches!(source, Source::Input(input) if *input == i));
+        match (0..self.inputs.len()).find(|&i| unread(i)) {
+            Some(i) => Err(Error::value(format!(
+                "Graph: expected inputs that are read, got `{}`, which nothing reads",
+                self.inputs[i].escape_debug()
+            ))),
+            None => Ok(self),
+        }
     }
 
     /// The names of the inputs, in order.
@@ -475,6 +511,19 @@ impl<T: Scalar> Module for Graph<T> {
         self.layers.depth()
     }
 
+    fn remember(&self, state: &mut GraphState<T>, out: &mut Memory<'_, T>) -> Result<()> {
+        state.states.resize_with(self.nodes.len(), AnyState::default);
+        for (n, (node, state)) in self.nodes.iter().zip(&mut state.states).enumerate() {
+            let (name, module) = self.layers.get(node.layer);
+            // A layer that is used again remembers each of its sequences.
+            match self.nodes[..n].iter().filter(|before| before.layer == node.layer).count() {
+                0 => module.remember(state, &mut out.child(name))?,
+                k => module.remember(state, &mut out.child(&format!("{name}#{k}")))?,
+            }
+        }
+        Ok(())
+    }
+
     fn fold(&mut self, state: &GraphState<T>) {
         if state.recorded != Some(self.id) {
             return;
@@ -722,6 +771,7 @@ pub(crate) mod tests {
         let graph = graph.build([1, 2]).unwrap().init(0).unwrap();
         assert_eq!(graph.infer(&Tensor::zeros([1, 2])).unwrap().shape()[..], [1, 2]);
         assert_eq!((graph.summary([1, 2]).unwrap().rows().len(), graph.parameter_count()), (1, 36));
+        assert!(graph.all_used().unwrap_err().to_string().starts_with("in layer `never`"));
     }
 
     #[test]

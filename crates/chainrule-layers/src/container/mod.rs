@@ -17,12 +17,14 @@ crate::registry::family! {
     mat_mul => MatMul;
     mul => Mul;
     parallel => Parallel;
+    recompute => Recompute;
     reparametrize => Reparametrize;
     residual => Residual;
     sequential => Sequential;
     split => Split;
     stack => Stack;
     sub => Sub;
+    time_distributed => TimeDistributed;
 }
 
 pub(crate) use children::bounded;

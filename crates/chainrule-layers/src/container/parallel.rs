@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{Linear, Tanh};
 use chainrule_core::{
-    AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Learning, Mode,
-    Module, Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
+    AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Learning,
+    Memory, Mode, Module, Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
 };
 use chainrule_tensor::kernels::elementwise::{add_assign, copy};
 use std::sync::atomic::Ordering::Relaxed;
@@ -244,6 +244,10 @@ impl<T: Scalar> Layer for Parallel<T> {
 
     fn depth(&self) -> usize {
         self.branches.depth()
+    }
+
+    fn memory(&self, cache: &mut Self::Cache, out: &mut Memory<'_, T>) -> Result<()> {
+        self.branches.memory(&mut cache.states, out)
     }
 
     fn absorb(&mut self, cache: &Self::Cache) {

@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{Linear, Sequential, Tanh};
 use chainrule_core::{
-    AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Learning, Mode,
-    Module, Parameters, Params, ParamsMut, Parts, Result, Scalar, Shape, Spec, Summary, Tensor,
+    AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Learning,
+    Memory, Mode, Module, Parameters, Params, ParamsMut, Parts, Result, Scalar, Shape, Spec, Summary, Tensor,
 };
 use chainrule_tensor::kernels::elementwise::{add_assign, map2};
 use std::{iter, sync::atomic::Ordering::Relaxed};
@@ -187,6 +187,10 @@ impl<T: Scalar> Layer for Residual<T> {
 
     fn depth(&self) -> usize {
         self.inner.nesting() + 1
+    }
+
+    fn memory(&self, cache: &mut Self::Cache, out: &mut Memory<'_, T>) -> Result<()> {
+        self.inner.remember(&mut cache.inner, out)
     }
 
     fn absorb(&mut self, cache: &Self::Cache) {

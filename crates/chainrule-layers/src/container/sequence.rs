@@ -120,6 +120,18 @@ macro_rules! sequence {
                     $(core::Module::fold(&mut self.$field, &cache.states.$field);)+
                 }
 
+                fn memory(
+                    &self,
+                    cache: &mut Self::Cache,
+                    out: &mut core::Memory<'_, $t>,
+                ) -> core::Result<()> {
+                    $({
+                        let mut out = out.child(stringify!($field));
+                        core::Module::remember(&self.$field, &mut cache.states.$field, &mut out)?;
+                    })+
+                    Ok(())
+                }
+
                 fn multiply_adds(&self, input: &[usize]) -> u64 {
                     let (shape, sum) = (core::Shape::new(input).ok(), 0u64);
                     $(let (shape, sum) = row::cost(&self.$field, shape, sum);)+

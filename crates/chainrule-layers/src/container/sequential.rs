@@ -21,7 +21,7 @@ use super::{
 use crate::{Linear, Tanh};
 use chainrule_core::{
     AnyState, Args, BoxModule, Call, Context, Error, Example, Facts, FromSpec, Grads, InPlace, Layer,
-    Learning, Mode, Module, Params, ParamsMut, Parts, Result, Scalar, Shape, Spec, Summary, Tensor,
+    Learning, Memory, Mode, Module, Params, ParamsMut, Parts, Result, Scalar, Shape, Spec, Summary, Tensor,
 };
 use std::{mem, ops::Range, slice, sync::atomic::Ordering::Relaxed};
 
@@ -120,6 +120,12 @@ impl<T: Scalar> Sequential<T> {
     pub fn named(mut self, name: impl Into<String>, layer: impl Module<T = T> + Clone + 'static) -> Self {
         self.push(name.into(), BoxModule::new(layer));
         self
+    }
+
+    /// Appends so many copies of a layer, named by index, each with parameters of its own that start from other values.
+    #[must_use]
+    pub fn repeat(self, count: usize, layer: impl Module<T = T> + Clone + 'static) -> Self {
+        (0..count).fold(self, |model, _| model.add(layer.clone()))
     }
 
     fn push(&mut self, name: String, layer: BoxModule<T>) {
@@ -368,6 +374,10 @@ impl<T: Scalar> Layer for Sequential<T> {
         self.children.iter_mut().zip(&cache.states).for_each(|(child, state)| child.fold(state));
     }
 
+    fn memory(&self, cache: &mut Self::Cache, out: &mut Memory<'_, T>) -> Result<()> {
+        self.children.memory(&mut cache.states, out)
+    }
+
     fn multiply_adds(&self, input: &[usize]) -> u64 {
         let Ok(mut shape) = Shape::new(input) else { return 0 };
         let mut sum = 0u64;
@@ -542,6 +552,23 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn copies_of_a_layer_have_parameters_of_their_own() {
+        let block = Residual::new(Sequential::<f64>::of().add(Linear::new(3, 3)).add(Gelu::new()));
+        let model = Sequential::of().named("first", Linear::new(3, 3)).repeat(3, block).init(1).unwrap();
+        let (mut paths, mut weights) = (Vec::new(), Vec::new());
+        model.visit(&mut |path, p| {
+            paths.push(path.to_string());
+            weights.push(p.value().unwrap().to_vec());
+        });
+        assert_eq!(
+            paths[2..],
+            ["1.0.weight", "1.0.bias", "2.0.weight", "2.0.bias", "3.0.weight", "3.0.bias"]
+        );
+        assert!(weights[2] != weights[4] && weights[4] != weights[6]);
+        assert_eq!(model.parameter_count(), 4 * 12);
+    }
+
+    #[test]
     fn an_output_that_is_not_finite_names_its_layer() {
         let mut model =
             Sequential::new().add(Linear::new(2, 2)).named("head", Linear::new(2, 2)).init(1).unwrap();
@@ -666,6 +693,13 @@ pub(crate) mod tests {
             Ok(())
         }
 
+        fn memory(&self, count: &mut u32, out: &mut Memory<'_, f32>) -> Result<()> {
+            let mut pieces = *count as usize;
+            out.count("pieces", &mut pieces)?;
+            *count = pieces as u32;
+            Ok(())
+        }
+
         fn backward(
             &self,
             call: Call<'_, f32>,
@@ -690,6 +724,14 @@ pub(crate) mod tests {
         let runs: Vec<f32> =
             (0..3).map(|_| session.stream(&Tensor::from([1.0])).unwrap().data()[0]).collect();
         assert_eq!(runs, [8.0, 13.0, 18.0]);
+        let saved = session.stream_state().unwrap();
+        let paths: Vec<&str> = saved.iter().map(|(path, _)| path).collect();
+        assert_eq!(paths, ["0.pieces", "1.0.0.pieces", "1.0.1.count.pieces"]);
+        let mut other = Session::new(&model);
+        other.restore_stream(&saved).unwrap();
+        for session in [&mut other, &mut session] {
+            assert_eq!(session.stream(&Tensor::from([1.0])).unwrap().data(), [23.0]);
+        }
         session.reset();
         assert_eq!(session.stream(&Tensor::from([1.0])).unwrap().data(), [8.0]);
     }

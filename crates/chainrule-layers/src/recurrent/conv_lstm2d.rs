@@ -20,8 +20,8 @@ use crate::{
     conv::{Conv2d, ConvCache, Padding},
 };
 use chainrule_core::{
-    Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Module, ModuleCall, Parameters,
-    Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
+    Args, Call, Context, Error, Example, Facts, FromSpec, Grads, Layer, Memory, Module, ModuleCall,
+    Parameters, Params, ParamsMut, Result, Scalar, Shape, Spec, Summary, Tensor,
 };
 use chainrule_tensor::{
     compiled,
@@ -305,6 +305,31 @@ impl<T: Scalar> Module for ConvLstm2d<T> {
         }
         cache.stream = cx.streaming().then_some(state);
         cache.recorded = cx.recording().then(|| self.signature(sizes));
+        Ok(())
+    }
+
+    fn remember(&self, cache: &mut Self::State, out: &mut Memory<'_, T>) -> Result<()> {
+        let mut started = cache.stream.is_some();
+        out.flag("started", &mut started)?;
+        if !started {
+            return Ok(());
+        }
+        let (k, mut sizes) = (self.hidden, [0; 3]);
+        if let Some([n, _, height, width]) = cache.stream.as_deref() {
+            sizes = [*n, *height, *width];
+        }
+        let [n, height, width] = &mut sizes;
+        out.batch("batch", n)?;
+        out.count("height", height)?;
+        out.count("width", width)?;
+        let state = Shape::new(&[*n, k, *height, *width])?;
+        let of_one = state[1..].iter().product();
+        for (name, of) in [("h", &mut cache.h), ("c", &mut cache.c)] {
+            let mut values = std::mem::take(of).into_vec();
+            out.rows(name, &mut values, [1, *n, of_one])?;
+            *of = Tensor::from_vec(state, values)?;
+        }
+        cache.stream = Some(state);
         Ok(())
     }
 

@@ -84,6 +84,14 @@ macro_rules! recurrent {
                 false
             }
 
+            fn remember(
+                &self,
+                cache: &mut Self::State,
+                out: &mut chainrule_core::Memory<'_, T>,
+            ) -> chainrule_core::Result<()> {
+                self.stack.remember(cache, out)
+            }
+
             fn cost(&self, inputs: &[chainrule_core::Shape]) -> u64 {
                 self.stack.cost(inputs)
             }

@@ -10,7 +10,7 @@ use super::{
     stack::{Cell, Stack, Weights},
     walk::{CHUNK, fit, scatter},
 };
-use chainrule_core::{Context, Error, Grads, ModuleCall, Param, Result, Scalar, Shape, Tensor};
+use chainrule_core::{Context, Error, Grads, Memory, ModuleCall, Param, Result, Scalar, Shape, Tensor};
 use std::fmt;
 
 /// What a pass of a recurrent layer keeps for backward, and between the pieces of a stream.
@@ -247,6 +247,24 @@ impl<T: Scalar> Stack<T> {
         if record {
             *recorded = Some(Recorded { n, t, sizes: self.signature(), cx });
         }
+        Ok(())
+    }
+
+    pub(super) fn remember(&self, cache: &mut RecurrentCache<T>, out: &mut Memory<'_, T>) -> Result<()> {
+        let RecurrentCache { stream, states, .. } = cache;
+        let mut started = stream.is_some();
+        out.flag("started", &mut started)?;
+        if !started {
+            return Ok(());
+        }
+        let Stream { mut n, mut steps } = stream.unwrap_or(Stream { n: 0, steps: 0 });
+        out.batch("batch", &mut n)?;
+        out.count("steps", &mut steps)?;
+        out.rows("h", &mut states[0], [self.weights.len(), n, self.outputs_of_one()])?;
+        if self.has_cells() {
+            out.rows("c", &mut states[1], [self.weights.len(), n, self.hidden])?;
+        }
+        *stream = Some(Stream { n, steps });
         Ok(())
     }
 

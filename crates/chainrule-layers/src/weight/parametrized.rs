@@ -12,8 +12,8 @@
 use super::rule::WeightRule;
 use crate::container::bounded;
 use chainrule_core::{
-    AnyState, Args, BoxModule, Call, Context, Error, Grads, Mode, Module, ModuleCall, Noise, Param, ParamId,
-    Parameters, Params, ParamsMut, Parts, Result, Rng, Scalar, Shape, Spec, Summary, Tensor,
+    AnyState, Args, BoxModule, Call, Context, Error, Grads, Memory, Mode, Module, ModuleCall, Noise, Param,
+    ParamId, Parameters, Params, ParamsMut, Parts, Result, Rng, Scalar, Shape, Spec, Summary, Tensor,
 };
 use chainrule_tensor::kernels::elementwise::add_assign;
 use std::{
@@ -552,6 +552,10 @@ impl<R: WeightRule<T>, T: Scalar> Module for Parametrized<R, T> {
         {
             self.rule.advance(v);
         }
+    }
+
+    fn remember(&self, state: &mut Self::State, out: &mut Memory<'_, T>) -> Result<()> {
+        self.inner.remember(&mut state.inner, out)
     }
 
     /// Those of the inner module. W costs the same for every batch, and is not in it.

@@ -10,8 +10,9 @@ use std::ops::Deref;
 /// A continuation of n tokens scores log p/n^α, α the length penalty: 1 is the mean log-probability of a token, 0 favours short ones.
 /// The search ends when no continuation can become better than the `width` that ended with a token that stops.
 ///
-/// The state of a stream cannot be reordered row by row, so each step computes the whole sequences anew, (width, T) tokens: n tokens
-/// after a prompt of m take about n (m + n/2) steps of the model for each of the `width`.
+/// It runs the model under [`Context::stream`](chainrule_core::Context::stream), as a [`Generator`](crate::Generator) does: the prompt
+/// once, and then one step of T = 1 for each token. Before a step the rows of the stream are reordered to those that the continuations
+/// come from ([`Session::reorder`]).
 ///
 /// # Examples
 /// ```
@@ -102,7 +103,7 @@ impl Beam {
             return Err(Error::value("Beam: expected at least one token in the prompt, got none"));
         }
         let (mut session, mut x) = (Session::new(model), Tensor::default());
-        let mut live = vec![Live { ids: Vec::new(), log_probability: 0.0 }];
+        let mut live = vec![Live { ids: Vec::new(), log_probability: 0.0, from: 0 }];
         let (mut ended, mut candidates) = (Vec::new(), Vec::new());
         for step in 0..self.max_tokens {
             self.expand(&mut session, &mut x, prompt, &live, &mut candidates)?;
@@ -127,18 +128,25 @@ impl Beam {
         live: &[Live],
         candidates: &mut Vec<Candidate>,
     ) -> Result<()> {
-        let (n, t) = (live.len(), prompt.len() + live[0].ids.len());
-        x.reset([n, t]);
-        for (live, x) in live.iter().zip(x.data_mut().chunks_exact_mut(t)) {
-            let ids = prompt.iter().chain(&live.ids);
-            x.iter_mut().zip(ids).for_each(|(x, &id)| *x = Scalar::from_usize(id as usize));
-        }
-        let y = session.run(&*x)?;
+        let (n, seen) = (live.len(), prompt.len() + live[0].ids.len());
+        let last = |live: &'_ Live| live.ids.last().map_or(0, |&id| id as usize);
+        let t = if live[0].ids.is_empty() {
+            let ids = x.reset([1, prompt.len()]).iter_mut().zip(prompt);
+            ids.for_each(|(x, &id)| *x = Scalar::from_usize(id as usize));
+            prompt.len()
+        } else {
+            let rows: Vec<usize> = live.iter().map(|live| live.from).collect();
+            session.reorder(&rows)?;
+            let ids = x.reset([n, 1]).iter_mut().zip(live);
+            ids.for_each(|(x, live)| *x = Scalar::from_usize(last(live)));
+            1
+        };
+        let y = session.stream(&*x)?;
         let v = vocabulary_of("Beam", y, n, t)?;
         candidates.clear();
         for (i, live) in live.iter().enumerate() {
             let logits = &y.data()[((i + 1) * t - 1) * v..][..v];
-            check_logits(logits).map_err(|e| Error::value(format!("Beam: after {t} tokens: {e}")))?;
+            check_logits(logits).map_err(|e| Error::value(format!("Beam: after {seen} tokens: {e}")))?;
             let max = logits.iter().map(|l| l.to_f64()).fold(f64::NEG_INFINITY, f64::max);
             let sum: f64 = logits.iter().map(|l| (l.to_f64() - max).exp()).sum();
             let log_sum = sum.ln();
@@ -176,7 +184,7 @@ impl Beam {
                 ended.push(self.hypothesis(ids, candidate.log_probability, Some(candidate.token)));
             } else {
                 ids.push(candidate.token);
-                next.push(Live { ids, log_probability: candidate.log_probability });
+                next.push(Live { ids, log_probability: candidate.log_probability, from: candidate.live });
             }
         }
         next
@@ -209,6 +217,8 @@ impl Beam {
 struct Live {
     ids: Vec<u32>,
     log_probability: f64,
+    /// The row of the stream that it goes on.
+    from: usize,
 }
 
 /// One by one more token.

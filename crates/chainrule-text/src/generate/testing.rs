@@ -1,6 +1,6 @@
 //! A small causal model: y = W m + b, m the mean over the embeddings of all tokens so far.
 
-use chainrule_core::{Call, Context, Error, Grads, Layer, Parameters, Result, Scalar, Shape, Tensor};
+use chainrule_core::{Call, Context, Error, Grads, Layer, Memory, Parameters, Result, Scalar, Shape, Tensor};
 use chainrule_layers::{Embedding, Linear, Sequential};
 
 /// y_t = 1/(t + 1) Σ_{s ≤ t} x_s, of x (N, T, D).
@@ -12,6 +12,8 @@ struct CumulativeMean<T>(std::marker::PhantomData<T>);
 struct Sum<T> {
     sum: Vec<T>,
     count: usize,
+    n: usize,
+    width: usize,
 }
 
 impl<T: Scalar> Layer for CumulativeMean<T> {
@@ -34,6 +36,7 @@ impl<T: Scalar> Layer for CumulativeMean<T> {
         if cache.sum.len() != n * d {
             return Err(Error::shape("CumulativeMean: expected the batch of the sequence so far"));
         }
+        (cache.n, cache.width) = (n, d);
         let y = y.reset(shape);
         for s in 0..t {
             for row in 0..n {
@@ -45,6 +48,16 @@ impl<T: Scalar> Layer for CumulativeMean<T> {
             }
         }
         cache.count += t;
+        Ok(())
+    }
+
+    fn memory(&self, cache: &mut Sum<T>, out: &mut Memory<'_, T>) -> Result<()> {
+        out.count("count", &mut cache.count)?;
+        if cache.count > 0 {
+            out.count("width", &mut cache.width)?;
+            out.batch("batch", &mut cache.n)?;
+            out.rows("sum", &mut cache.sum, [1, cache.n, cache.width])?;
+        }
         Ok(())
     }
 
