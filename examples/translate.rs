@@ -54,7 +54,7 @@ fn in_words(number: usize) -> String {
     };
     match number {
         0..20 => SMALL[number].to_owned(),
-        20..100 if number % 10 == 0 => TENS[number / 10].to_owned(),
+        20..100 if number.is_multiple_of(10) => TENS[number / 10].to_owned(),
         20..100 => format!("{} {}", TENS[number / 10], SMALL[number % 10]),
         100..1000 => format!("{} hundred{}", SMALL[number / 100], and(number % 100)),
         _ => format!("{} thousand{}", in_words(number / 1000), and(number % 1000)),
@@ -184,7 +184,7 @@ fn main() -> Result<()> {
     let language = Language::new()?;
     let model = language.model().init(1)?;
     let shapes = [[BATCH, language.longest], [BATCH, language.longest], [BATCH, DIGITS + 1]].map(Shape::from);
-    println!("{model}\n\n{}\n", model.summary(&shapes)?);
+    println!("{model}\n\n{}\n", model.summary(shapes)?);
 
     let steps = (epochs * TRAINING.div_ceil(BATCH)) as u64;
     let loss = CrossEntropy::new().classes_last(true).ignore_index(Classes::IGNORED);

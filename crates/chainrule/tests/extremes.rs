@@ -52,7 +52,7 @@ impl Known {
             let value = match value {
                 "True" | "False" => Value::from(value == "True"),
                 list if list.contains('/') => list.split('/').map(number).collect::<Vec<_>>().into(),
-                text => text.parse::<i64>().map_or_else(|_| number(text), |v| Value::Int(v)),
+                text => text.parse::<i64>().map_or_else(|_| number(text), Value::Int),
             };
             (name.to_owned(), value)
         });
