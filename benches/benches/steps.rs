@@ -22,7 +22,8 @@ fn main() -> ExitCode {
             });
         }
     }
-    for name in workloads::names().filter(|name| !name.starts_with("w8")) {
+    // Single layers, losses and optimizers have benches of their own.
+    for name in workloads::names().filter(|name| name.starts_with('w') && !name.starts_with("w8")) {
         let Some(c) = benches.wanted(name) else { continue };
         let mut run = workloads::build(name).expect("a network that fits together").expect("a known name");
         c.bench_function(name, |b| b.iter(&mut run));

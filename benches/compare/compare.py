@@ -16,7 +16,7 @@ PYTHON = os.environ.get("TORCH_PYTHON", sys.executable)
 CANDLE = os.environ.get("CANDLE_BENCH", str(HERE / "candle" / "target" / "release" / "candlebench"))
 BURN = os.environ.get("BURN_BENCH", str(HERE / "burn" / "target" / "release" / "burnbench"))
 
-TRAINING = ("w1_", "w2_", "w3_", "w4_", "w8_adam", "w9_")
+TRAINING = ("w1_", "w2_", "w3_", "w4_", "w8_adam", "w9_", "opt_sgd", "opt_adam")
 IMAGES = ("w3_", "w4_", "w7_lenet", "w7_cnn", "w7_resnet", "w7_mobilenet", "w7_unet", "w8_conv_", "w8_maxpool2", "w8_batchnorm", "w9_")
 # glibc's allocator told never to give memory back: PyTorch without page faults.
 KEEP = {"MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_MMAP_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "67108864"}
@@ -52,6 +52,8 @@ def runs(peer, name):
         return name.startswith(TRAINING)
     if peer == "torch-cl":
         return name.startswith(IMAGES)
+    if peer in ("candle", "burn-flex"):
+        return name.startswith("w")
     return True
 
 
@@ -156,7 +158,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["run", "table"])
     parser.add_argument("--threads", default="1,2")
-    parser.add_argument("--filter", default="w")
+    parser.add_argument("--filter", default="")
     parser.add_argument("--peers", default="")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=0.5)

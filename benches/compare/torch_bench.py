@@ -377,6 +377,123 @@ same("glu", lambda i, s: nn.GLU(), GATED)
 same("swiglu", lambda i, s: Gate(F.silu), GATED)
 same("geglu", lambda i, s: Gate(F.gelu), GATED)
 
+
+# ---------------------------------------------------------------- optimizers and losses
+class Lion(torch.optim.Optimizer):
+    """PyTorch has none: theta -= lr sign(b1 m + (1 - b1) g), m = b2 m + (1 - b2) g, over all tensors at once."""
+    def __init__(s, params, lr=1e-4, betas=(0.9, 0.99)): super().__init__(params, dict(lr=lr, betas=betas))
+    @torch.no_grad()
+    def step(s):
+        for group in s.param_groups:
+            ps = [p for p in group["params"] if p.grad is not None]; gs = [p.grad for p in ps]
+            ms = [s.state[p].setdefault("m", torch.zeros_like(p)) for p in ps]; b1, b2 = group["betas"]
+            signs = torch._foreach_lerp(gs, ms, b1); torch._foreach_sign_(signs)
+            torch._foreach_add_(ps, signs, alpha=-group["lr"]); torch._foreach_lerp_(ms, gs, 1 - b2)
+
+
+def opt_step(mk, tensors):
+    def go():
+        ps = [nn.Parameter(torch.randn(-(-(1 << 20) // tensors))) for _ in range(tensors)]
+        for p in ps: p.grad = torch.randn_like(p)
+        return mk(ps).step
+    return go
+
+
+for kind, mk in {
+    "sgd": lambda ps: torch.optim.SGD(ps, lr=0.01, momentum=0.9, **FUSED), "adam": lambda ps: torch.optim.Adam(ps, lr=1e-3, **FUSED),
+    "adamw": lambda ps: torch.optim.AdamW(ps, lr=1e-3, **FUSED), "rmsprop": lambda ps: torch.optim.RMSprop(ps, lr=1e-2), "lion": Lion,
+}.items():
+    W[f"opt_{kind}_1m"], W[f"opt_{kind}_200"] = opt_step(mk, 1), opt_step(mk, 200)
+
+
+def objective(fn, make):
+    """fn(predictions..., targets...) of shapes (n, c), and the gradients of all predictions."""
+    def of(shape):
+        def go():
+            ys, ts = make(*shape)
+            f = torch.compile(fn) if MODE == "compile" else fn
+            for y in ys: y.requires_grad_()
+            def run(): return torch.autograd.grad(f(*ys, *ts), ys)
+            return run
+        return go
+    return of
+
+
+def either(low, high, *shape): return torch.where(torch.rand(shape) < 0.5, float(low), float(high))
+def uniform(low, high): return lambda n, c: low + (high - low) * torch.rand(n, c)
+def pair(y, t): return lambda n, c: ([y(n, c)], [t(n, c)])
+def classes(n, c): return torch.randint(0, c, (n,))
+def several(count, t=None): return lambda n, c: ([R(n, c) for _ in range(count)], [] if t is None else [t(n, c)])
+
+
+def many_classes(n, c):
+    """Three classes of each row, then -1."""
+    t = torch.full((n, c), -1, dtype=torch.long); t[:, :3] = torch.rand(n, c).topk(3).indices
+    return t
+
+
+def focal(y, t):
+    e = F.cross_entropy(y, t, reduction="none")
+    return ((1 - torch.exp(-e)) ** 2 * e).mean()
+
+
+def binary_focal(y, t):
+    e = F.binary_cross_entropy_with_logits(y, t, reduction="none")
+    return ((1 - torch.exp(-e)) ** 2 * e).mean()
+
+
+def dice(y, t): return (1 - (2 * (y * t).sum(1) + 1) / (y.sum(1) + t.sum(1) + 1)).mean()
+
+
+def tversky(y, t):
+    a = (y * t).sum(1)
+    return (1 - (a + 1) / (a + 0.5 * (y * (1 - t)).sum(1) + 0.5 * ((1 - y) * t).sum(1) + 1)).mean()
+
+
+def contrastive(a, b, t):
+    d = (a - b).norm(dim=1)
+    return (0.5 * (t * d ** 2 + (1 - t) * F.relu(1 - d) ** 2)).mean()
+
+
+def info_nce(a, b): return F.cross_entropy(F.normalize(a) @ F.normalize(b).T / 0.1, torch.arange(len(a)))
+
+
+def log_cosh(y, t):
+    d = y - t
+    return (d + F.softplus(-2 * d) - math.log(2)).mean()
+
+
+def ctc_data(n, c): return [R(64, n // 64, c)], [torch.randint(1, c, (n // 64, 20))]
+
+
+def ctc(y, t):
+    n = len(t)
+    return F.ctc_loss(y.log_softmax(2), t, torch.full((n,), 64), torch.full((n,), 20))
+
+
+signs, rows = lambda n, c: either(-1, 1, n, c), lambda low, high: lambda n, c: either(low, high, n)
+bits, share, logs = lambda n, c: either(0, 1, n, c), uniform(0, 1), uniform(-9, -0.1)
+for kind, (fn, make) in {
+    "mse": (F.mse_loss, pair(R, R)), "mae": (F.l1_loss, pair(R, R)), "huber": (F.huber_loss, pair(R, R)), "smooth_l1": (F.smooth_l1_loss, pair(R, R)),
+    "log_cosh": (log_cosh, pair(R, R)), "quantile": (lambda y, t: torch.maximum(0.5 * (t - y), -0.5 * (t - y)).mean(), pair(R, R)),
+    "msle": (lambda y, t: F.mse_loss(torch.log1p(y), torch.log1p(t)), pair(uniform(0, 10), uniform(0, 10))),
+    "mape": (lambda y, t: ((y - t).abs() / t.abs().clamp_min(1e-6)).mean(), pair(R, R)),
+    "bce": (F.binary_cross_entropy, pair(uniform(0.01, 0.99), share)), "bce_with_logits": (F.binary_cross_entropy_with_logits, pair(R, share)),
+    "binary_focal": (binary_focal, pair(R, bits)), "poisson_nll": (F.poisson_nll_loss, pair(R, uniform(0, 5))),
+    "gaussian_nll": (lambda y, v, t: F.gaussian_nll_loss(y, t, v), lambda n, c: ([R(n, c), uniform(0.1, 2)(n, c)], [R(n, c)])),
+    "soft_margin": (F.soft_margin_loss, pair(R, signs)), "hinge": (lambda y, t: F.relu(1 - t * y).mean(), pair(R, signs)),
+    "squared_hinge": (lambda y, t: F.relu(1 - t * y).square().mean(), pair(R, signs)), "hinge_embedding": (F.hinge_embedding_loss, pair(R, signs)),
+    "margin_ranking": (F.margin_ranking_loss, several(2, signs)), "activity_penalty": (lambda y: y.abs().mean() + y.square().mean(), several(1)),
+    "kl_div": (F.kl_div, pair(logs, share)), "dice": (dice, pair(share, share)), "tversky": (tversky, pair(share, share)),
+    "ce": (F.cross_entropy, pair(R, classes)), "ce_smoothed": (lambda y, t: F.cross_entropy(y, t, label_smoothing=0.1), pair(R, classes)),
+    "ce_probabilities": (F.cross_entropy, pair(R, share)), "nll": (F.nll_loss, pair(logs, classes)), "focal": (focal, pair(R, classes)),
+    "multi_margin": (F.multi_margin_loss, pair(R, classes)), "multi_label_margin": (F.multilabel_margin_loss, pair(R, many_classes)),
+    "multi_label_soft_margin": (F.multilabel_soft_margin_loss, pair(R, bits)), "cosine_embedding": (F.cosine_embedding_loss, several(2, rows(-1, 1))),
+    "triplet_margin": (F.triplet_margin_loss, several(3)), "contrastive": (contrastive, several(2, rows(0, 1))), "info_nce": (info_nce, several(2)),
+    "ctc": (ctc, ctc_data),
+}.items():
+    W[f"loss_{kind}_1m"], W[f"loss_{kind}_4096x1000"] = (objective(fn, make)(shape) for shape in ((1024, 1024), (4096, 1000)))
+
 SHAPES = [(s, s, s) for s in (32, 64, 128, 256, 512, 1024, 2048)] + [(64, 784, 128), (128, 784, 512), (32, 256, 1024), (1024, 576, 64)]
 
 

@@ -3,7 +3,9 @@
 pub mod breakdown;
 pub mod layers;
 pub mod limits;
+pub mod losses;
 pub mod networks;
+pub mod optimizers;
 pub mod timing;
 pub mod traffic;
 pub mod workloads;

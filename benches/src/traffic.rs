@@ -1,8 +1,9 @@
 //! Memory-bound layers, losses and optimizers, as a share of a copy loop over as many bytes.
 
-use crate::{timing::median, workloads::normal};
+use crate::{optimizers, timing::median, workloads::normal};
 use chainrule::{
     core::{Call, Grads, Target},
+    optim::{Lion, RmsProp},
     prelude::*,
     tensor::kernels::layers::limits::copy_speed,
 };
@@ -38,9 +39,14 @@ pub fn print(filter: &str, seconds: f64) -> Result<()> {
     table.loss("cross_entropy", CrossEntropy::new(), Target::from(&labels), 2)?;
     let targets = normal(&ROWS)?;
     table.loss("mse", Mse::new(), Target::Values(&targets), 3)?;
-    table.optimizer("sgd, momentum", Sgd::new(0.01).momentum(0.9), 5)?;
-    table.optimizer("adam", Adam::new(1e-3), 7)?;
-    table.optimizer("adamw", AdamW::new(1e-3), 7)?;
+    // In one tensor, and in 200.
+    for tensors in [1, 200] {
+        table.optimizer("sgd, momentum", Sgd::new(0.01).momentum(0.9), 5, tensors)?;
+        table.optimizer("adam", Adam::new(1e-3), 7, tensors)?;
+        table.optimizer("adamw", AdamW::new(1e-3), 7, tensors)?;
+        table.optimizer("rmsprop", RmsProp::new(1e-2), 5, tensors)?;
+        table.optimizer("lion", Lion::new(1e-4), 5, tensors)?;
+    }
     match table.rows.get() {
         0 => Err(Error::value(format!("no row matches `{}`", table.filter))),
         _ => Ok(()),
@@ -110,11 +116,19 @@ impl Table {
         self.row(name, 4 * streams * y.len(), || loss.value_and_gradient(&y, target, &mut dy).map(drop))
     }
 
-    fn optimizer(&self, name: &str, mut optimizer: impl Optimizer<f32>, streams: usize) -> Result<()> {
-        let n = 1 << 20;
-        let mut model: Linear = Linear::new(n, 1).bias(false).init(1)?;
+    /// `streams` tensors of the parameters' size are read or written.
+    fn optimizer(
+        &self,
+        name: &str,
+        mut optimizer: impl Optimizer<f32>,
+        streams: usize,
+        tensors: usize,
+    ) -> Result<()> {
+        let mut model = optimizers::model(tensors).init(1)?;
         let mut grads = Grads::new(&model);
         grads.values_mut().fill(0.5);
-        self.row(name, 4 * streams * n, || optimizer.step(&mut model, &grads))
+        let bytes = 4 * streams * grads.values().len();
+        let name = if tensors == 1 { name.to_owned() } else { format!("{name}, {tensors} tensors") };
+        self.row(&name, bytes, || optimizer.step(&mut model, &grads))
     }
 }

@@ -1,6 +1,6 @@
 //! The workloads by name, as functions to be called again and again.
 
-use crate::{layers, networks};
+use crate::{layers, losses, networks, optimizers};
 use chainrule::{
     core::{Call, Grads, ModuleCall, Objective, Pass, Session, Targets},
     layers::ScaledDotProductAttention,
@@ -73,6 +73,8 @@ pub fn build(name: &str) -> Result<Option<Run>> {
                 Targets::Classes { indices: classes(4 * 64 * 64, 3), shape: Shape::new(&[4, 64, 64])? };
             step(networks::unet(), normal(&[4, 3, 64, 64])?, CrossEntropy::new(), labels, AdamW::new(1e-3))?
         }
+        _ if name.starts_with("loss_") => return losses::build(name),
+        _ if name.starts_with("opt_") => return optimizers::build(name),
         _ => {
             let Some((layer, backward)) = name
                 .strip_suffix("_fb")

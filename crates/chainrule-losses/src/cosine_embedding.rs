@@ -92,7 +92,7 @@ compiled! {
             let (e, slope) = if t == T::ONE {
                 (1.0 - cos, -1.0)
             } else if t == -T::ONE {
-                if cos < margin { (0.0, 0.0) } else { (cos - margin, 1.0) }
+                if cos <= margin { (0.0, 0.0) } else { (cos - margin, 1.0) }
             } else {
                 (0.0, 0.0)
             };

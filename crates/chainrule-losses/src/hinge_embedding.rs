@@ -82,7 +82,7 @@ impl<T: Scalar> Element<T> for Distance<T> {
     #[inline(always)]
     fn dy(self, y: T, t: T) -> T {
         let near = if t == -T::ONE { T::ZERO } else { T::ONE };
-        let inside = t != T::ONE && self.margin - y >= T::ZERO;
+        let inside = t != T::ONE && self.margin - y > T::ZERO;
         if inside { near - T::ONE } else { near }
     }
 

@@ -77,7 +77,7 @@ compiled! {
         if let Some(loss) = &mut out.loss {
             (0..t.len()).for_each(|i| loss(i, hinge(z(i)).to_f64()));
         }
-        let g = |i: usize| if z(i) < T::ZERO { T::ZERO } else { T::from_f64((out.g)(i)) };
+        let g = |i: usize| if z(i) <= T::ZERO { T::ZERO } else { T::from_f64((out.g)(i)) };
         for (j, sign) in [(0, -T::ONE), (1, T::ONE)] {
             if let Some(dy) = out.dys.get_mut(j).and_then(Option::as_deref_mut) {
                 dy.data_mut().iter_mut().enumerate().for_each(|(i, dy)| *dy = g(i) * (sign * t[i])); // dy = ∓t

@@ -76,7 +76,8 @@ compiled! {
             for other in (0..n).filter(|c| !own.contains(c)) {
                 for &class in own {
                     let z = (T::ONE - y[class]) + y[other];
-                    if z <= T::ZERO {
+                    // Of two equal infinities neither is ahead.
+                    if z <= T::ZERO || (z.is_nan() && y[class] == y[other]) {
                         continue;
                     }
                     e += (share * z).to_f64();

@@ -92,7 +92,11 @@ compiled! {
         let (margin, squared, n) = (T::from_f64(of.margin), of.p == 2, rows.classes);
         for ((i, y), &class) in y.chunks_exact(n.max(1)).enumerate().zip(classes.iter()) {
             let scale = of.labels().weight(class) / T::from_usize(n);
-            let z = |c: usize| (margin - y[class]) + y[c];
+            // Of two equal infinities neither is ahead.
+            let z = |c: usize| match (margin - y[class]) + y[c] {
+                z if z.is_nan() && y[c] == y[class] => T::ZERO,
+                z => z,
+            };
             if let Some(loss) = &mut loss {
                 let others = (0..n).filter(|&c| c != class).map(|c| hinge(z(c)));
                 let e: f64 = others.map(|z| (scale * if squared { z * z } else { z }).to_f64()).sum();

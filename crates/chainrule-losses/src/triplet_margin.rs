@@ -175,7 +175,7 @@ compiled! {
             if out.dys.is_empty() {
                 continue;
             }
-            let g = if z < 0.0 { 0.0 } else { (out.g)(row) };
+            let g = if z <= 0.0 { 0.0 } else { (out.g)(row) };
             // Of two equal distances each has half of the slope.
             let share = if !of.swap || far < other { 1.0 } else if far == other { 0.5 } else { 0.0 };
             // The pairs (u, v) with ∂e/∂d(u, v)

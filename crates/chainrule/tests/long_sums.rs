@@ -23,7 +23,7 @@ fn pass<T: Scalar>(module: &BoxModule<T>, xs: &[Tensor<T>], rows: usize) -> Vec<
     let mut ys = vec![Tensor::default(); module.outputs()];
     let (mut state, mut grads) = (Default::default(), Grads::new(module));
     module.apply(&xs, &mut ys, &mut state, Context::train(0)).unwrap();
-    let dys: Vec<Tensor<T>> = ys.iter().map(|y| periodic(*y.shape(), y.len() / rows)).collect();
+    let dys: Vec<Tensor<T>> = ys.iter().map(|y| periodic(*y.shape(), (y.len() / rows).max(1))).collect();
     let dys: Vec<Option<&Tensor<T>>> = dys.iter().map(Some).collect();
     let mut dxs = vec![Tensor::default(); xs.len()];
     let mut requested: Vec<_> =

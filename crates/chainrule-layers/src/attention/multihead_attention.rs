@@ -87,7 +87,8 @@ pub struct MultiheadAttention<T = f32> {
     add_zero_attn: bool,
     separate: bool,
     batch_first: bool,
-    sources: Sources,
+    cross: bool,
+    memory: bool,
     rules: Rules,
     alibi: bool,
     rope: Option<(f64, Pairing)>,
@@ -119,7 +120,8 @@ impl<T: Scalar> MultiheadAttention<T> {
             add_zero_attn: false,
             separate: false,
             batch_first: true,
-            sources: Sources::Own,
+            cross: false,
+            memory: false,
             rules: Rules::default(),
             alibi: false,
             rope: None,
@@ -195,15 +197,13 @@ impl<T: Scalar> MultiheadAttention<T> {
     /// Whether the inputs are query, key and value, or one x for all.
     #[must_use]
     pub fn cross(self, cross: bool) -> Self {
-        let sources = if cross { Sources::Apart } else { Sources::Own };
-        Self { sources, ..self }
+        Self { cross, ..self }
     }
 
     /// Whether the inputs are query and a memory, which is key and value, or one x for all.
     #[must_use]
     pub fn memory(self, memory: bool) -> Self {
-        let sources = if memory { Sources::Memory } else { Sources::Own };
-        Self { sources, ..self }
+        Self { memory, ..self }
     }
 
     /// With a mask of keys as an input.
@@ -255,6 +255,14 @@ impl<T: Scalar> MultiheadAttention<T> {
     #[must_use]
     pub fn average_attn_weights(self, average: bool) -> Self {
         Self { average, ..self }
+    }
+
+    fn sources(&self) -> Sources {
+        match (self.cross, self.memory) {
+            (true, _) => Sources::Apart,
+            (false, true) => Sources::Memory,
+            (false, false) => Sources::Own,
+        }
     }
 
     /// Makes the parameters that the settings ask for.
@@ -317,7 +325,7 @@ impl<T: Scalar> MultiheadAttention<T> {
 
     /// The inputs that are no masks.
     fn values(&self) -> usize {
-        match self.sources {
+        match self.sources() {
             Sources::Own => 1,
             Sources::Memory => 2,
             Sources::Apart => 3,
@@ -339,7 +347,7 @@ impl<T: Scalar> MultiheadAttention<T> {
 
     /// The input that q, k or v is made of.
     fn source(&self, part: usize) -> usize {
-        match self.sources {
+        match self.sources() {
             Sources::Own => 0,
             Sources::Memory => part.min(1),
             Sources::Apart => part,
@@ -386,8 +394,8 @@ impl<T: Scalar> MultiheadAttention<T> {
                 Err(Error::shape(format!("{KIND}: expected {name} ({axes}, {width}), got {got}")))
             }
         };
-        let [n, t] = rows(0, q, if self.sources == Sources::Own { "input" } else { "query" })?;
-        let [of_keys, s] = match self.sources {
+        let [n, t] = rows(0, q, if self.sources() == Sources::Own { "input" } else { "query" })?;
+        let [of_keys, s] = match self.sources() {
             Sources::Own => [n, past + t],
             Sources::Memory => rows(1, k, "memory")?,
             Sources::Apart => {
@@ -410,7 +418,7 @@ impl<T: Scalar> MultiheadAttention<T> {
         let [keys, pairs] = self.mask_inputs();
         if let Some(mask) = keys.map(|i| &shapes[i]) {
             // That of a stream is of the keys of this piece.
-            let expected = [n, if self.sources == Sources::Own { t } else { s }];
+            let expected = [n, if self.sources() == Sources::Own { t } else { s }];
             if mask[..] != expected {
                 return Err(Error::shape(format!(
                     "{KIND}: expected key_padding_mask {expected:?}, got {mask}"
@@ -559,8 +567,11 @@ impl<T: Scalar> Parameters for MultiheadAttention<T> {
         if self.rules.window == Some(0) {
             return value("a window of at least one key, got 0".into());
         }
+        if self.cross && self.memory {
+            return value("either cross(true) or memory(true), got both".into());
+        }
         let dims = [self.kdim.unwrap_or(e), self.vdim.unwrap_or(e)];
-        match self.sources {
+        match self.sources() {
             Sources::Own if dims != [e, e] => {
                 return value(format!("kdim and vdim of self-attention {e}, got {dims:?}"));
             }
@@ -617,7 +628,7 @@ impl<T: Scalar> Module for MultiheadAttention<T> {
     ) -> Result<()> {
         cache.recorded = None;
         let streaming = cx.streaming();
-        let own = self.sources == Sources::Own;
+        let own = self.sources() == Sources::Own;
         if streaming && own && !self.rules.causal {
             return Err(Error::value(format!(
                 "{KIND}: expected causal(true) under streaming: what is not causal needs the whole sequence, got a piece"
@@ -797,8 +808,8 @@ impl<T: Scalar> Module for MultiheadAttention<T> {
             .with("batch_first", self.batch_first)
             .with_unless(None, "num_kv_heads", self.num_kv_heads)
             .with_unless(false, "separate", self.separate)
-            .with_unless(false, "cross", self.sources == Sources::Apart)
-            .with_unless(false, "memory", self.sources == Sources::Memory)
+            .with_unless(false, "cross", self.cross)
+            .with_unless(false, "memory", self.memory)
             .with_unless(None, "key_padding_mask", self.key_padding_mask)
             .with_unless(None, "attn_mask", self.attn_mask)
             .with_unless(false, "causal", causal)
@@ -856,7 +867,7 @@ impl<T: Scalar> MultiheadAttention<T> {
             if let (Some(settings), 0 | 1) = (self.rope, part) {
                 let heads = [self.num_heads, self.kv_heads()][part];
                 // Keys of another input are given whole.
-                let past = if part == 0 || self.sources == Sources::Own { past } else { 0 };
+                let past = if part == 0 || self.sources() == Sources::Own { past } else { 0 };
                 rope.rotate(out, settings, [past, rows, heads, self.depth()], false);
             }
         }
@@ -981,9 +992,9 @@ impl<T: Scalar> FromSpec<T> for MultiheadAttention<T> {
         if let Some(base) = args.optional("rope_base")? {
             layer.rope = Some((base, args.or("rope_pairing", Pairing::Halves)?));
         }
-        let (cross, memory) = (args.or("cross", false)?, args.or("memory", false)?);
-        let layer = if memory { layer.memory(true) } else { layer.cross(cross) };
         Ok(layer
+            .cross(args.or("cross", false)?)
+            .memory(args.or("memory", false)?)
             .built()
             .add_zero_attn(args.or("add_zero_attn", false)?)
             .dropout(args.or("dropout", 0.0)?)

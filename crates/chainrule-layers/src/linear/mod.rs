@@ -3,6 +3,7 @@
 mod broadcast;
 
 crate::registry::family! {
+    adaptive_log_softmax_with_loss => AdaptiveLogSoftmaxWithLoss;
     bias => Bias;
     bilinear => Bilinear;
     embedding => Embedding;
