@@ -770,7 +770,7 @@ impl<T: Scalar> Module for MultiheadAttention<T> {
         if !cache.stream.started(out)? {
             return Ok(());
         }
-        let own = self.sources == Sources::Own;
+        let own = self.sources() == Sources::Own;
         let rows = own.then(|| ([self.kv_dim(); 2], self.extra()));
         cache.stream.memory(1, rows, own && self.key_padding_mask.is_some(), out)
     }
