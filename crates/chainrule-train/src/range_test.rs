@@ -14,8 +14,8 @@ use std::fmt;
 /// The learning-rate range test (Smith, "Cyclical learning rates for training neural networks", 2017): some steps at rates that
 /// grow from one to the next by a constant factor, and the loss of each.
 ///
-/// Defaults, the stop and the suggestion are those of fastai (Howard and Gugger, 2020): 100 steps from 10⁻⁷ to 10, until the
-/// smoothed loss is four times its least. The running mean has β = 0.9 and not 0.98, with which it would lag by half of the test.
+/// Defaults and the stop are those of fastai (Howard and Gugger, 2020): 100 steps from 10⁻⁷ to 10, until the smoothed loss is
+/// four times its least. The running mean has β = 0.9 and not 0.98, with which it would lag by half of the test.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RangeTest {
     low: f64,
@@ -41,6 +41,8 @@ pub struct RangeTested {
 const BETA: f64 = 0.9;
 /// So many times its least, the loss has exploded.
 const EXPLODED: f64 = 4.0;
+/// The share of its whole fall after which the loss has begun to fall.
+const BEGUN: f64 = 0.05;
 /// The fewest steps that make a curve.
 const FEWEST: usize = 10;
 
@@ -114,15 +116,22 @@ impl RangeTested {
         last.is_nan() || *last > least + (EXPLODED - 1.0) * size
     }
 
-    /// The rate at which the smoothed loss falls most steeply over ln η; `None` if it does not fall. Take it as the order of
-    /// magnitude to begin with, and look at the curve.
-    pub fn suggestion(&self) -> Option<f64> {
+    /// The rates between which a model is trained well: where the smoothed loss begins to fall (by a twentieth of its whole fall),
+    /// and where it falls most steeply over ln η; `None` if it does not fall. A cyclic schedule takes both (Smith, 2017).
+    pub fn bounds(&self) -> Option<[f64; 2]> {
         // The first means are of few losses.
-        let (first, least) = (self.smoothed.len() / 10, self.least());
+        let (first, least) = ((self.smoothed.len() / 10).max(1), self.least());
         let slope = |&i: &usize| self.smoothed[i + 1] - self.smoothed[i - 1]; // the rates are at one distance in ln η
-        let within =
-            (first.max(1)..least.min(self.smoothed.len().saturating_sub(1))).filter(|i| slope(i) < 0.0);
-        within.min_by(|a, b| slope(a).total_cmp(&slope(b))).map(|i| self.rates[i])
+        let within = (first..least.min(self.smoothed.len().saturating_sub(1))).filter(|i| slope(i) < 0.0);
+        let steepest = within.min_by(|a, b| slope(a).total_cmp(&slope(b)))?;
+        let level = self.smoothed[first] - BEGUN * (self.smoothed[first] - self.smoothed[least]);
+        let begun = (first..=steepest).rev().take_while(|&i| self.smoothed[i] < level).last();
+        Some([begun.unwrap_or(steepest), steepest].map(|i| self.rates[i]))
+    }
+
+    /// The geometric mean of the [bounds](Self::bounds): an order of magnitude to begin with. Look at the curve.
+    pub fn suggestion(&self) -> Option<f64> {
+        self.bounds().map(|[low, high]| (low * high).sqrt())
     }
 
     /// The loss over the rate, in powers of ten, with the suggestion marked.
@@ -155,12 +164,13 @@ impl fmt::Display for RangeTested {
         if self.exploded {
             f.write_str(", where the loss exploded")?;
         }
-        match self.suggestion() {
-            Some(rate) => {
-                let least = self.least();
-                let (best, at) = (number(self.smoothed[least]), self.rates[least]);
-                write!(f, "; it fell most steeply at {rate:.1e}, and was least, {best}, at {at:.1e}")
-            }
+        match self.bounds().zip(self.suggestion()) {
+            Some(([low, high], rate)) => write!(
+                f,
+                "; it began to fall at {low:.1e} and fell most steeply at {high:.1e}: {rate:.1e} may serve; least, {}, at {:.1e}",
+                number(self.smoothed[self.least()]),
+                self.rates[self.least()]
+            ),
             None => f.write_str("; it did not fall"),
         }
     }

@@ -128,7 +128,7 @@ mod tests {
     /// x = 1, 2, 4, 5: mean 3, variance (4 + 1 + 1 + 4)/4 = 2.5.
     #[test]
     fn of_two_together_is_of_all() {
-        let all = Statistics::of(&[1.0, f64::INFINITY, 2.0, 4.0, 5.0, 0.0 / 0.0]);
+        let all = Statistics::of(&[1.0, f64::INFINITY, 2.0, 4.0, 5.0, f64::NAN]);
         assert_eq!((all.mean, all.deviation, all.not_finite), (3.0, 2.5f64.sqrt(), 2));
         let parts = Statistics::of(&[1.0, f64::INFINITY, 2.0]).and(Statistics::of(&[4.0, 5.0, f64::NAN]));
         assert!((parts.deviation - all.deviation).abs() < 1e-15);

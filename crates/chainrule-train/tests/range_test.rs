@@ -53,7 +53,7 @@ fn the_rate_that_it_suggests_trains_and_the_curve_is_a_picture() {
     assert!((1e-4..1.0).contains(&rate), "{tested}");
     let text = tested.to_string();
     assert!(
-        text.contains("steps at learning rates from 1.0e-7") && text.contains("fell most steeply at"),
+        text.contains("steps at learning rates from 1.0e-7") && text.contains("and fell most steeply at"),
         "{text}"
     );
     let svg = tested.picture().to_string();
@@ -76,10 +76,8 @@ fn the_rate_of_the_digits_has_the_right_order() {
     let mut run = Trainer::new(model.init(1).unwrap(), CrossEntropy::new(), Adam::new(1e-3));
     let tested = run.range_test(&digits(), RangeTest::new()).unwrap();
     let rate = tested.suggestion().unwrap();
-    let folder = std::env::temp_dir().join(format!("chainrule-range-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    tested.picture().save(folder.join("rates.svg")).unwrap();
-    println!("{tested}\n{}\n{:?}", folder.display(), tested.smoothed);
+    let [low, high] = tested.bounds().unwrap();
+    assert!(low < rate && rate < high, "{tested}");
     assert!((2e-3..5e-2).contains(&rate), "{tested}");
 }
 
