@@ -35,11 +35,12 @@ use std::{mem, sync::atomic::Ordering::Relaxed};
 ///
 /// # Examples
 /// ```
-/// use chainrule_core::{Module, Parameters};
-/// use chainrule_layers::{Recompute, Sequential, TransformerEncoderLayer};
-/// let layer = || TransformerEncoderLayer::<f32>::new(64, 4).causal(true);
-/// let (whole, again) = (Sequential::of().repeat(12, layer()), Recompute::of().repeat(12, layer()));
-/// assert!(again.summary([8, 64, 64])?.training_bytes() <= whole.summary([8, 64, 64])?.training_bytes());
+/// use chainrule_core::Module;
+/// use chainrule_layers::{Gelu, LayerNorm, Linear, Recompute, Residual, Sequential};
+/// let inner = Sequential::<f32>::of().add(LayerNorm::new(64)).add(Linear::new(64, 256)).add(Gelu::new());
+/// let block = Residual::new(inner.add(Linear::new(256, 64)));
+/// let (whole, again) = (Sequential::of().repeat(12, block.clone()), Recompute::of().repeat(12, block));
+/// assert!(2 * again.summary([4096, 64])?.training_bytes() < whole.summary([4096, 64])?.training_bytes());
 /// # Ok::<(), chainrule_core::Error>(())
 /// ```
 #[derive(Clone)]
