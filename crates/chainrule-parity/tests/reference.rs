@@ -178,6 +178,7 @@ fn cases_that_make_no_sense_fail_one_by_one() {
 
 /// Kinds with a name in PyTorch of which no case is kept, and why.
 const WITHOUT_CASES: &[(&str, &str)] = &[
+    ("AdaptiveLogSoftmaxWithLoss", "there are no cases of it"),
     ("AlphaDropout", "its noise is drawn"),
     ("CELU", "in the gradient of its cases 1/α is that of α in f32"),
     ("ChainedScheduler", "its parts have cases of their own"),
